@@ -1,0 +1,1 @@
+"""An event pipeline that accounts for every event."""

@@ -1,0 +1,90 @@
+"""Connections, named queries and migrations: the only module that knows where `sql/` is.
+
+Every connection says who it is (application_name) and is bounded in time. Failing migrations leave the schema as it
+was: each is one transaction.
+"""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from pipeline_platform.errors import ConfigError
+
+_SQL_PLACES = (Path(__file__).parent / "_sql", Path(__file__).parent.parent / "sql")
+
+
+def sql_dir() -> Path:
+    """`sql/` of the checkout, or its copy inside the installed wheel."""
+    for place in _SQL_PLACES:
+        if place.is_dir():
+            return place
+    raise ConfigError(f"no SQL files at {' or '.join(map(str, _SQL_PLACES))}: reinstall pipeline-platform")
+
+
+@functools.cache
+def queries(room: str) -> dict[str, str]:
+    """The named queries of `sql/queries/<room>.sql`: each starts at a line ``-- name: NAME``."""
+    text = (sql_dir() / "queries" / f"{room}.sql").read_text()
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return {name: body.strip().rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _options(who: str, statement_timeout_s: float, lock_timeout_s: float, more: str) -> dict[str, Any]:
+    settings = (
+        f"-c statement_timeout={int(statement_timeout_s * 1000)} -c lock_timeout={int(lock_timeout_s * 1000)} "
+        f"-c TimeZone=UTC -c synchronous_commit=on {more}"
+    )
+    return {
+        "application_name": f"pipeline-platform {who}",
+        "options": settings,
+        "connect_timeout": 5,
+        "autocommit": True,
+        "keepalives_idle": 10,
+        "tcp_user_timeout": 15_000,
+    }
+
+
+def connect(
+    url: str, who: str, *, statement_timeout_s: float = 30, lock_timeout_s: float = 10, more: str = ""
+) -> psycopg.Connection[Any]:
+    """A connection in autocommit mode; `who` is shown in pg_stat_activity. Zero seconds: no limit."""
+    return psycopg.Connection.connect(url, **_options(who, statement_timeout_s, lock_timeout_s, more))
+
+
+async def connect_async(
+    url: str, who: str, *, statement_timeout_s: float = 30, lock_timeout_s: float = 10, more: str = ""
+) -> psycopg.AsyncConnection[Any]:
+    """`connect`, for the event loop."""
+    return await psycopg.AsyncConnection.connect(url, **_options(who, statement_timeout_s, lock_timeout_s, more))
+
+
+def migrate(url: str) -> list[str]:
+    """Apply what is missing of `sql/migrations`, in order; returns their names.
+
+    Concurrent callers wait for each other. ConfigError where an applied migration was edited since, or the database
+    is newer than this code.
+    """
+    files = {path.stem: path.read_text() for path in sorted((sql_dir() / "migrations").glob("*.sql"))}
+    with connect(url, "migrate", statement_timeout_s=0, lock_timeout_s=0) as conn:
+        conn.execute("SELECT pg_advisory_lock(hashtext('pipeline_platform.migrate'))")
+        conn.execute(
+            "CREATE TABLE IF NOT EXISTS public.pipeline_migrations "
+            "(name text PRIMARY KEY, body text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        applied = dict(conn.execute("SELECT name, body FROM public.pipeline_migrations").fetchall())
+        for name, body in applied.items():
+            if files.get(name) != body:
+                raise ConfigError(
+                    f"migration {name} in the database differs from sql/migrations: "
+                    "deploy the code that belongs to this database, or start from an empty one"
+                )
+        missing = [name for name in files if name not in applied]
+        for name in missing:
+            with conn.transaction():
+                conn.execute(sql.SQL(files[name]))  # pyright: ignore[reportArgumentType]
+                conn.execute("INSERT INTO public.pipeline_migrations (name, body) VALUES (%s, %s)", (name, files[name]))
+        return missing

@@ -1,0 +1,102 @@
+"""The types that travel: an event on its way from the gateway to the tables, and how it is identified."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+TenantId = NewType("TenantId", int)
+BatchId = NewType("BatchId", int)
+WorkId = NewType("WorkId", int)
+
+# Names the UUIDv5 of a messageId that is no UUID itself. Never to change: it is part of every stored identity.
+MESSAGE_ID_NAMESPACE = uuid.UUID("6f1f7c0e-7a55-5b0c-9d3e-2f5f0d1d9a41")
+
+
+class Lane(StrEnum):
+    """Where work waits; each lane has a share of the workers."""
+
+    LIVE = "live"
+    OVERFLOW = "overflow"
+    RETRY = "retry"
+    REPLAY = "replay"
+
+
+class EventType(StrEnum):
+    """The calls of the tracking API; the queue stores their `code`."""
+
+    TRACK = "track"
+    IDENTIFY = "identify"
+    PAGE = "page"
+    SCREEN = "screen"
+    GROUP = "group"
+    ALIAS = "alias"
+
+    @property
+    def code(self) -> str:
+        return self.value[0]
+
+    @classmethod
+    def of_code(cls, code: str) -> "EventType":
+        """The type of a stored letter. Raises KeyError for any other."""
+        return _TYPE_OF_CODE[code]
+
+
+_TYPE_OF_CODE = {kind.value[0]: kind for kind in EventType}
+
+
+def event_id_of(message_id: str) -> uuid.UUID:
+    """The identity of a messageId within its tenant: itself where it is a UUID (36 characters), else its UUIDv5."""
+    if len(message_id) == 36:
+        try:
+            return uuid.UUID(message_id)
+        except ValueError:
+            pass
+    return uuid.uuid5(MESSAGE_ID_NAMESPACE, message_id)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedEvent:
+    """A valid event, as the gateway and the import hand it to the queue.
+
+    payload: its original bytes, a JSON object in UTF-8. client_at: its own time (UTC) or None. envelope: what the
+    request said around it (a JSON object with context and sentAt) or empty. received_at: only for history; else the
+    database's clock decides.
+    """
+
+    tenant_id: TenantId
+    event_id: uuid.UUID
+    type: EventType
+    client_at: datetime | None
+    payload: bytes
+    envelope: bytes = b""
+    received_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedEvent:
+    """An event that can never be accepted, as it goes to quarantine."""
+
+    tenant_id: TenantId
+    message_id: str | None
+    code: str
+    message: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedEvent:
+    """One event of a claimed batch, as the worker reads it."""
+
+    tenant_id: TenantId
+    event_id: uuid.UUID
+    type: EventType
+    client_at: datetime | None
+    received_at: datetime
+    payload: bytes
+    envelope: bytes
+    lane: Lane
+    batch_id: BatchId
+    event_index: int
+    batch_received_at: datetime
