@@ -32,6 +32,10 @@ class NotNowError(PipelineError):
     """Nothing is wrong with the request, but it cannot be made durable now: 429 and Retry-After."""
 
 
+class ServiceError(PipelineError):
+    """A process of the platform does not run as it should: the message ends with its log. Exit 1."""
+
+
 class NoSuchThingError(PipelineError):
     """What a command names does not exist: exit 1."""
 

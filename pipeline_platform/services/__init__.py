@@ -1,0 +1,12 @@
+"""Embedded real servers: PostgreSQL and Redis on loopback, under the home, gone when we are gone.
+
+    with start_postgres(home) as postgres, start_redis(home) as redis: ...
+
+Servers of the user's own (PIPELINE_DATABASE_URL, PIPELINE_REDIS_URL) are never started or stopped here.
+"""
+
+from pipeline_platform.services.postgres import ensure_database, start_postgres
+from pipeline_platform.services.redis import start_redis
+from pipeline_platform.services.server import Server
+
+__all__ = ["Server", "ensure_database", "start_postgres", "start_redis"]

@@ -1,0 +1,124 @@
+"""What a server keeps in the home: its lock, its secret, its port, and files that its user can reach.
+
+PostgreSQL refuses to run as root. Started by root, the servers run as the account `pgserver`, and what they
+need is opened for it: others may pass (never list) the directories above. Nothing is ever removed.
+"""
+
+import fcntl
+import os
+import pwd
+import secrets
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline_platform.errors import ConfigError
+
+
+def secret(path: Path) -> str:
+    """A random password, made once and kept in `path` (mode 0600)."""
+    if not path.exists():
+        unfinished = path.with_name(path.name + ".new")
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(24))
+        unfinished.rename(path)
+    return path.read_text().strip()
+
+
+def last_port(room: Path) -> int:
+    """The port of the last run, which `keep_port` wrote; 0 at the first."""
+    path = room / "port"
+    return int(path.read_text()) if path.exists() else 0
+
+
+def keep_port(room: Path, port: int) -> None:
+    (room / "port").write_text(str(port))
+
+
+class HomeLock:
+    """One owner for a file while the process lives. ConfigError, naming the owner, where there is another."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._descriptor, 32).decode().strip()
+            os.close(self._descriptor)
+            raise ConfigError(
+                f"{path.parent} is in use by process {owner or 'unknown'}: "
+                "stop it (pipeline-platform down), or set PIPELINE_HOME to another directory"
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def service_user() -> pwd.struct_passwd | None:
+    """Whom the servers run as: ourselves (None) or, since PostgreSQL refuses root, an account made for it."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("pgserver")
+    except KeyError:
+        pass
+    try:
+        subprocess.run(
+            ["useradd", "--system", "--shell", "/usr/sbin/nologin", "pgserver"],
+            check=True,
+            capture_output=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(
+            "PostgreSQL refuses to run as root and the account pgserver cannot be made: "
+            "run as an ordinary user, or set PIPELINE_DATABASE_URL and PIPELINE_REDIS_URL"
+        ) from error
+    return pwd.getpwnam("pgserver")
+
+
+def make_reachable(path: Path, user: pwd.struct_passwd | None) -> None:
+    """Let `user` walk to `path`: others may pass its parents (not list them) where they could not."""
+    for parent in path.parents if user else ():
+        mode = parent.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            try:
+                parent.chmod(mode | stat.S_IXOTH)
+            except OSError as error:
+                raise ConfigError(
+                    f"user {user and user.pw_name} cannot pass {parent}: chmod o+x it"
+                ) from error
+
+
+def make_readable(tree: Path, user: pwd.struct_passwd | None) -> None:
+    """Let `user` read and run what is installed under `tree` where a strict umask forbids it."""
+    make_reachable(tree, user)
+    for path in (tree, *tree.rglob("*")) if user else ():
+        mode = path.lstat().st_mode
+        wanted = mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
+        if not stat.S_ISLNK(mode) and wanted != mode:
+            path.chmod(wanted)
+
+
+def own(path: Path, user: pwd.struct_passwd | None, mode: int) -> None:
+    """Give `path` to `user` (None: it stays ours) with this mode."""
+    if user:
+        shutil.chown(path, user.pw_uid, user.pw_gid)
+    path.chmod(mode)

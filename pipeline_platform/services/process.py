@@ -1,0 +1,152 @@
+"""Child processes that never outlive us: how they start, log, become ready and stop.
+
+A child gets its own session, so that a Ctrl-C in the terminal reaches only us and we stop it in order, and on
+Linux a parent-death signal, so that it ends even when we are killed with SIGKILL. It never ends a process it
+did not start, save one left behind in a home whose lock we hold.
+"""
+
+import contextlib
+import ctypes
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from pipeline_platform.errors import ServiceError
+
+_PR_SET_PDEATHSIG = 1
+_LOG_BYTES_MAX = 16 << 20
+
+
+def _in_child(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
+    """What the child does between fork and exec; loaded before the fork, where loading is safe."""
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def arrange() -> None:
+        # A shell's background jobs ignore SIGINT, and a child would inherit that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, int(death_signal))
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return arrange
+
+
+def spawn(
+    args: Sequence[str | Path],
+    *,
+    log: Path,
+    cwd: Path,
+    env: Mapping[str, str],
+    death_signal: signal.Signals = signal.SIGTERM,
+    user: pwd.struct_passwd | None = None,
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start `args` in its own session, both outputs appended to `log`.
+
+    Linux ties the death signal to the thread that calls this: call it from one that outlives the child.
+    """
+    with open_log(log) as output:
+        return subprocess.Popen(
+            [str(arg) for arg in args],
+            stdin=stdin,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=dict(env),
+            start_new_session=True,
+            preexec_fn=_in_child(os.getpid(), death_signal),  # noqa: PLW1509  # runs after the change of user
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
+            extra_groups=[] if user else None,
+        )
+
+
+@contextlib.contextmanager
+def open_log(path: Path) -> Generator[int]:
+    """A descriptor that appends to `path` (mode 0600); a file grown large is set aside as `path`.1 first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > _LOG_BYTES_MAX:
+        path.replace(path.with_name(path.name + ".1"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def log_tail(path: Path, lines: int = 15) -> str:
+    """The end of a log, for an error message."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+
+def stop(process: subprocess.Popen[bytes], first: signal.Signals, grace_s: float) -> None:
+    """Ask `process` to end with `first`; after `grace_s` its whole process group is killed."""
+    if process.poll() is None:
+        process.send_signal(first)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
+    kill_group(process.pid)
+    process.wait()
+
+
+def kill_group(leader: int) -> None:
+    """SIGKILL to what is left of a process group; its number cannot be taken anew while it has members."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def left_behind(name: str, cwd: Path) -> list[psutil.Process]:
+    """Processes called `name` that work in the directory `cwd`."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter(["name"]):
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.name() == name and Path(process.cwd()) == cwd:
+                found.append(process)
+    return found
+
+
+def end_left_behind(name: str, cwd: Path, first: signal.Signals, grace_s: float) -> None:
+    """End what an earlier run left behind in a home of ours; only for the holder of its lock."""
+    orphans = left_behind(name, cwd)
+    for process in orphans:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(first)
+    _, alive = psutil.wait_procs(orphans, timeout=grace_s)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=grace_s)
+
+
+def free_port(preferred: int = 0) -> int:
+    """A loopback port that nothing listens on: `preferred` if it is one of them."""
+    for port in (preferred, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise ServiceError("no free port on 127.0.0.1: see `ss -ltn`")
+
+
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path, limit_s: float
+) -> None:
+    """Return once `ready()`; ServiceError, with the end of the log, when it ended or is too late."""
+    deadline = time.monotonic() + limit_s
+    while not ready():
+        if process.poll() is not None:
+            raise ServiceError(
+                f"{what} ended with {process.returncode} while starting. {log}:\n{log_tail(log)}"
+            )
+        if time.monotonic() > deadline:
+            raise ServiceError(f"{what} does not serve after {limit_s:.0f} s. {log}:\n{log_tail(log)}")
+        time.sleep(0.02)
