@@ -40,6 +40,11 @@ def _in_child(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
     return arrange
 
 
+def tied_to_us(death_signal: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
+    """A `preexec_fn` after which a child of this process gets `death_signal` when this process dies."""
+    return _in_child(os.getpid(), death_signal)
+
+
 def spawn(
     args: Sequence[str | Path],
     *,

@@ -47,9 +47,9 @@ CREATE TABLE queue.work (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX suspect_work ON queue.work (work_id) WHERE attempts > 0;
 
--- What each worker holds, written outside its transaction (see queue.reap_crashed).
+-- What each worker holds, written outside its transaction (query reap_claim).
 CREATE TABLE queue.claims (
-    worker     integer PRIMARY KEY,
+    worker     text PRIMARY KEY,
     work_ids   bigint[] NOT NULL,
     claimed_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);

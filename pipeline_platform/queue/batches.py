@@ -1,0 +1,176 @@
+"""The queue's unit of work, the batch: encode what a commit accepts, claim it, read it back, complete it.
+
+A claim is held by the worker's own transaction (FOR UPDATE SKIP LOCKED): a crash rolls it back, so there is no lease
+that could expire. Nothing here commits; the caller's transaction does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate
+from typing import Any
+
+import psycopg
+import zstandard
+
+from pipeline_platform.db import queries
+from pipeline_platform.event import AcceptedEvent, BatchId, EventType, Lane, QueuedEvent, RejectedEvent, TenantId, WorkId
+from pipeline_platform.queue import arrays
+
+# Below this, zstd saves little and costs the latency of a quiet hour.
+_COMPRESS_FROM_BYTES = 1_024
+_compressor = zstandard.ZstdCompressor(level=1)
+_decompressor = zstandard.ZstdDecompressor()
+
+_SQL = queries("queue")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A claimed range of a batch: `row` holds the encoded columns that `read` decodes."""
+
+    lane: Lane
+    work_id: WorkId
+    batch_id: BatchId
+    received_at: datetime
+    first_event: int
+    end_event: int
+    attempts: int
+    row: tuple[Any, ...]
+
+    @property
+    def events(self) -> int:
+        return self.end_event - self.first_event
+
+
+def _pack(payload: bytes) -> tuple[str, bytes]:
+    if len(payload) < _COMPRESS_FROM_BYTES:
+        return "plain", payload
+    return "zstd", _compressor.compress(payload)
+
+
+def _unpack(payload: bytes) -> bytes:
+    try:
+        return _decompressor.decompress(payload)
+    except zstandard.ZstdError:
+        # A corrupt batch: its events have no bytes and become dead letters; the batch keeps what there is.
+        return b""
+
+
+def _envelopes(accepted: Sequence[AcceptedEvent]) -> tuple[arrays.BinaryArray | None, arrays.BinaryArray | None]:
+    """The distinct envelopes and each event's 1-based place among them; None where no event has one."""
+    places: dict[bytes, int] = {}
+    of = [places.setdefault(event.envelope, len(places) + 1) if event.envelope else 0 for event in accepted]
+    if not places:
+        return None, None
+    return arrays.int4s(of), arrays.byteas(list(places))
+
+
+def batch_params(accepted: Sequence[AcceptedEvent]) -> tuple[Any, ...]:
+    """The nine columns of a batch that come from its events: tenant_ids to payload, in the table's order."""
+    codec, payload = _pack(b"".join([event.payload for event in accepted]))
+    envelope_of, envelopes = _envelopes(accepted)
+    return (
+        arrays.int4s([event.tenant_id for event in accepted]),
+        arrays.uuids([event.event_id for event in accepted]),
+        arrays.timestamps([event.client_at for event in accepted]),
+        arrays.chars("".join([event.type.code for event in accepted])),
+        arrays.int4s([len(event.payload) for event in accepted]),
+        envelope_of,
+        envelopes,
+        codec,
+        payload,
+    )
+
+
+def rejected_params(rejected: Sequence[RejectedEvent]) -> tuple[Any, ...]:
+    """The five arrays of quarantined events: tenant_ids, message_ids, codes, messages, payloads."""
+    return (
+        arrays.int4s([event.tenant_id for event in rejected]),
+        arrays.texts([event.message_id for event in rejected]),
+        arrays.texts([event.code for event in rejected]),
+        arrays.texts([event.message for event in rejected]),
+        arrays.byteas([event.payload for event in rejected]),
+    )
+
+
+def accept_params(
+    lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Sequence[RejectedEvent]
+) -> tuple[Any, ...]:
+    """Parameters of the query `accept` (sql/queries/queue.sql): one call makes all of them durable, or none."""
+    return (lane.value, *batch_params(accepted), *rejected_params(rejected))
+
+
+def _work(row: tuple[Any, ...]) -> Work:
+    lane, work_id, batch_id, received_at, first_event, end_event, attempts = row[:7]
+    return Work(Lane(lane), work_id, batch_id, received_at, first_event, end_event, attempts, row[7:])
+
+
+def claim(conn: psycopg.Connection[Any], lane: Lane, limit: int, low_water: int) -> list[Work]:
+    """Lock up to `limit` waiting pieces of work of a lane, oldest first, skipping what others hold.
+
+    low_water: no open work has a smaller id (see LowWater); 0 is always right, only slower.
+    """
+    cursor = conn.cursor(binary=True)
+    cursor.execute(_SQL["claim"], {"lane": lane.value, "limit": limit, "low_water": low_water}, prepare=True)
+    return [_work(row) for row in cursor]
+
+
+def claim_suspect(conn: psycopg.Connection[Any]) -> list[Work]:
+    """Lock one piece of work whose worker died before: it is processed alone."""
+    return [_work(row) for row in conn.cursor(binary=True).execute(_SQL["claim_suspect"])]
+
+
+def claim_hour(conn: psycopg.Connection[Any], hour: datetime, limit: int) -> list[Work]:
+    """Lock up to `limit` waiting pieces of work of one hour of received_at, in any lane."""
+    return [_work(row) for row in conn.cursor(binary=True).execute(_SQL["claim_hour"], {"hour": hour, "limit": limit})]
+
+
+def read(work: Work) -> list[QueuedEvent]:
+    """The events of a claimed piece of work, in the order in which they were accepted."""
+    tenant_ids, event_ids, client_ats, types, lengths, received_ats, envelope_of, envelopes, codec, payload = work.row
+    wanted = slice(work.first_event, work.end_event)
+    sizes = arrays.read_int4s(lengths)
+    starts = [0, *accumulate(sizes)]
+    body = payload if codec == "plain" else _unpack(payload)
+    own_received_ats = arrays.read_timestamps(received_ats) if received_ats else [None] * len(sizes)
+    around = [b"" if not place else envelopes[place - 1] for place in envelope_of or [0] * len(sizes)]
+    columns = zip(
+        arrays.read_int4s(tenant_ids)[wanted],
+        arrays.read_uuids(event_ids)[wanted],
+        arrays.read_chars(types)[wanted],
+        arrays.read_timestamps(client_ats)[wanted],
+        own_received_ats[wanted],
+        around[wanted],
+        range(work.first_event, work.end_event),
+        strict=True,
+    )
+    return [
+        QueuedEvent(
+            tenant_id=TenantId(tenant_id),
+            event_id=event_id,
+            type=EventType.of_code(code),
+            client_at=client_at,
+            received_at=own_received_at or work.received_at,
+            payload=body[starts[index] : starts[index + 1]],
+            envelope=envelope,
+            lane=work.lane,
+            batch_id=work.batch_id,
+            event_index=index,
+            batch_received_at=work.received_at,
+        )
+        for tenant_id, event_id, code, client_at, own_received_at, envelope, index in columns
+    ]
+
+
+def complete(conn: psycopg.Connection[Any], works: Sequence[Work]) -> None:
+    """Remove done work; commits with the caller's load. All works are of one lane or the caller groups them."""
+    for lane in {work.lane for work in works}:
+        conn.execute(
+            _SQL["complete"], (lane.value, [work.work_id for work in works if work.lane == lane]), prepare=True
+        )
+
+
+def split(conn: psycopg.Connection[Any], work: Work) -> None:
+    """Replace a piece of work by its two halves; both keep its attempts."""
+    conn.execute(_SQL["split"], {"lane": work.lane.value, "work_id": work.work_id})

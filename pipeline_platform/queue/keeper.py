@@ -1,0 +1,63 @@
+"""The queue's chores, one tick a second, wherever a worker pool runs: any number of keepers do no harm.
+
+Folds the account, opens partitions ahead, seals hours, drops what is past retention, rotates the identity keys. What
+a tick cannot do now the next one does; an operator sees unsealed or undropped hours in `pipeline-platform status`.
+"""
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_SQL = queries("queue")
+_SELDOM_S = 30.0
+
+
+class Keeper:
+    """Does the chores on one connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._seldom_at = float("-inf")
+
+    def tick(self, conn: psycopg.Connection[Any]) -> None:
+        """One round of chores. Raises psycopg errors: the caller reconnects and ticks again."""
+        conn.execute(_SQL["fold"])
+        seal_due_hours(conn)
+        if time.monotonic() - self._seldom_at < _SELDOM_S:
+            return
+        open_partitions(conn)
+        drop_old_hours(conn, self._settings.retention)
+        span = timedelta(hours=self._settings.key_generation_h)
+        conn.execute(_SQL["rotate_keys"], (span, self._settings.retention))
+        self._seldom_at = time.monotonic()
+
+
+def open_partitions(conn: psycopg.Connection[Any]) -> None:
+    """Make the partitions that the next hours and days need."""
+    conn.execute(_SQL["open_ahead"])
+    conn.execute(_SQL["open_days_ahead"])
+
+
+def seal_due_hours(conn: psycopg.Connection[Any]) -> None:
+    """Seal every past hour that nobody writes into any more; the others stay for the next tick."""
+    for (hour,) in conn.execute(_SQL["unsealed_hours"]).fetchall():
+        conn.execute(_SQL["seal_hour"], (hour,))
+
+
+def drop_old_hours(conn: psycopg.Connection[Any], retention: timedelta) -> dict[str, str]:
+    """Drop the batches of hours sealed longer than `retention` ago; returns why any had to stay, by hour (ISO)."""
+    refused: dict[str, str] = {}
+    for (hour,) in conn.execute(_SQL["hours_past_retention"], (retention,)).fetchall():
+        try:
+            conn.execute(_SQL["drop_hour"], (hour, retention))
+        except psycopg.errors.ObjectInUse as error:
+            refused[hour.isoformat()] = error.diag.message_primary or str(error)
+            _LOG.warning("hour %s stays: %s", hour.isoformat(), refused[hour.isoformat()])
+    return refused

@@ -1,0 +1,125 @@
+"""Events that cannot be written: kept with their payload and cause, tried again with backoff, then exhausted.
+
+Exponential backoff with full jitter between half and all of the step; `attempts_max` attempts, then one alert per
+fingerprint. A dead letter holds its own copy of the event: retention never takes it.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.event import QueuedEvent
+from pipeline_platform.queue import arrays
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker.transform import message_id_of
+
+_SQL = queries("worker")
+_ERROR_CHARS_MAX = 2_000
+
+Stage = Literal["claim", "enrich", "transform", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one event could not be written."""
+
+    event: QueuedEvent
+    stage: Stage
+    error_class: str
+    error: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same cause: values, numbers and quoted parts of the message do not count."""
+        shape = re.sub(r"\"[^\"]*\"|'[^']*'|\d+", "?", self.error.splitlines()[0] if self.error else "")
+        return hashlib.sha256(f"{self.stage}|{self.error_class}|{shape}".encode()).hexdigest()[:16]
+
+
+def failure(event: QueuedEvent, stage: Stage, error: BaseException) -> Failure:
+    """What is remembered of an error; NUL, which a text cannot hold, is shown escaped."""
+    text = str(error).replace("\0", "\\0")[:_ERROR_CHARS_MAX]
+    return Failure(event, stage, type(error).__name__, text.encode(errors="backslashreplace").decode())
+
+
+def next_attempt_at(settings: Settings, attempts: int) -> datetime | None:
+    """When to try again after `attempts` attempts; None: never."""
+    if attempts >= settings.attempts_max:
+        return None
+    step_s = min(settings.retry_base_s * 2 ** (attempts - 1), settings.retry_max_s)
+    return datetime.now(UTC) + timedelta(seconds=step_s * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+def bury(
+    conn: psycopg.Connection[Any], settings: Settings, failures: Sequence[Failure], *, exhausted: bool = False
+) -> None:
+    """Move events from the queue to the dead letters, counted, in the caller's transaction."""
+    if not failures:
+        return
+    events = [item.event for item in failures]
+    attempts = settings.attempts_max if exhausted else 1
+    conn.execute(
+        _SQL["bury"],
+        {
+            "tenant_id": arrays.int4s([event.tenant_id for event in events]),
+            "event_id": arrays.uuids([event.event_id for event in events]),
+            "message_id": [message_id_of(event.payload) for event in events],
+            "type": [event.type.code for event in events],
+            "lane": [event.lane.value for event in events],
+            "batch_id": arrays.int8s([event.batch_id for event in events]),
+            "event_index": arrays.int4s([event.event_index for event in events]),
+            "batch_received_at": arrays.timestamps([event.batch_received_at for event in events]),
+            "received_at": arrays.timestamps([event.received_at for event in events]),
+            "client_at": arrays.timestamps([event.client_at for event in events]),
+            "envelope": arrays.byteas([event.envelope or None for event in events]),
+            "payload": arrays.byteas([event.payload for event in events]),
+            "stage": [item.stage for item in failures],
+            "error_class": [item.error_class for item in failures],
+            "error": [item.error for item in failures],
+            "fingerprint": [item.fingerprint for item in failures],
+            "attempts": arrays.int4s([attempts for _ in failures]),
+            "next_attempt_at": arrays.timestamps([next_attempt_at(settings, attempts) for _ in failures]),
+        },
+    )
+    if attempts >= settings.attempts_max:
+        for item in failures:
+            alert_exhausted(conn, item)
+
+
+def postpone(
+    conn: psycopg.Connection[Any], settings: Settings, dead_letter_id: int, attempts: int, again: Failure
+) -> None:
+    """Note one more failed attempt of a dead letter; the last one exhausts it and alerts."""
+    at = next_attempt_at(settings, attempts + 1)
+    conn.execute(
+        _SQL["postpone_dead_letter"],
+        {
+            "tenant_id": again.event.tenant_id,
+            "dead_letter_id": dead_letter_id,
+            "stage": again.stage,
+            "error_class": again.error_class,
+            "error": again.error,
+            "fingerprint": again.fingerprint,
+            "next_attempt_at": at,
+        },
+    )
+    if at is None:
+        alert_exhausted(conn, again)
+
+
+def alert_exhausted(conn: psycopg.Connection[Any], last: Failure) -> None:
+    """Open one alert per fingerprint, or count one more on the open one."""
+    message = (
+        f"dead letters exhausted at {last.stage}: {last.error_class}: {last.error[:200]} (sample event "
+        f"{last.event.event_id}); see: pipeline-platform dead-letters list --fingerprint {last.fingerprint}"
+    )
+    conn.execute(
+        _SQL["alert_exhausted"],
+        {"fingerprint": last.fingerprint, "tenant_id": last.event.tenant_id, "message": message},
+    )

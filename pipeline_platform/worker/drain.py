@@ -1,0 +1,45 @@
+"""Drains one hour through the workers' own engine: what the control plane runs to finish an hour."""
+
+import time
+from datetime import datetime
+
+from pipeline_platform.db import connect, queries
+from pipeline_platform.errors import NotNowError
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import claim_hour
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker.engine import Engine, Processed
+
+_SQL = queries("queue")
+_BATCHES_AT_ONCE = 16
+_PAUSE_S = 0.2
+
+
+def drain_hour(settings: Settings, hour: datetime, *, wait_s: float = 60.0) -> Processed:
+    """Process all open work of `hour` (UTC, whole); returns what was done here, not what live workers did meanwhile.
+
+    Work that a live worker holds is waited for. NotNowError after `wait_s` seconds without progress.
+    """
+    done = Processed()
+    lookups = Lookups(settings, settings.redis_url)
+    more = "-c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+    with connect(settings.database_url, f"drain {hour:%Y-%m-%dT%H}", statement_timeout_s=60, more=more) as conn:
+        engine = Engine(settings, conn, lookups)
+        progress_at = time.monotonic()
+        while True:
+            step = engine.step(lambda conn: claim_hour(conn, hour, _BATCHES_AT_ONCE))
+            done += step
+            if step.claimed:
+                progress_at = time.monotonic()
+                continue
+            row = conn.execute(_SQL["hour_work"], {"hour": hour}).fetchone()
+            if not row or not row[0]:
+                break
+            if time.monotonic() - progress_at > wait_s:
+                raise NotNowError(
+                    f"{row[0]} pieces of work of {hour:%Y-%m-%d %H}:00 are held by live workers or suspect of crashing "
+                    "them; look at: pipeline-platform status, then materialize the hour again"
+                )
+            time.sleep(_PAUSE_S)
+    lookups.close()
+    return done

@@ -1,0 +1,148 @@
+"""One step of processing: what a claim holds is transformed, enriched, loaded, counted and completed in one transaction.
+
+A crash anywhere rolls all of it back. Bad data never costs neighbours: the claim is redone carefully, split until only
+the bad events remain, and those become dead letters. Errors that go away by themselves are raised to the caller, who
+waits; nothing is counted against the events.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import is_bad_data
+from pipeline_platform.event import QueuedEvent
+from pipeline_platform.kill_points import reach
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import Work, complete, read
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker.dead_letters import Failure, bury, failure
+from pipeline_platform.worker.enrich import Enriched, enrich
+from pipeline_platform.worker.load import keep_traits, load
+from pipeline_platform.worker.transform import Row, transform
+
+_SQL = queries("worker")
+
+Claim = Callable[[psycopg.Connection[Any]], list[Work]]
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """What one step did, in events."""
+
+    claimed: int = 0
+    delivered: int = 0
+    duplicate: int = 0
+    dead_lettered: int = 0
+
+    def __add__(self, other: "Processed") -> "Processed":
+        return Processed(
+            self.claimed + other.claimed,
+            self.delivered + other.delivered,
+            self.duplicate + other.duplicate,
+            self.dead_lettered + other.dead_lettered,
+        )
+
+
+def transform_all(events: Sequence[QueuedEvent]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
+    """Every event's row, or why it has none: an event's own error is never its neighbours'."""
+    rows: list[tuple[QueuedEvent, Row]] = []
+    failures: list[Failure] = []
+    for event in events:
+        try:
+            rows.append((event, transform(event)))
+        except Exception as error:  # noqa: BLE001 -- whatever the transform raises is the event's, and is kept with it
+            failures.append(failure(event, "transform", error))
+    return rows, failures
+
+
+class Engine:
+    """Processes claims on one connection. Not for use by several threads."""
+
+    def __init__(self, settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups) -> None:
+        self._settings = settings
+        self._conn = conn
+        self._lookups = lookups
+
+    def step(self, claim: Claim, noted: Callable[[Sequence[Work]], None] | None = None) -> Processed:
+        """Process what `claim` locks; nothing claimed: all zeros. `noted` is told what is held before the work starts.
+
+        Raises psycopg errors that are not the data's (see errors.is_transient): all is as before the claim.
+        """
+        try:
+            with self._conn.transaction():
+                works = claim(self._conn)
+                if not works:
+                    return Processed()
+                if noted:
+                    noted(works)
+                reach("worker.after_claim")
+                return self._process(works)
+        except psycopg.Error as error:
+            if not is_bad_data(error):
+                raise
+        with self._conn.transaction():
+            works = claim(self._conn)
+            if noted and works:
+                noted(works)
+            return self._process_carefully(works)
+
+    def _process(self, works: Sequence[Work]) -> Processed:
+        """The fast way: all or nothing, the last statements and the commit in one round trip."""
+        transformed, failures = transform_all(_read_all(works))
+        self._conn.execute(_SQL["enter_keys"], prepare=True)
+        rows = enrich(self._conn, self._lookups, transformed)
+        reach("worker.after_enrich")
+        with self._conn.pipeline():
+            loading = load(self._conn, rows) if rows else None
+            reach("worker.mid_load")
+            changed = keep_traits(self._conn, rows)
+            bury(self._conn, self._settings, failures)
+            complete(self._conn, works)
+        reach("worker.before_commit")
+        self._lookups.forget(changed)
+        return _processed(works, rows, len(failures), _first_value(loading))
+
+    def _process_carefully(self, works: Sequence[Work]) -> Processed:
+        """The slow way after bad data: every part of the load in a savepoint, down to the single event."""
+        transformed, unsound = transform_all(_read_all(works))
+        self._conn.execute(_SQL["enter_keys"])
+        rows = enrich(self._conn, self._lookups, transformed)
+        loaded, delivered, unloadable = self._load_splitting(rows)
+        failures = [*unsound, *unloadable]
+        bury(self._conn, self._settings, failures)
+        complete(self._conn, works)
+        return _processed(works, loaded, len(failures), delivered)
+
+    def _load_splitting(self, rows: Sequence[Enriched]) -> tuple[list[Enriched], int, list[Failure]]:
+        if not rows:
+            return [], 0, []
+        try:
+            with self._conn.transaction():
+                delivered = _first_value(load(self._conn, rows))
+                keep_traits(self._conn, rows)
+            return list(rows), delivered, []
+        except psycopg.Error as error:
+            if not is_bad_data(error):
+                raise
+            if len(rows) == 1:
+                return [], 0, [failure(rows[0].event, "load", error)]
+        middle = len(rows) // 2
+        left = self._load_splitting(rows[:middle])
+        right = self._load_splitting(rows[middle:])
+        return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+
+
+def _read_all(works: Sequence[Work]) -> list[QueuedEvent]:
+    return [event for work in works for event in read(work)]
+
+
+def _first_value(cursor: psycopg.Cursor[Any] | None) -> int:
+    row = cursor.fetchone() if cursor else None
+    return row[0] if row else 0
+
+
+def _processed(works: Sequence[Work], rows: Sequence[Enriched], dead_lettered: int, delivered: int) -> Processed:
+    return Processed(sum(work.events for work in works), delivered, len(rows) - delivered, dead_lettered)

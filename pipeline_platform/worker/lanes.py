@@ -1,0 +1,36 @@
+"""Which lane a worker serves next: every lane has a minimum share of its time and a cap.
+
+The lane furthest below its share goes first, so a busy lane never starves another; time that nobody wants goes to
+whoever has work, up to its cap.
+"""
+
+import time
+from collections.abc import Mapping
+
+from pipeline_platform.event import Lane
+
+_MEMORY_S = 2.0
+
+
+class LaneShares:
+    """The time a worker gave to each lane lately (exponentially forgotten)."""
+
+    def __init__(self, shares: Mapping[str, float], caps: Mapping[str, float]) -> None:
+        self._shares = {lane: max(shares.get(lane.value, 0.0), 0.001) for lane in Lane}
+        self._caps = {lane: caps.get(lane.value, 1.0) for lane in Lane}
+        self._used_s = dict.fromkeys(Lane, 0.0)
+        self._as_of = time.monotonic()
+
+    def used(self, lane: Lane, seconds: float) -> None:
+        """Note time spent on a lane."""
+        now = time.monotonic()
+        keep = 0.5 ** ((now - self._as_of) / _MEMORY_S)
+        self._used_s = {each: spent * keep for each, spent in self._used_s.items()}
+        self._used_s[lane] += seconds
+        self._as_of = now
+
+    def order(self) -> list[Lane]:
+        """The lanes to try, most entitled first; a lane over its cap is left out."""
+        window_s = _MEMORY_S / 0.693
+        within_cap = [lane for lane in Lane if self._caps[lane] >= 1 or self._used_s[lane] < self._caps[lane] * window_s]
+        return sorted(within_cap, key=lambda lane: self._used_s[lane] / self._shares[lane])

@@ -1,0 +1,97 @@
+"""Enriched rows into the analytics tables, by the unique key, with their account: one statement."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.lookups import Key
+from pipeline_platform.queue import arrays
+from pipeline_platform.worker.enrich import Enriched
+from pipeline_platform.worker.transform import traits_of
+
+_SQL = queries("worker")
+
+
+def _firsts(rows: Sequence[Enriched]) -> list[bool]:
+    """Which rows are the first of their identity: twins within one load are duplicates of it."""
+    seen: set[tuple[int, uuid.UUID]] = set()
+    firsts: list[bool] = []
+    for item in rows:
+        key = (item.event.tenant_id, item.event.event_id)
+        firsts.append(key not in seen)
+        seen.add(key)
+    return firsts
+
+
+def _columns(rows: Sequence[Enriched]) -> dict[str, Any]:
+    events = [item.event for item in rows]
+    flat = [item.row for item in rows]
+    return {
+        "tenant_id": arrays.int4s([event.tenant_id for event in events]),
+        "event_id": arrays.uuids([event.event_id for event in events]),
+        "is_first": arrays.bools(_firsts(rows)),
+        "lane": arrays.texts([event.lane.value for event in events]),
+        "batch_received_at": arrays.timestamps([event.batch_received_at for event in events]),
+        "batch_id": arrays.int8s([event.batch_id for event in events]),
+        "message_id": arrays.texts([row.message_id for row in flat]),
+        "type": arrays.texts([row.type.value for row in flat]),
+        "name": arrays.texts([row.name for row in flat]),
+        "user_id": arrays.texts([row.user_id for row in flat]),
+        "anonymous_id": arrays.texts([row.anonymous_id for row in flat]),
+        "group_id": arrays.texts([row.group_id for row in flat]),
+        "previous_id": arrays.texts([row.previous_id for row in flat]),
+        "occurred_at": arrays.timestamps([row.occurred_at for row in flat]),
+        "received_at": arrays.timestamps([event.received_at for event in events]),
+        "properties": arrays.jsonbs([row.properties for row in flat]),
+        "traits": arrays.jsonbs([row.traits for row in flat]),
+        "context": arrays.jsonbs([row.context for row in flat]),
+        "tenant_name": arrays.texts([item.tenant_name for item in rows]),
+        "tenant_plan": arrays.texts([item.tenant_plan for item in rows]),
+        "user_traits": arrays.jsonbs([item.user_traits for item in rows]),
+        "group_traits": arrays.jsonbs([item.group_traits for item in rows]),
+    }
+
+
+def load(
+    conn: psycopg.Connection[Any], rows: Sequence[Enriched], *, redelivery: bool = False, adds_enriched: bool = True
+) -> psycopg.Cursor[Any]:
+    """Write rows and their account; the cursor's one value is how many were new, the others were duplicates.
+
+    The caller holds key_lock (query enter_keys) from a statement before. redelivery: the rows were dead letters until
+    now. adds_enriched: whether this is the first time that they got as far as the load.
+    """
+    params = _columns(rows) | {"redelivery": redelivery, "adds_enriched": adds_enriched}
+    return conn.execute(_SQL["load"], params, prepare=True)
+
+
+def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list[Key]:
+    """Merge the traits of identify and group events into what look-ups read; returns whose were written.
+
+    The newest client time wins by trait, whatever the order of arrival; a time in the future counts as received_at.
+    """
+    merged: list[tuple[Key, str, bytes, Enriched]] = []
+    for item in rows:
+        is_group = item.row.type.value == "group"
+        subject = item.row.group_id if is_group else item.row.user_id
+        if subject:
+            key = Key("group" if is_group else "user", item.event.tenant_id, subject)
+            merged += [(key, name, value, item) for name, value in traits_of(item.row).items()]
+    if merged:
+        conn.execute(
+            _SQL["keep_traits"],
+            {
+                "tenant_id": arrays.int4s([key.tenant_id for key, *_ in merged]),
+                "kind": arrays.texts([key.kind for key, *_ in merged]),
+                "subject_id": arrays.texts([key.subject_id for key, *_ in merged]),
+                "name": arrays.texts([name for _, name, _, _ in merged]),
+                "value": arrays.jsonbs([value for _, _, value, _ in merged]),
+                "as_of": arrays.timestamps(
+                    [min(item.row.occurred_at, item.event.received_at) for *_, item in merged]
+                ),
+                "event_id": arrays.uuids([item.event.event_id for *_, item in merged]),
+            },
+        )
+    return list(dict.fromkeys(key for key, *_ in merged))

@@ -1,0 +1,139 @@
+"""One worker process: waits to be woken, takes what is there, processes it, until told to stop.
+
+SIGTERM and SIGINT finish the batch in hand. While PostgreSQL is away it waits and reconnects; no attempt is counted.
+An operator needs to do nothing when it dies: the pool starts another, and its transaction was rolled back.
+"""
+
+import logging
+import random
+import select
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import connect, queries
+from pipeline_platform.errors import is_transient
+from pipeline_platform.event import Lane
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import Work, claim, claim_suspect
+from pipeline_platform.queue.low_water import LowWater
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker.engine import Engine, Processed
+from pipeline_platform.worker.lanes import LaneShares
+from pipeline_platform.worker.redelivery import redeliver
+from pipeline_platform.worker.suspects import judge_suspect
+
+_LOG = logging.getLogger(__name__)
+_QUEUE_SQL = queries("queue")
+# Notifications can be lost (a gateway dies between its commit and its NOTIFY): nothing waits longer than this.
+_POLL_S = 0.25
+_CHORES_EVERY_S = 0.5
+_BATCHES_MAX = 256
+
+
+class Worker:
+    """Runs until `stop` is called or its process is told to."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._stopping = False
+        self._lanes = LaneShares(settings.lane_shares, settings.lane_caps)
+        self._events_a_batch = 1.0
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def run(self) -> None:
+        """Work until stopped; outlives outages of PostgreSQL and Redis."""
+        signal.signal(signal.SIGTERM, lambda *_: self.stop())
+        signal.signal(signal.SIGINT, lambda *_: self.stop())
+        wait_s = 0.1
+        while not self._stopping:
+            try:
+                self._run_connected()
+                wait_s = 0.1
+            except psycopg.Error as error:
+                if not is_transient(error):
+                    raise
+                _LOG.warning("PostgreSQL is away (%s); waiting %.1f s", str(error).strip(), wait_s)
+                time.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
+                wait_s = min(wait_s * 2, 5.0)
+
+    def _run_connected(self) -> None:
+        url = self._settings.database_url
+        with ExitStack() as stack:
+            # Hash and merge joins would read all keys for a few events.
+            more = "-c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+            conn = stack.enter_context(connect(url, f"{self._name} work", statement_timeout_s=60, more=more))
+            side = stack.enter_context(connect(url, f"{self._name} wake", more="-c synchronous_commit=off"))
+            lookups = Lookups(self._settings, self._settings.redis_url)
+            stack.callback(lookups.close)
+            side.execute("LISTEN queue_work")
+            self._note(side, [])
+            self._loop(conn, side, Engine(self._settings, conn, lookups), lookups)
+            with suppress(psycopg.Error):
+                self._note(side, [])
+
+    def _loop(
+        self, conn: psycopg.Connection[Any], side: psycopg.Connection[Any], engine: Engine, lookups: Lookups
+    ) -> None:
+        low_water = LowWater()
+        chores_at = 0.0
+        while not self._stopping:
+            if time.monotonic() >= chores_at:
+                chores_at = time.monotonic() + _CHORES_EVERY_S
+                low_water.refresh(conn)
+                self._isolate_suspects(conn, side, engine)
+            if not self._serve_lanes(conn, side, engine, lookups, low_water):
+                self._sleep(side)
+
+    def _serve_lanes(
+        self,
+        conn: psycopg.Connection[Any],
+        side: psycopg.Connection[Any],
+        engine: Engine,
+        lookups: Lookups,
+        low_water: LowWater,
+    ) -> bool:
+        """Serve the most entitled lane that has work; False where none has."""
+        for lane in self._lanes.order():
+            start = time.monotonic()
+            if lane is Lane.RETRY:
+                done = redeliver(self._settings, conn, lookups)
+            else:
+                limit = max(1, min(_BATCHES_MAX, int(self._settings.claim_events_max / self._events_a_batch)))
+                done = self._step(engine, side, lane, limit, low_water.marks[lane])
+            if done.claimed:
+                self._lanes.used(lane, time.monotonic() - start)
+                return True
+        return False
+
+    def _step(
+        self, engine: Engine, side: psycopg.Connection[Any], lane: Lane, limit: int, low_water: int
+    ) -> Processed:
+        def noted(works: Sequence[Work]) -> None:
+            self._note(side, [work.work_id for work in works])
+            events = sum(work.events for work in works)
+            self._events_a_batch += (events / len(works) - self._events_a_batch) * 0.2
+
+        return engine.step(lambda conn: claim(conn, lane, limit, low_water), noted)
+
+    def _isolate_suspects(self, conn: psycopg.Connection[Any], side: psycopg.Connection[Any], engine: Engine) -> None:
+        judged = judge_suspect(self._settings, conn)
+        if judged.work:
+            engine.step(claim_suspect, lambda works: self._note(side, [work.work_id for work in works]))
+
+    def _note(self, side: psycopg.Connection[Any], work_ids: list[int]) -> None:
+        """Leave word of what is held, in case this process dies of it."""
+        side.execute(_QUEUE_SQL["note_claim"], (self._name, work_ids), prepare=True)
+
+    def _sleep(self, side: psycopg.Connection[Any]) -> None:
+        """Until woken, or the poll is due."""
+        if not list(side.notifies(timeout=0)):
+            select.select([side.fileno()], [], [], _POLL_S)
+            list(side.notifies(timeout=0))

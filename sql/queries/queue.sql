@@ -1,0 +1,109 @@
+-- name: accept
+SELECT batch_id, received_at FROM queue.accept(
+    %s::queue.lane, %s, %s, %s, %s, %s, %s, %s, %s::text, %s::bytea, %s, %s, %s, %s, %s)
+
+-- name: claim
+WITH picked AS MATERIALIZED (
+    SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
+    FROM queue.work
+    WHERE lane = %(lane)s::queue.lane AND work_id >= %(low_water)s AND attempts = 0
+    ORDER BY work_id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
+       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
+       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
+FROM picked AS p
+JOIN queue.batches AS b ON b.batch_id = p.batch_id AND b.received_at = p.received_at
+ORDER BY p.work_id
+
+-- name: claim_suspect
+WITH picked AS MATERIALIZED (
+    SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
+    FROM queue.work
+    WHERE attempts > 0
+    ORDER BY work_id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
+       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
+       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
+FROM picked AS p
+JOIN queue.batches AS b ON b.batch_id = p.batch_id AND b.received_at = p.received_at
+
+-- name: claim_hour
+WITH picked AS MATERIALIZED (
+    SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
+    FROM queue.work
+    WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour' AND attempts = 0
+    ORDER BY lane, work_id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
+       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
+       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
+FROM picked AS p
+JOIN queue.batches AS b ON b.batch_id = p.batch_id AND b.received_at = p.received_at
+ORDER BY p.lane, p.work_id
+
+-- name: hour_work
+SELECT count(*) FROM queue.work WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
+
+-- name: complete
+DELETE FROM queue.work WHERE lane = %s::queue.lane AND work_id = ANY(%s)
+
+-- name: split
+WITH gone AS (DELETE FROM queue.work WHERE lane = %(lane)s::queue.lane AND work_id = %(work_id)s RETURNING *)
+INSERT INTO queue.work (lane, batch_id, received_at, first_event, end_event, attempts)
+SELECT lane, batch_id, received_at, part.first_event, part.end_event, attempts
+FROM gone, LATERAL (VALUES (gone.first_event, (gone.first_event + gone.end_event) / 2),
+                           ((gone.first_event + gone.end_event) / 2, gone.end_event)) AS part(first_event, end_event)
+
+-- name: low_water
+SELECT least((SELECT min(work_id) FROM queue.work WHERE lane = %(lane)s::queue.lane AND work_id >= %(low_water)s),
+             %(horizon)s)
+
+-- name: horizon
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM queue.work_work_id_seq
+
+-- name: note_claim
+INSERT INTO queue.claims (worker, work_ids) VALUES (%s, %s)
+ON CONFLICT (worker) DO UPDATE SET work_ids = excluded.work_ids, claimed_at = now()
+
+-- name: reap_claim
+WITH crashed AS (DELETE FROM queue.claims WHERE worker = %s RETURNING work_ids)
+UPDATE queue.work SET attempts = attempts + 1 FROM crashed WHERE work_id = ANY(crashed.work_ids) RETURNING work_id
+
+-- name: unsealed_hours
+SELECT hour FROM queue.hours
+WHERE sealed_at IS NULL AND dropped_at IS NULL AND hour + interval '1 hour' <= clock_timestamp()
+ORDER BY hour
+
+-- name: seal_hour
+SELECT queue.seal_hour(%s)
+
+-- name: hours_past_retention
+SELECT hour FROM queue.hours
+WHERE dropped_at IS NULL AND sealed_at + %s::interval < clock_timestamp()
+ORDER BY hour
+
+-- name: drop_hour
+SELECT queue.drop_hour(%s, %s::interval)
+
+-- name: open_ahead
+SELECT queue.open_hour(hour)
+FROM generate_series(date_trunc('hour', clock_timestamp(), 'UTC'),
+                     date_trunc('hour', clock_timestamp(), 'UTC') + interval '3 hours', interval '1 hour') AS hour
+WHERE NOT EXISTS (SELECT FROM queue.hours AS known WHERE known.hour = hour.hour)
+
+-- name: open_days_ahead
+SELECT analytics.open_day((clock_timestamp() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 1) AS ahead
+
+-- name: rotate_keys
+SELECT analytics.rotate_keys(%s::interval, %s::interval)
+
+-- name: fold
+SELECT account.fold()

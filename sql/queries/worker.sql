@@ -1,0 +1,120 @@
+-- name: enter_keys
+SELECT pg_advisory_xact_lock_shared(analytics.key_lock())
+
+-- name: load
+WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
+input AS MATERIALIZED (
+    SELECT *
+    FROM unnest(%(tenant_id)s::integer[], %(event_id)s::uuid[], %(is_first)s::boolean[], %(lane)s::text[],
+                %(batch_received_at)s::timestamptz[], %(batch_id)s::bigint[], %(message_id)s::text[], %(type)s::text[],
+                %(name)s::text[], %(user_id)s::text[], %(anonymous_id)s::text[], %(group_id)s::text[],
+                %(previous_id)s::text[], %(occurred_at)s::timestamptz[], %(received_at)s::timestamptz[],
+                %(properties)s::jsonb[], %(traits)s::jsonb[], %(context)s::jsonb[], %(tenant_name)s::text[],
+                %(tenant_plan)s::text[], %(user_traits)s::jsonb[], %(group_traits)s::jsonb[])
+        AS i(tenant_id, event_id, is_first, lane, batch_received_at, batch_id, message_id, type, name, user_id,
+             anonymous_id, group_id, previous_id, occurred_at, received_at, properties, traits, context, tenant_name,
+             tenant_plan, user_traits, group_traits)
+), fresh AS (
+    INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
+    SELECT open_generation.generation, i.tenant_id, i.event_id, i.received_at
+    FROM input AS i CROSS JOIN open_generation
+    WHERE i.is_first AND NOT EXISTS (
+        SELECT FROM analytics.keys AS old
+        WHERE old.tenant_id = i.tenant_id AND old.event_id = i.event_id
+          AND old.generation < (SELECT generation FROM open_generation))
+    -- One order for all workers, so that two of them with the same events wait for each other and never deadlock.
+    ORDER BY i.tenant_id, i.event_id
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, event_id
+), loaded AS (
+    INSERT INTO analytics.events (
+        tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at,
+        received_at, delivered_at, properties, traits, context, tenant_name, tenant_plan, user_traits, group_traits,
+        batch_id)
+    SELECT i.tenant_id, i.event_id, i.message_id, i.type, i.name, i.user_id, i.anonymous_id, i.group_id,
+           i.previous_id, i.occurred_at, i.received_at, clock_timestamp(), i.properties, i.traits, i.context,
+           i.tenant_name, i.tenant_plan, i.user_traits, i.group_traits, i.batch_id
+    FROM input AS i JOIN fresh USING (tenant_id, event_id)
+    WHERE i.is_first
+    RETURNING tenant_id
+), counted AS (
+    INSERT INTO account.deltas (tenant_id, hour, lane, in_flight, dead_lettered, claimed, enriched, delivered, duplicate)
+    SELECT i.tenant_id, date_trunc('hour', i.batch_received_at, 'UTC'), i.lane::queue.lane,
+           CASE WHEN %(redelivery)s THEN 0 ELSE -count(*) END, CASE WHEN %(redelivery)s THEN -count(*) ELSE 0 END,
+           CASE WHEN %(redelivery)s THEN 0 ELSE count(*) END, CASE WHEN %(adds_enriched)s THEN count(*) ELSE 0 END,
+           count(f.event_id), count(*) - count(f.event_id)
+    FROM input AS i
+    LEFT JOIN fresh AS f ON f.tenant_id = i.tenant_id AND f.event_id = i.event_id AND i.is_first
+    GROUP BY 1, 2, 3
+)
+SELECT count(*) FROM loaded
+
+-- name: bury
+WITH input AS MATERIALIZED (
+    SELECT *
+    FROM unnest(%(tenant_id)s::integer[], %(event_id)s::uuid[], %(message_id)s::text[], %(type)s::text[],
+                %(lane)s::text[], %(batch_id)s::bigint[], %(event_index)s::integer[],
+                %(batch_received_at)s::timestamptz[], %(received_at)s::timestamptz[], %(client_at)s::timestamptz[],
+                %(envelope)s::bytea[], %(payload)s::bytea[], %(stage)s::text[], %(error_class)s::text[],
+                %(error)s::text[], %(fingerprint)s::text[], %(attempts)s::integer[], %(next_attempt_at)s::timestamptz[])
+        AS i(tenant_id, event_id, message_id, type, lane, batch_id, event_index, batch_received_at, received_at,
+             client_at, envelope, payload, stage, error_class, error, fingerprint, attempts, next_attempt_at)
+), buried AS (
+    INSERT INTO queue.dead_letters (
+        tenant_id, event_id, message_id, type, lane, batch_id, event_index, batch_received_at, received_at, client_at,
+        envelope, payload, stage, error_class, error, fingerprint, state, attempts, next_attempt_at)
+    SELECT tenant_id, event_id, message_id, type::"char", lane::queue.lane, batch_id, event_index, batch_received_at,
+           received_at, client_at, envelope, payload, stage, error_class, error, fingerprint,
+           CASE WHEN next_attempt_at IS NULL THEN 'exhausted' ELSE 'waiting' END, attempts, next_attempt_at
+    FROM input
+)
+INSERT INTO account.deltas (tenant_id, hour, lane, in_flight, claimed, enriched, dead_lettered)
+SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane::queue.lane, -count(*), count(*),
+       count(*) FILTER (WHERE stage = 'load'), count(*)
+FROM input GROUP BY 1, 2, 3
+
+-- name: due_dead_letters
+SELECT dead_letter_id, attempts, stage, tenant_id, event_id, type::text, client_at, received_at, payload,
+       coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at
+FROM queue.dead_letters
+WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp()
+ORDER BY next_attempt_at
+LIMIT %s
+FOR UPDATE SKIP LOCKED
+
+-- name: resolve_dead_letter
+UPDATE queue.dead_letters SET
+    state = CASE WHEN %(delivered)s THEN 'delivered' ELSE 'duplicate' END, next_attempt_at = NULL, resolved_at = now(),
+    attempts = attempts + 1
+WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
+
+-- name: postpone_dead_letter
+WITH counted AS (
+    INSERT INTO account.deltas (tenant_id, hour, lane, enriched)
+    SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, 1
+    FROM queue.dead_letters
+    WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
+      AND stage <> 'load' AND %(stage)s = 'load'
+)
+UPDATE queue.dead_letters SET
+    attempts = attempts + 1, stage = %(stage)s, error_class = %(error_class)s, error = %(error)s,
+    fingerprint = %(fingerprint)s, next_attempt_at = %(next_attempt_at)s,
+    state = CASE WHEN %(next_attempt_at)s::timestamptz IS NULL THEN 'exhausted' ELSE 'waiting' END
+WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
+
+-- name: alert_exhausted
+INSERT INTO control.alerts AS a (kind, fingerprint, tenant_id, message)
+VALUES ('dead_letter_exhausted', %(fingerprint)s, %(tenant_id)s, %(message)s)
+ON CONFLICT (kind, fingerprint) WHERE resolved_at IS NULL
+DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now()
+
+-- name: keep_traits
+INSERT INTO control.traits AS t (tenant_id, kind, subject_id, name, value, as_of, event_id)
+SELECT DISTINCT ON (tenant_id, kind, subject_id, name) *
+FROM unnest(%(tenant_id)s::integer[], %(kind)s::text[], %(subject_id)s::text[], %(name)s::text[], %(value)s::jsonb[],
+            %(as_of)s::timestamptz[], %(event_id)s::uuid[])
+    AS i(tenant_id, kind, subject_id, name, value, as_of, event_id)
+ORDER BY tenant_id, kind, subject_id, name, as_of DESC, event_id DESC
+ON CONFLICT (tenant_id, kind, subject_id, name) DO UPDATE
+SET value = excluded.value, as_of = excluded.as_of, event_id = excluded.event_id
+WHERE (t.as_of, t.event_id) < (excluded.as_of, excluded.event_id)
