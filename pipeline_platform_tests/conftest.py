@@ -1,7 +1,7 @@
 """Real servers for every test: one PostgreSQL and one Redis a session, a database a test.
 
-A test database is a copy of `pipeline_template`, which has every migration. Under pytest-xdist the controller starts
-the servers and all workers share them: databases have unique names, and each worker has its own Redis database.
+A test database is a copy of `pipeline_template`, which has every migration. Under pytest-xdist the controller
+starts the servers and all workers share them: databases have unique names, each worker its Redis database.
 Nothing is started before the first test that asks for it (with xdist: before the first worker).
 """
 
@@ -45,7 +45,7 @@ def _start_servers() -> dict[str, str]:
 
 @contextmanager
 def temporary_home() -> Iterator[Path]:
-    """A new directory that goes away; not pytest's, which closes its own to the account that PostgreSQL runs as."""
+    """A directory that goes away; not pytest's, which are closed to the account that PostgreSQL runs as."""
     path = Path(tempfile.mkdtemp(prefix="pipeline-test-"))
     try:
         yield path
