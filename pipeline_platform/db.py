@@ -7,10 +7,9 @@ was: each is one transaction.
 import functools
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString, cast
 
 import psycopg
-from psycopg import sql
 
 from pipeline_platform.errors import ConfigError
 
@@ -26,11 +25,15 @@ def sql_dir() -> Path:
 
 
 @functools.cache
-def queries(room: str) -> dict[str, str]:
-    """The named queries of `sql/queries/<room>.sql`: each starts at a line ``-- name: NAME``."""
+def queries(room: str) -> dict[str, LiteralString]:
+    """The named queries of `sql/queries/<room>.sql`: each starts at a line ``-- name: NAME``.
+
+    They ship with the code, so they count as literals: no value is ever put into their text.
+    """
     text = (sql_dir() / "queries" / f"{room}.sql").read_text()
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
-    return {name: body.strip().rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+    found = {name: body.strip().rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+    return cast("dict[str, LiteralString]", found)
 
 
 def _options(who: str, statement_timeout_s: float, lock_timeout_s: float, more: str) -> dict[str, Any]:
@@ -85,6 +88,6 @@ def migrate(url: str) -> list[str]:
         missing = [name for name in files if name not in applied]
         for name in missing:
             with conn.transaction():
-                conn.execute(sql.SQL(files[name]))  # pyright: ignore[reportArgumentType]
+                conn.execute(cast("LiteralString", files[name]))
                 conn.execute("INSERT INTO public.pipeline_migrations (name, body) VALUES (%s, %s)", (name, files[name]))
         return missing

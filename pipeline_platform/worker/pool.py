@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -45,8 +46,8 @@ class Pool:
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
-        signal.signal(signal.SIGTERM, lambda *_: self._stop())
-        signal.signal(signal.SIGINT, lambda *_: self._stop())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
         try:
             while not self._stopping:
                 try:
@@ -61,7 +62,7 @@ class Pool:
             self.ready_file.unlink(missing_ok=True)
             self._stop_workers()
 
-    def _stop(self) -> None:
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
     def _keep(self, conn: psycopg.Connection[Any]) -> None:

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -48,10 +49,13 @@ class Worker:
     def stop(self) -> None:
         self._stopping = True
 
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.stop()
+
     def run(self) -> None:
         """Work until stopped; outlives outages of PostgreSQL and Redis."""
-        signal.signal(signal.SIGTERM, lambda *_: self.stop())
-        signal.signal(signal.SIGINT, lambda *_: self.stop())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
         wait_s = 0.1
         while not self._stopping:
             try:

@@ -1,0 +1,174 @@
+"""The engine on real servers: what it loads, counts, removes and buries."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+from pipeline_platform.db import connect, queries
+from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.keeper import open_partitions
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker.engine import Engine, Processed
+from pipeline_platform.worker.redelivery import redeliver
+
+Conn = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def tenant(conn: Conn) -> TenantId:
+    open_partitions(conn)
+    row = conn.execute("INSERT INTO control.tenants (name, plan) VALUES ('acme', 'pro') RETURNING tenant_id").fetchone()
+    assert row
+    return TenantId(row[0])
+
+
+@pytest.fixture
+def lookups(settings: Settings) -> Iterator[Lookups]:
+    found = Lookups(settings, settings.redis_url)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def engine(settings: Settings, lookups: Lookups) -> Iterator[Engine]:
+    with connect(settings.database_url, "test worker") as conn:
+        yield Engine(settings, conn, lookups)
+
+
+def event(tenant: TenantId, message_id: str, kind: EventType = EventType.TRACK, **fields: Any) -> AcceptedEvent:
+    body = {"messageId": message_id, "userId": "u1", "event": "Clicked"} | fields
+    return AcceptedEvent(
+        tenant, event_id_of(message_id), kind, datetime(2026, 1, 2, tzinfo=UTC), json.dumps(body).encode()
+    )
+
+
+def accept(conn: Conn, *events: AcceptedEvent, lane: Lane = Lane.LIVE) -> None:
+    conn.execute(queries("queue")["accept"], accept_params(lane, events, []))
+
+
+def step(engine: Engine) -> Processed:
+    return engine.step(lambda conn: claim(conn, Lane.LIVE, 100, 0))
+
+
+def totals(conn: Conn) -> dict[str, int]:
+    names = "accepted claimed enriched delivered duplicate dead_lettered discarded in_flight".split()
+    sums = ", ".join(f"coalesce(sum({name}), 0)::bigint" for name in names)
+    row = conn.execute(f"SELECT {sums} FROM account.funnel").fetchone()  # pyright: ignore
+    assert row
+    found = dict(zip(names, row, strict=True))
+    assert found["accepted"] == sum(
+        found[name] for name in ("delivered", "duplicate", "dead_lettered", "discarded", "in_flight")
+    )
+    return found
+
+
+def test_delivers_a_row_with_all_its_columns(conn: Conn, engine: Engine, tenant: TenantId) -> None:
+    properties = '{"n": 123456789012345678901234567890, "x": 1.50}'
+    payload = f'{{"messageId":"m-1","event":"Bought","userId":42,"properties":{properties}}}'.encode()
+    envelope = b'{"context":{"library":{"name":"x"},"ip":"10.0.0.1"},"sentAt":"2026-01-02T00:00:10Z"}'
+    accept(
+        conn,
+        AcceptedEvent(tenant, event_id_of("m-1"), EventType.TRACK, datetime(2026, 1, 2, tzinfo=UTC), payload, envelope),
+    )
+    assert step(engine) == Processed(claimed=1, delivered=1)
+    row = conn.execute(
+        "SELECT message_id, type, name, user_id, tenant_name, tenant_plan, properties::text, context->>'ip',"
+        " received_at - occurred_at FROM analytics.events"
+    ).fetchone()
+    assert row
+    assert row[:6] == ("m-1", "track", "Bought", "42", "acme", "pro")
+    assert json.loads(row[6])["n"] == 123456789012345678901234567890
+    assert row[7] == "10.0.0.1"
+    assert row[8].total_seconds() == 10
+    assert totals(conn)["delivered"] == 1
+    assert conn.execute("SELECT count(*) FROM queue.work").fetchone() == (0,)
+
+
+def test_the_same_event_counts_once(conn: Conn, engine: Engine, tenant: TenantId) -> None:
+    accept(conn, event(tenant, "a"), event(tenant, "a"), event(tenant, "b"))
+    accept(conn, event(tenant, "a", timestamp="2020-01-01"))
+    assert step(engine) == Processed(claimed=4, delivered=2, duplicate=2)
+    accept(conn, event(tenant, "b"))
+    assert step(engine) == Processed(claimed=1, duplicate=1)
+    assert totals(conn) | {"delivered": 2, "duplicate": 3, "in_flight": 0} == totals(conn)
+
+
+def test_a_closed_generation_of_keys_still_removes_duplicates(conn: Conn, engine: Engine, tenant: TenantId) -> None:
+    accept(conn, event(tenant, "a"))
+    step(engine)
+    assert conn.execute("SELECT analytics.rotate_keys('0', '72 hours')").fetchone() == (True,)
+    accept(conn, event(tenant, "a"), event(tenant, "b"))
+    assert step(engine) == Processed(claimed=2, delivered=1, duplicate=1)
+
+
+def test_bad_rows_become_dead_letters_and_neighbours_commit(conn: Conn, engine: Engine, tenant: TenantId) -> None:
+    good = [event(tenant, f"g{number}") for number in range(98)]
+    nul = AcceptedEvent(
+        tenant, uuid.uuid4(), EventType.TRACK, None, b'{"messageId":"nul","event":"x","properties":{"a":"\\u0000"}}'
+    )
+    broken = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"messageId":')
+    accept(conn, *good[:50], nul, broken, *good[50:])
+    assert step(engine) == Processed(claimed=100, delivered=98, dead_lettered=2)
+    found = conn.execute("SELECT stage, state, attempts FROM queue.dead_letters ORDER BY stage").fetchall()
+    assert found == [("load", "waiting", 1), ("transform", "waiting", 1)]
+    assert totals(conn) | {"enriched": 99, "dead_lettered": 2, "in_flight": 0} == totals(conn)
+
+
+def test_dead_letters_are_exhausted_with_one_alert(
+    conn: Conn, engine: Engine, settings: Settings, lookups: Lookups, tenant: TenantId
+) -> None:
+    payload = b'{"messageId":"nul","event":"x","properties":{"a":"\\u0000"}}'
+    accept(conn, *[AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, payload) for _ in range(3)])
+    step(engine)
+    for _ in range(settings.attempts_max - 1):
+        conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now() WHERE state = 'waiting'")
+        assert redeliver(settings, conn, lookups) == Processed(claimed=3)
+    assert conn.execute("SELECT DISTINCT state, attempts FROM queue.dead_letters").fetchall() == [("exhausted", 5)]
+    assert conn.execute("SELECT occurrences FROM control.alerts").fetchall() == [(3,)]
+    assert totals(conn)["dead_lettered"] == 3
+
+
+def test_a_mended_dead_letter_is_delivered(
+    conn: Conn, engine: Engine, settings: Settings, lookups: Lookups, tenant: TenantId
+) -> None:
+    accept(conn, AcceptedEvent(tenant, event_id_of("a"), EventType.TRACK, None, b"{"))
+    step(engine)
+    conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now(), payload = '{\"messageId\":\"a\",\"event\":\"x\"}'")
+    assert redeliver(settings, conn, lookups) == Processed(claimed=1, delivered=1)
+    assert totals(conn) | {"delivered": 1, "enriched": 1, "dead_lettered": 0} == totals(conn)
+
+
+def test_traits_are_kept_whatever_the_order_and_seen_by_later_events(
+    conn: Conn, engine: Engine, tenant: TenantId
+) -> None:
+    newer = event(tenant, "i2", EventType.IDENTIFY, traits={"plan": "new", "b": 1})
+    older = AcceptedEvent(
+        tenant, event_id_of("i1"), EventType.IDENTIFY, datetime(2026, 1, 1, tzinfo=UTC),
+        b'{"messageId":"i1","userId":"u1","traits":{"plan":"old","a":1}}',
+    )  # fmt: skip
+    accept(conn, event(tenant, "t0"))
+    step(engine)
+    accept(conn, newer)
+    step(engine)
+    accept(conn, older)
+    step(engine)
+    accept(conn, event(tenant, "t1"))
+    step(engine)
+    found = conn.execute("SELECT user_traits FROM analytics.events WHERE message_id = 't1'").fetchone()
+    assert found == ({"plan": "new", "a": 1, "b": 1},)
+
+
+def test_without_redis_the_rows_are_the_same(conn: Conn, settings: Settings, tenant: TenantId) -> None:
+    nowhere = Lookups(settings, "redis://127.0.0.1:1/0")
+    with connect(settings.database_url, "test worker") as own:
+        accept(conn, event(tenant, "a"))
+        assert step(Engine(settings, own, nowhere)) == Processed(claimed=1, delivered=1)
+    assert conn.execute("SELECT tenant_name FROM analytics.events").fetchone() == ("acme",)
+    nowhere.close()
