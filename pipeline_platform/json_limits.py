@@ -1,0 +1,126 @@
+r"""What JSON allows and another reader cannot hold: found once, before an event is accepted.
+
+PostgreSQL's jsonb holds neither `\u0000`, lone surrogates, invalid UTF-8 nor numbers beyond its numeric type; readers
+with a recursion limit cannot follow deep nesting. Integers beyond 64 bits are not such a case: they are kept exactly,
+because nothing here or later turns them into floats.
+
+The work is split for speed: `doubts_of` looks at a whole body once and cheaply, and only what it cannot rule out is
+then looked for in each event. Never alters a byte.
+"""
+
+import re
+from dataclasses import dataclass
+
+from pipeline_platform.errors import InvalidEventError
+
+# PostgreSQL's numeric: digits before and after the decimal point. Measured at the edges with PostgreSQL 18.
+_DIGITS_BEFORE_MAX = 131_072
+_DIGITS_AFTER_MAX = 16_383
+# 1e9999 is 6 bytes here and 10 kB where it is printed: all such zeros of one event together.
+_EXPONENT_ZEROS_MAX = 1 << 20
+
+# Possessive (*+, ++): bodies are hostile, and backtracking would cost their square.
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_GOOD_ESCAPES = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?!0000|[dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)*+", re.DOTALL
+)
+# Only numbers with a long exponent or a long run of digits come near the limits.
+_NUMBER = re.compile(rb"-?([0-9]++)(?:\.([0-9]++))?+(?:[eE]([+-]?[0-9]++))?+")
+_LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")
+_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_DIGIT_RUN = b"0" * 10_000
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What a look at a whole body could not rule out for the events in it."""
+
+    utf8: bool
+    escapes: bool
+    exponents: bool
+
+
+def doubts_of(body: bytes) -> Doubts:
+    """About a microsecond a kilobyte; false says that no event in the body has that fault."""
+    return Doubts(
+        utf8=not is_utf8(body),
+        escapes=b"\\" in body and b"\\u" in body,
+        exponents=_LONG_EXPONENT.search(body) is not None,
+    )
+
+
+def check_utf8(payload: bytes, doubts: Doubts) -> None:
+    """Raises InvalidEventError; belongs before parsing, which does not look at the strings it skips."""
+    if doubts.utf8 and not is_utf8(payload):
+        raise InvalidEventError("invalid_utf8", "the bytes are not valid UTF-8")
+
+
+def check_json(payload: bytes, doubts: Doubts, nesting_max: int) -> None:
+    """Raises InvalidEventError where the (valid) JSON holds what a later reader could not."""
+    if doubts.escapes:
+        _check_escapes(payload)
+    if (doubts.exponents and _LONG_EXPONENT.search(payload)) or (
+        len(payload) > len(_DIGIT_RUN) and _DIGIT_RUN in payload.translate(_DIGITS_AS_ZERO)
+    ):
+        _check_numbers(payload)
+    if payload.count(b"{") + payload.count(b"[") > nesting_max and is_deeper(payload, nesting_max):
+        raise too_deep(nesting_max)
+
+
+def too_deep(nesting_max: int) -> InvalidEventError:
+    return InvalidEventError("nesting_too_deep", f"nested deeper than {nesting_max} levels")
+
+
+def is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_deeper(payload: bytes, nesting_max: int) -> bool:
+    """Whether valid JSON nests deeper: peels off the innermost pairs of brackets, one level a pass."""
+    pairs = STRING.sub(b"", payload).translate(_BRACKETS, _NOT_BRACKETS)
+    for _ in range(nesting_max):
+        if not pairs:
+            return False
+        pairs = pairs.replace(b"[]", b"")
+    return bool(pairs)
+
+
+def _check_escapes(payload: bytes) -> None:
+    good = _GOOD_ESCAPES.match(payload)
+    end = good.end() if good else 0
+    if end == len(payload):
+        return
+    if payload.startswith(b"\\u0000", end):
+        raise InvalidEventError("nul_character", r"a string holds \u0000, which PostgreSQL cannot store")
+    escape = payload[end : end + 6].decode("ascii", "replace")
+    raise InvalidEventError("lone_surrogate", f"a string holds {escape}, half of a pair: no Unicode text")
+
+
+def _check_numbers(payload: bytes) -> None:
+    zeros = 0
+    for number in _NUMBER.finditer(STRING.sub(b"", payload)):
+        whole, fraction, exponent_text = number.groups(default=b"")
+        if len(exponent_text) < 4 and len(whole) + len(fraction) < len(_DIGIT_RUN):
+            continue
+        # Nobody can hold such an exponent, and int() itself would refuse thousands of digits.
+        exponent_digits = exponent_text.lstrip(b"+-").lstrip(b"0")
+        exponent = int(exponent_digits or b"0") if len(exponent_digits) < 8 else 10**8
+        if exponent_text.startswith(b"-"):
+            exponent = -exponent
+        digits = len((whole + fraction).lstrip(b"0"))
+        before = digits - len(fraction) + exponent if digits else 0
+        after = len(fraction) - exponent
+        zeros += abs(exponent)
+        if before > _DIGITS_BEFORE_MAX or after > _DIGITS_AFTER_MAX or zeros > _EXPONENT_ZEROS_MAX:
+            shown = number.group()[:40].decode()
+            raise InvalidEventError(
+                "number_out_of_range", f"the number {shown} is beyond what PostgreSQL holds"
+            )
