@@ -1,11 +1,12 @@
 r"""What JSON allows and another reader cannot hold: found once, before an event is accepted.
 
-PostgreSQL's jsonb holds neither `\u0000`, lone surrogates, invalid UTF-8 nor numbers beyond its numeric type; readers
-with a recursion limit cannot follow deep nesting. Integers beyond 64 bits are not such a case: they are kept exactly,
-because nothing here or later turns them into floats.
+PostgreSQL's jsonb holds neither `\u0000`, lone surrogates, invalid UTF-8 nor numbers beyond its numeric
+type; readers with a recursion limit cannot follow deep nesting. Integers beyond 64 bits are no such case, they
+are kept exactly: nothing here or later turns them into floats. Nor is a key that occurs twice:
+the last one counts, for msgspec as for jsonb.
 
-The work is split for speed: `doubts_of` looks at a whole body once and cheaply, and only what it cannot rule out is
-then looked for in each event. Never alters a byte.
+The work is split for speed: `doubts_of` looks at a whole body once and cheaply, and only what it cannot rule
+out is then looked for in each event. Never alters a byte.
 """
 
 import re
@@ -51,16 +52,16 @@ def doubts_of(body: bytes) -> Doubts:
     )
 
 
-def check_utf8(payload: bytes, doubts: Doubts) -> None:
-    """Raises InvalidEventError; belongs before parsing, which does not look at the strings it skips."""
+def check_text(payload: bytes, doubts: Doubts) -> None:
+    """Raises InvalidEventError where a string is no text. Before parsing: parsers skip strings unread."""
     if doubts.utf8 and not is_utf8(payload):
         raise InvalidEventError("invalid_utf8", "the bytes are not valid UTF-8")
-
-
-def check_json(payload: bytes, doubts: Doubts, nesting_max: int) -> None:
-    """Raises InvalidEventError where the (valid) JSON holds what a later reader could not."""
     if doubts.escapes:
         _check_escapes(payload)
+
+
+def check_values(payload: bytes, doubts: Doubts, nesting_max: int) -> None:
+    """Raises InvalidEventError where (valid) JSON nests too deep or has numbers that nobody can hold."""
     if (doubts.exponents and _LONG_EXPONENT.search(payload)) or (
         len(payload) > len(_DIGIT_RUN) and _DIGIT_RUN in payload.translate(_DIGITS_AS_ZERO)
     ):

@@ -22,8 +22,7 @@ def drain_hour(settings: Settings, hour: datetime, *, wait_s: float = 60.0) -> P
     """
     done = Processed()
     lookups = Lookups(settings, settings.redis_url)
-    more = "-c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
-    with connect(settings.database_url, f"drain {hour:%Y-%m-%dT%H}", statement_timeout_s=60, more=more) as conn:
+    with connect(settings.database_url, f"drain {hour:%Y-%m-%dT%H}", statement_timeout_s=60, more="-c jit=off") as conn:
         engine = Engine(settings, conn, lookups)
         progress_at = time.monotonic()
         while True:

@@ -71,9 +71,7 @@ class Worker:
     def _run_connected(self) -> None:
         url = self._settings.database_url
         with ExitStack() as stack:
-            # Hash and merge joins would read all keys for a few events.
-            more = "-c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
-            conn = stack.enter_context(connect(url, f"{self._name} work", statement_timeout_s=60, more=more))
+            conn = stack.enter_context(connect(url, f"{self._name} work", statement_timeout_s=60, more="-c jit=off"))
             side = stack.enter_context(connect(url, f"{self._name} wake", more="-c synchronous_commit=off"))
             lookups = Lookups(self._settings, self._settings.redis_url)
             stack.callback(lookups.close)
