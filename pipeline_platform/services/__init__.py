@@ -5,8 +5,17 @@
 Servers of the user's own (PIPELINE_DATABASE_URL, PIPELINE_REDIS_URL) are never started or stopped here.
 """
 
+from pipeline_platform.services.endpoints import Endpoints, connected, read_endpoints
 from pipeline_platform.services.postgres import ensure_database, start_postgres
 from pipeline_platform.services.redis import start_redis
 from pipeline_platform.services.server import Server
 
-__all__ = ["Server", "ensure_database", "start_postgres", "start_redis"]
+__all__ = [
+    "Endpoints",
+    "Server",
+    "connected",
+    "ensure_database",
+    "read_endpoints",
+    "start_postgres",
+    "start_redis",
+]

@@ -1,0 +1,68 @@
+"""Where a running platform answers: ``home/endpoints.json``, written by `up` (mode 0600: it holds passwords).
+
+Every other command finds its servers through `connected`. The file exists exactly while the platform serves, or was
+killed; a stale one only names addresses that do not answer.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pipeline_platform.errors import ConfigError
+from pipeline_platform.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Addresses as URLs (None: not started) and the processes behind them, by name."""
+
+    gateway: str
+    console: str | None
+    dagster: str | None
+    database_url: str
+    redis_url: str
+    pids: dict[str, int] = field(default_factory=dict[str, int])
+
+    def write(self, home: Path) -> None:
+        """Replace the file as a whole: a reader sees the old one or the new one."""
+        unfinished = home / "endpoints.json.new"
+        unfinished.unlink(missing_ok=True)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(asdict(self), file, indent=2)
+        unfinished.replace(home / "endpoints.json")
+
+
+def read_endpoints(home: Path) -> Endpoints | None:
+    """What the last `up` wrote; None where nothing was started, or it was stopped."""
+    try:
+        text = (home / "endpoints.json").read_text()
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise ConfigError(
+            f"{error.filename} is another user's: run as the user who started the platform"
+        ) from error
+    return Endpoints(**json.loads(text))
+
+
+def connected(settings: Settings) -> Settings:
+    """`settings` with both URLs: the user's own, else those of the platform that runs in the home.
+
+    ConfigError where there are neither.
+    """
+    if settings.database_url and settings.redis_url:
+        return settings
+    found = read_endpoints(settings.home)
+    if found is None:
+        raise ConfigError(
+            f"no platform runs in {settings.home.resolve()}: start it (pipeline-platform up), "
+            "or set PIPELINE_DATABASE_URL and PIPELINE_REDIS_URL"
+        )
+    return settings.model_copy(
+        update={
+            "database_url": settings.database_url or found.database_url,
+            "redis_url": settings.redis_url or found.redis_url,
+        }
+    )
