@@ -44,7 +44,7 @@ class Lookups:
     def __init__(self, settings: Settings, redis_url: str) -> None:
         wait_s = settings.redis_timeout_ms / 1000
         self._ttl_s = settings.lookup_ttl_s
-        self._redis = redis.Redis.from_url(
+        self._redis: redis.Redis = redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
             redis_url, socket_timeout=wait_s, socket_connect_timeout=wait_s, retry=None, protocol=2
         )
         self._rest_until = 0.0
@@ -100,7 +100,7 @@ class Lookups:
             return missing, {}
 
         def take_off() -> list[Any]:
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = self._redis.pipeline(transaction=False)  # pyright: ignore[reportUnknownMemberType]
             for key in missing:
                 pipe.set(f"flight:{key.cache_key}", 1, nx=True, px=_FLIGHT_MS)
             return pipe.execute()
@@ -120,7 +120,7 @@ class Lookups:
             return
 
         def store() -> None:
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = self._redis.pipeline(transaction=False)  # pyright: ignore[reportUnknownMemberType]
             for key, value in read.items():
                 ttl_ms = int(self._ttl_s * 1000 * random.uniform(0.8, 1.0))  # noqa: S311
                 pipe.set(key.cache_key, _MARK + value, px=ttl_ms)

@@ -79,7 +79,17 @@ class _Dumper(Dumper):
         return obj
 
 
-for _kind in (Int4Array, Int8Array, UuidArray, TimestampArray, CharArray, TextArray, ByteaArray, JsonbArray, BoolArray):
+for _kind in (
+    Int4Array,
+    Int8Array,
+    UuidArray,
+    TimestampArray,
+    CharArray,
+    TextArray,
+    ByteaArray,
+    JsonbArray,
+    BoolArray,
+):
     psycopg.adapters.register_dumper(_kind, type(f"{_kind.__name__}Dumper", (_Dumper,), {"oid": _kind.array_oid}))
 
 
@@ -100,9 +110,7 @@ def uuids(values: Sequence[uuid.UUID]) -> BinaryArray:
 
 
 def timestamps(values: Sequence[datetime | None]) -> BinaryArray:
-    parts = [
-        _NULL if value is None else struct.pack("!iq", 8, (value - _EPOCH) // _MICROSECOND) for value in values
-    ]
+    parts = [_NULL if value is None else struct.pack("!iq", 8, (value - _EPOCH) // _MICROSECOND) for value in values]
     return TimestampArray.of(b"".join(parts), len(values), nulls=None in values)
 
 

@@ -14,7 +14,16 @@ import psycopg
 import zstandard
 
 from pipeline_platform.db import queries
-from pipeline_platform.event import AcceptedEvent, BatchId, EventType, Lane, QueuedEvent, RejectedEvent, TenantId, WorkId
+from pipeline_platform.event import (
+    AcceptedEvent,
+    BatchId,
+    EventType,
+    Lane,
+    QueuedEvent,
+    RejectedEvent,
+    TenantId,
+    WorkId,
+)
 from pipeline_platform.queue import arrays
 
 # Below this, zstd saves little and costs the latency of a quiet hour.
@@ -57,7 +66,9 @@ def _unpack(payload: bytes) -> bytes:
         return b""
 
 
-def _envelopes(accepted: Sequence[AcceptedEvent]) -> tuple[arrays.BinaryArray | None, arrays.BinaryArray | None]:
+def _envelopes(
+    accepted: Sequence[AcceptedEvent],
+) -> tuple[arrays.BinaryArray | None, arrays.BinaryArray | None]:
     """The distinct envelopes and each event's 1-based place among them; None where no event has one."""
     places: dict[bytes, int] = {}
     of = [places.setdefault(event.envelope, len(places) + 1) if event.envelope else 0 for event in accepted]
@@ -94,9 +105,7 @@ def rejected_params(rejected: Sequence[RejectedEvent]) -> tuple[Any, ...]:
     )
 
 
-def accept_params(
-    lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Sequence[RejectedEvent]
-) -> tuple[Any, ...]:
+def accept_params(lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Sequence[RejectedEvent]) -> tuple[Any, ...]:
     """Parameters of the query `accept` (sql/queries/queue.sql): one call makes all of them durable, or none."""
     return (lane.value, *batch_params(accepted), *rejected_params(rejected))
 
@@ -128,7 +137,18 @@ def claim_hour(conn: psycopg.Connection[Any], hour: datetime, limit: int) -> lis
 
 def read(work: Work) -> list[QueuedEvent]:
     """The events of a claimed piece of work, in the order in which they were accepted."""
-    tenant_ids, event_ids, client_ats, types, lengths, received_ats, envelope_of, envelopes, codec, payload = work.row
+    (
+        tenant_ids,
+        event_ids,
+        client_ats,
+        types,
+        lengths,
+        received_ats,
+        envelope_of,
+        envelopes,
+        codec,
+        payload,
+    ) = work.row
     wanted = slice(work.first_event, work.end_event)
     sizes = arrays.read_int4s(lengths)
     starts = [0, *accumulate(sizes)]
@@ -167,7 +187,9 @@ def complete(conn: psycopg.Connection[Any], works: Sequence[Work]) -> None:
     """Remove done work; commits with the caller's load. All works are of one lane or the caller groups them."""
     for lane in {work.lane for work in works}:
         conn.execute(
-            _SQL["complete"], (lane.value, [work.work_id for work in works if work.lane == lane]), prepare=True
+            _SQL["complete"],
+            (lane.value, [work.work_id for work in works if work.lane == lane]),
+            prepare=True,
         )
 
 

@@ -25,7 +25,7 @@ class LowWater:
     """The mark of one worker, by lane; refreshed at most once a second."""
 
     marks: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
-    _seen: deque[tuple[float, int]] = field(default_factory=lambda: deque[tuple[float, int]]())
+    _seen: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
     _refreshed_at: float = float("-inf")
 
     def refresh(self, conn: psycopg.Connection[Any]) -> None:

@@ -32,5 +32,7 @@ class LaneShares:
     def order(self) -> list[Lane]:
         """The lanes to try, most entitled first; a lane over its cap is left out."""
         window_s = _MEMORY_S / 0.693
-        within_cap = [lane for lane in Lane if self._caps[lane] >= 1 or self._used_s[lane] < self._caps[lane] * window_s]
+        within_cap = [
+            lane for lane in Lane if self._caps[lane] >= 1 or self._used_s[lane] < self._caps[lane] * window_s
+        ]
         return sorted(within_cap, key=lambda lane: self._used_s[lane] / self._shares[lane])

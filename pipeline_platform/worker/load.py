@@ -56,7 +56,11 @@ def _columns(rows: Sequence[Enriched]) -> dict[str, Any]:
 
 
 def load(
-    conn: psycopg.Connection[Any], rows: Sequence[Enriched], *, redelivery: bool = False, adds_enriched: bool = True
+    conn: psycopg.Connection[Any],
+    rows: Sequence[Enriched],
+    *,
+    redelivery: bool = False,
+    adds_enriched: bool = True,
 ) -> psycopg.Cursor[Any]:
     """Write rows and their account; the cursor's one value is how many were new, the others were duplicates.
 
@@ -88,9 +92,7 @@ def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list
                 "subject_id": arrays.texts([key.subject_id for key, *_ in merged]),
                 "name": arrays.texts([name for _, name, _, _ in merged]),
                 "value": arrays.jsonbs([value for _, _, value, _ in merged]),
-                "as_of": arrays.timestamps(
-                    [min(item.row.occurred_at, item.event.received_at) for *_, item in merged]
-                ),
+                "as_of": arrays.timestamps([min(item.row.occurred_at, item.event.received_at) for *_, item in merged]),
                 "event_id": arrays.uuids([item.event.event_id for *_, item in merged]),
             },
         )

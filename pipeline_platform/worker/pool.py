@@ -5,6 +5,7 @@ counts what they left behind.
 """
 
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -73,7 +74,7 @@ class Pool:
             if time.monotonic() >= tick_at:
                 tick_at = time.monotonic() + _TICK_S
                 keeper.tick(conn)
-                self.ready_file.touch()
+                self.ready_file.write_text(f"{os.getpid()}\n")
             time.sleep(_WATCH_S)
 
     def _watch(self, conn: psycopg.Connection[Any]) -> None:
@@ -93,7 +94,7 @@ class Pool:
 
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "pipeline_platform.worker", "--name", name]
-        return subprocess.Popen(command, preexec_fn=tied_to_us())
+        return subprocess.Popen(command, preexec_fn=tied_to_us())  # noqa: PLW1509 -- before any thread
 
     def _stop_workers(self) -> None:
         running = [process for process in self._slots.values() if process is not None]

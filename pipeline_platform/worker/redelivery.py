@@ -31,7 +31,19 @@ def redeliver(settings: Settings, conn: psycopg.Connection[Any], lookups: Lookup
 
 
 def _event(row: tuple[Any, ...]) -> QueuedEvent:
-    tenant_id, event_id, code, client_at, received_at, payload, envelope, lane, batch_id, index, batch_received_at = row
+    (
+        tenant_id,
+        event_id,
+        code,
+        client_at,
+        received_at,
+        payload,
+        envelope,
+        lane,
+        batch_id,
+        index,
+        batch_received_at,
+    ) = row
     return QueuedEvent(
         tenant_id=tenant_id,
         event_id=event_id,
@@ -47,9 +59,7 @@ def _event(row: tuple[Any, ...]) -> QueuedEvent:
     )
 
 
-def _try_again(
-    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, row: tuple[Any, ...]
-) -> Processed:
+def _try_again(settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, row: tuple[Any, ...]) -> Processed:
     dead_letter_id, attempts, failed_at = row[:3]
     event = _event(row[3:])
     rows, failures = transform_all([event])

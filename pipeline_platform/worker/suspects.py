@@ -37,7 +37,10 @@ def judge_suspect(settings: Settings, conn: psycopg.Connection[Any]) -> Judged:
         if work.events == 1 and work.attempts >= settings.attempts_max:
             (event,) = read(work)
             crashed = Failure(
-                event, "transform", "WorkerCrashedError", f"{work.attempts} workers died processing this event"
+                event,
+                "transform",
+                "WorkerCrashedError",
+                f"{work.attempts} workers died processing this event",
             )
             bury(conn, settings, [crashed], exhausted=True)
             complete(conn, works)

@@ -1,0 +1,58 @@
+-- name: hour_state
+SELECT sealed_at, seals, dropped_at FROM queue.hours WHERE hour = %(hour)s
+
+-- name: seal_hour
+SELECT queue.seal_hour(%(hour)s), %(hour)s + interval '1 hour' > clock_timestamp()
+
+-- name: sealed_hours
+SELECT hour, seals FROM queue.hours WHERE sealed_at IS NOT NULL AND dropped_at IS NULL ORDER BY hour
+
+-- name: account_of_hour
+SELECT f.tenant_id, coalesce(t.name, f.tenant_id::text) AS tenant,
+       sum(received)::bigint AS received, sum(accepted)::bigint AS accepted, sum(rejected)::bigint AS rejected,
+       sum(claimed)::bigint AS claimed, sum(enriched)::bigint AS enriched, sum(delivered)::bigint AS delivered,
+       sum(duplicate)::bigint AS duplicate, sum(dead_lettered)::bigint AS dead_lettered,
+       sum(discarded)::bigint AS discarded, sum(in_flight)::bigint AS in_flight
+FROM account.funnel AS f
+LEFT JOIN control.tenants AS t USING (tenant_id)
+WHERE f.hour = %(hour)s
+GROUP BY f.tenant_id, t.name
+ORDER BY received DESC, tenant
+
+-- name: batches_of_hour
+SELECT count(*) AS batches, coalesce(sum(octet_length(payload)), 0)::bigint AS stored_bytes
+FROM queue.batches
+WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
+
+-- name: bytes_of_hour
+SELECT e.tenant_id, sum(e.length)::bigint AS bytes
+FROM queue.batches AS b
+CROSS JOIN LATERAL unnest(b.tenant_ids, b.lengths) AS e(tenant_id, length)
+WHERE b.received_at >= %(hour)s AND b.received_at < %(hour)s + interval '1 hour'
+GROUP BY e.tenant_id
+
+-- name: latency_of_hour
+-- The row without a tenant is over all of them. Milliseconds from received_at to the commit that delivered.
+SELECT e.tenant_id,
+       percentile_disc(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (
+           ORDER BY extract(epoch FROM e.delivered_at - e.received_at)::float8 * 1000)
+FROM unnest(%(tenant_ids)s::integer[]) AS wanted(tenant_id)
+JOIN analytics.events AS e
+  ON e.tenant_id = wanted.tenant_id
+ AND e.received_at >= %(hour)s AND e.received_at < %(hour)s + interval '1 hour'
+GROUP BY GROUPING SETS ((e.tenant_id), ())
+
+-- name: retained
+SELECT count(*) FILTER (WHERE dropped_at IS NULL) AS hours,
+       count(*) FILTER (WHERE dropped_at IS NULL AND sealed_at IS NULL) AS unsealed,
+       count(*) FILTER (WHERE dropped_at IS NOT NULL) AS dropped,
+       min(hour) FILTER (WHERE dropped_at IS NULL) AS oldest,
+       (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint
+        FROM pg_inherits WHERE inhparent = 'queue.batches'::regclass) AS bytes
+FROM queue.hours
+
+-- name: overdue_hours
+-- Hours that should have been dropped `grace` ago and still are there.
+SELECT hour FROM queue.hours
+WHERE dropped_at IS NULL AND sealed_at + %(retention)s::interval + %(grace)s::interval < clock_timestamp()
+ORDER BY hour

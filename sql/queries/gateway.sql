@@ -1,0 +1,13 @@
+-- name: keys
+SELECT w.key_hash, w.tenant_id, t.events_per_s
+FROM control.write_keys AS w JOIN control.tenants AS t USING (tenant_id)
+WHERE w.key_hash = ANY(%s::bytea[]) AND w.revoked_at IS NULL
+
+-- name: open_hour
+SELECT queue.open_hour(date_trunc('hour', clock_timestamp(), 'UTC'))
+
+-- name: waiting_events
+SELECT coalesce(sum(end_event - first_event), 0)::bigint FROM queue.work
+
+-- name: wake_workers
+NOTIFY queue_work
