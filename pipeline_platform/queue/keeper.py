@@ -40,9 +40,8 @@ class Keeper:
 
 
 def open_partitions(conn: psycopg.Connection[Any]) -> None:
-    """Make the partitions that the next hours and days need."""
+    """Make the partitions that the next hours need."""
     conn.execute(_SQL["open_ahead"])
-    conn.execute(_SQL["open_days_ahead"])
 
 
 def seal_due_hours(conn: psycopg.Connection[Any]) -> None:

@@ -1,4 +1,4 @@
-"""One step of processing: what a claim holds is transformed, enriched, loaded, counted and completed in one transaction.
+"""One step of processing: a claim is transformed, enriched, loaded, counted and completed in one transaction.
 
 A crash anywhere rolls all of it back. Bad data never costs neighbours: the claim is redone carefully, split until only
 the bad events remain, and those become dead letters. Errors that go away by themselves are raised to the caller, who

@@ -117,7 +117,8 @@ FROM queue.batches AS b
 CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids, b.types, b.client_ats, b.lengths, b.received_ats)
     WITH ORDINALITY AS e(tenant_id, event_id, type, client_at, length, own_received_at, position);
 
--- Makes the hour's partition if it is missing.
+-- Makes the hour's partition, and that of its day in the analytics tables, if they are missing: whatever is accepted
+-- has a place to be delivered to.
 CREATE FUNCTION queue.open_hour(an_hour timestamptz) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     part text := 'batches_' || to_char(an_hour AT TIME ZONE 'UTC', 'YYYYMMDD_HH24');
@@ -130,6 +131,7 @@ BEGIN
         EXECUTE format('CREATE TABLE queue.%I PARTITION OF queue.batches FOR VALUES FROM (%L) TO (%L)',
                        part, an_hour, an_hour + interval '1 hour');
     END IF;
+    PERFORM analytics.open_day((an_hour AT TIME ZONE 'UTC')::date);
     INSERT INTO queue.hours (hour) VALUES (an_hour)
     ON CONFLICT (hour) DO UPDATE SET dropped_at = NULL, sealed_at = NULL;
 END $$;

@@ -32,6 +32,9 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(analytics.key_lock());
+    IF EXISTS (SELECT FROM analytics.key_generations WHERE generation > newest.generation) THEN
+        RETURN false;  -- another keeper was faster
+    END IF;
     EXECUTE format('CREATE TABLE analytics.%I PARTITION OF analytics.keys FOR VALUES IN (%s)',
                    'keys_' || newest.generation + 1, newest.generation + 1);
     UPDATE analytics.key_generations SET closed_at = clock_timestamp() WHERE generation = newest.generation;

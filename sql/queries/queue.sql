@@ -99,9 +99,6 @@ FROM generate_series(date_trunc('hour', clock_timestamp(), 'UTC'),
                      date_trunc('hour', clock_timestamp(), 'UTC') + interval '3 hours', interval '1 hour') AS hour
 WHERE NOT EXISTS (SELECT FROM queue.hours AS known WHERE known.hour = hour.hour)
 
--- name: open_days_ahead
-SELECT analytics.open_day((clock_timestamp() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 1) AS ahead
-
 -- name: rotate_keys
 SELECT analytics.rotate_keys(%s::interval, %s::interval)
 
