@@ -12,6 +12,7 @@ import msgspec
 from pipeline_platform.client_time import parse_time
 from pipeline_platform.errors import InvalidEventError
 from pipeline_platform.event import EventType, QueuedEvent
+from pipeline_platform.event_reader import text_of
 
 # Part of every materialization and replay: raise it with each change of what a row holds.
 TRANSFORM_VERSION = "1"
@@ -47,7 +48,6 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_object = msgspec.json.Decoder(dict[str, _Raw]).decode
 _decode_group = msgspec.json.Decoder(_GroupOfContext).decode
-_decode_text = msgspec.json.Decoder(str).decode
 
 
 @dataclass(slots=True)
@@ -68,13 +68,7 @@ class Row:
 
 
 def _text(raw: _Raw) -> str | None:
-    """A string, or the literal text of a number: SDKs send both as ids."""
-    token = bytes(raw)
-    if token in _NOTHING:
-        return None
-    if token.startswith(b'"'):
-        return _decode_text(token)
-    return token.decode()
+    return text_of(bytes(raw))
 
 
 def _json(raw: _Raw) -> bytes | None:
@@ -130,7 +124,7 @@ def transform(event: QueuedEvent) -> Row:
             traits=_json(body.traits),
             context=context,
         )
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InvalidEventError("undecodable", str(error)) from error
 
 
@@ -138,7 +132,7 @@ def message_id_of(payload: bytes) -> str | None:
     """The messageId of bytes that may not be an event at all; None where none can be read."""
     try:
         return _text(_decode_body(payload).messageId)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except ValueError:
         return None
 
 
