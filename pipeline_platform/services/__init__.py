@@ -6,6 +6,7 @@ Servers of the user's own (PIPELINE_DATABASE_URL, PIPELINE_REDIS_URL) are never 
 """
 
 from pipeline_platform.services.endpoints import Endpoints, connected, read_endpoints
+from pipeline_platform.services.orphans import end_orphans
 from pipeline_platform.services.postgres import ensure_database, start_postgres
 from pipeline_platform.services.redis import start_redis
 from pipeline_platform.services.server import Server
@@ -14,6 +15,7 @@ __all__ = [
     "Endpoints",
     "Server",
     "connected",
+    "end_orphans",
     "ensure_database",
     "read_endpoints",
     "start_postgres",

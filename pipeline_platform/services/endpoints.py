@@ -1,7 +1,7 @@
 """Where a running platform answers: ``home/endpoints.json``, written by `up` (mode 0600: it holds passwords).
 
-Every other command finds its servers through `connected`. The file exists exactly while the platform serves, or was
-killed; a stale one only names addresses that do not answer.
+Every other command finds its servers through `connected`. The file exists while the platform serves, or after it
+was killed; a stale one only names addresses that do not answer.
 """
 
 import json
@@ -41,9 +41,7 @@ def read_endpoints(home: Path) -> Endpoints | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise ConfigError(
-            f"{error.filename} is another user's: run as the user who started the platform"
-        ) from error
+        raise ConfigError(f"{error.filename} is another user's: run as the user who started the platform") from error
     return Endpoints(**json.loads(text))
 
 

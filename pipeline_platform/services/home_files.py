@@ -11,11 +11,14 @@ import secrets
 import shutil
 import stat
 import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pipeline_platform.errors import ConfigError
+
+_LOCK_WAIT_S = 0.5  # `lock_owner` holds a free lock for an instant
 
 
 def secret(path: Path) -> str:
@@ -45,17 +48,25 @@ class HomeLock:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while not self._take():
+            if time.monotonic() > deadline:
+                owner = os.read(self._descriptor, 32).decode().strip()
+                os.close(self._descriptor)
+                raise ConfigError(
+                    f"{path.parent} is in use by process {owner or 'unknown'}: "
+                    "stop it (pipeline-platform down), or set PIPELINE_HOME to another directory"
+                )
+            time.sleep(_LOCK_WAIT_S / 10)
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+
+    def _take(self) -> bool:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.read(self._descriptor, 32).decode().strip()
-            os.close(self._descriptor)
-            raise ConfigError(
-                f"{path.parent} is in use by process {owner or 'unknown'}: "
-                "stop it (pipeline-platform down), or set PIPELINE_HOME to another directory"
-            ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+            return False
+        return True
 
     def release(self) -> None:
         if self._descriptor >= 0:
@@ -70,6 +81,19 @@ class HomeLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def lock_owner(path: Path) -> int | None:
+    """The process that holds a HomeLock on `path`, if any."""
+    try:
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
 
 
 def service_user() -> pwd.struct_passwd | None:
@@ -102,9 +126,7 @@ def make_reachable(path: Path, user: pwd.struct_passwd | None) -> None:
             try:
                 parent.chmod(mode | stat.S_IXOTH)
             except OSError as error:
-                raise ConfigError(
-                    f"user {user and user.pw_name} cannot pass {parent}: chmod o+x it"
-                ) from error
+                raise ConfigError(f"user {user and user.pw_name} cannot pass {parent}: chmod o+x it") from error
 
 
 def make_readable(tree: Path, user: pwd.struct_passwd | None) -> None:

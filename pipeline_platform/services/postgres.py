@@ -65,9 +65,7 @@ def binaries() -> Path:
     return POSTGRES_VERSIONS[VERSION].resolve()
 
 
-def start_postgres(
-    home: Path, *, shared_buffers: str = "512MB", max_wal_size: str = "8GB", port: int = 0
-) -> Server:
+def start_postgres(home: Path, *, shared_buffers: str = "512MB", max_wal_size: str = "8GB", port: int = 0) -> Server:
     """Start PostgreSQL on the data of `home` (made where there is none) and return it when it serves.
 
     The URL names the database `pipeline`; a database `dagster` is beside it. port 0: the last run's if it is
@@ -84,7 +82,7 @@ def start_postgres(
         home_files.make_reachable(room / "data", user)
         password = home_files.secret(room / "password")
         _make_cluster(room, user, password)
-        process.end_left_behind("postgres", room / "data", signal.SIGINT, _STOP_GRACE_S)
+        end_left_behind(room)
         (room / "data" / "postmaster.pid").unlink(missing_ok=True)
         return _serve(home.resolve(), user, lock, password, port, shared_buffers, max_wal_size)
     except BaseException:
@@ -125,6 +123,11 @@ def _serve(
         raise
     home_files.keep_port(room, port)
     return server
+
+
+def end_left_behind(room: Path) -> bool:
+    """End a PostgreSQL without an owner in `room`, whose lock we hold; True where there was one."""
+    return process.end_left_behind("postgres", room / "data", signal.SIGINT, _STOP_GRACE_S)
 
 
 def ensure_database(url: str, name: str) -> None:
@@ -202,9 +205,7 @@ def _write_configuration(
 
 @cache
 def _has_zstd() -> bool:
-    made_with = subprocess.run(
-        [binaries() / "pg_config", "--configure"], check=True, capture_output=True, text=True
-    )
+    made_with = subprocess.run([binaries() / "pg_config", "--configure"], check=True, capture_output=True, text=True)
     return "--with-zstd" in made_with.stdout
 
 

@@ -119,8 +119,8 @@ def left_behind(name: str, cwd: Path) -> list[psutil.Process]:
     return found
 
 
-def end_left_behind(name: str, cwd: Path, first: signal.Signals, grace_s: float) -> None:
-    """End what an earlier run left behind in a home of ours; only for the holder of its lock."""
+def end_left_behind(name: str, cwd: Path, first: signal.Signals, grace_s: float) -> bool:
+    """End what an earlier run left behind in a home of ours; only for the holder of its lock. True: there was some."""
     orphans = left_behind(name, cwd)
     for process in orphans:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -130,6 +130,7 @@ def end_left_behind(name: str, cwd: Path, first: signal.Signals, grace_s: float)
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=grace_s)
+    return bool(orphans)
 
 
 def free_port(preferred: int = 0) -> int:
@@ -149,9 +150,7 @@ def wait_until(
     deadline = time.monotonic() + limit_s
     while not ready():
         if process.poll() is not None:
-            raise ServiceError(
-                f"{what} ended with {process.returncode} while starting. {log}:\n{log_tail(log)}"
-            )
+            raise ServiceError(f"{what} ended with {process.returncode} while starting. {log}:\n{log_tail(log)}")
         if time.monotonic() > deadline:
             raise ServiceError(f"{what} does not serve after {limit_s:.0f} s. {log}:\n{log_tail(log)}")
         time.sleep(0.02)

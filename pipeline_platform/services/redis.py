@@ -39,7 +39,7 @@ def start_redis(home: Path, *, maxmemory: str = "256mb", port: int = 0) -> Serve
     room.mkdir(parents=True, exist_ok=True)
     lock = home_files.HomeLock(room / "lock")
     try:
-        process.end_left_behind("valkey-server", room, signal.SIGTERM, _STOP_GRACE_S)
+        end_left_behind(room)
         return _serve(home.resolve(), lock, maxmemory, port or process.free_port(home_files.last_port(room)))
     except BaseException:
         lock.release()
@@ -68,6 +68,11 @@ def _serve(home: Path, lock: home_files.HomeLock, maxmemory: str, port: int) -> 
         raise
     home_files.keep_port(room, port)
     return server
+
+
+def end_left_behind(room: Path) -> bool:
+    """End a server without an owner in `room`, whose lock we hold; True where there was one."""
+    return process.end_left_behind("valkey-server", room, signal.SIGTERM, _STOP_GRACE_S)
 
 
 def _answers(url: str) -> bool:

@@ -1,0 +1,97 @@
+"""The platform's own programs as children: their commands, their environment, how they show that they serve."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from pipeline_platform.services import Server, process
+from pipeline_platform.services.postgres import start_postgres
+from pipeline_platform.services.redis import start_redis
+from pipeline_platform.settings import Settings
+from pipeline_platform.supervisor.children import Child, Program
+from pipeline_platform.supervisor.leftovers import MARK, mark_of
+
+_STOP_GRACE_S = 45.0  # a worker finishes its batch, for which its pool waits up to 30 s
+
+
+class Embedded:
+    """An embedded server as a child; started again it answers at the same URL, which others hold already."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        self._start = {"postgres": start_postgres, "redis": start_redis}[name]
+        self._home = home
+        self._port = 0
+        self.url = ""
+        self.child = Child(name, home / "logs" / f"{name}.log", self._serve)
+
+    def _serve(self) -> Server:
+        server = self._start(self._home, port=self._port)
+        self._port = urlsplit(server.url).port or 0
+        self.url = server.url
+        return server
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Our environment, with exactly these settings."""
+    ours = {f"PIPELINE_{name.upper()}" for name in Settings.model_fields}
+    given = {name: value for name, value in os.environ.items() if name not in ours}
+    for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
+        given[f"PIPELINE_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
+    return given
+
+
+def program(
+    home: Path,
+    name: str,
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    stop_signal: signal.Signals = signal.SIGTERM,
+) -> Program:
+    """Run a Python module, marked as ours, its output in ``home/logs/NAME.log``."""
+    child = process.spawn(
+        [sys.executable, "-m", *arguments],
+        log=home / "logs" / f"{name}.log",
+        cwd=home,
+        env={**env, MARK: mark_of(home, os.getpid())},
+        death_signal=stop_signal,
+    )
+    return Program(child, stop_signal, _STOP_GRACE_S)
+
+
+def gateway(settings: Settings) -> Child:
+    """The gateway; serves when /readyz answers 200."""
+    arguments = ["pipeline_platform.gateway", "--port", str(settings.gateway_port)]
+    url = f"http://{settings.gateway_host}:{settings.gateway_port}/readyz"
+    return Child(
+        "gateway",
+        settings.home / "logs" / "gateway.log",
+        partial(program, settings.home, "gateway", arguments, environment(settings)),
+        partial(answers, url),
+    )
+
+
+def pool(settings: Settings) -> Child:
+    """The worker pool; serves when it has written pool.ready."""
+    arguments = ["pipeline_platform.worker", "--workers", str(settings.workers)]
+    ready_file = settings.home / "pool.ready"
+
+    def start() -> Program:
+        ready_file.unlink(missing_ok=True)
+        return program(settings.home, "workers", arguments, environment(settings))
+
+    return Child("workers", settings.home / "logs" / "workers.log", start, ready_file.exists)
+
+
+def answers(url: str) -> bool:
+    """True where a GET is answered with success."""
+    try:
+        return httpx.get(url, timeout=5).is_success
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,228 @@
+"""`up` starts all of the platform and keeps it running; `down` ends it and waits until all of it is gone.
+
+Whatever ends `up` (Ctrl-C, SIGTERM, a closed terminal, an error while starting) stops every child in order. When it
+is killed with SIGKILL, its children end by their death signal and the watchman ends the rest. Logs: ``home/logs``.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import psycopg
+
+from pipeline_platform import db
+from pipeline_platform.errors import ConfigError, ServiceError
+from pipeline_platform.services import Endpoints, end_orphans, process
+from pipeline_platform.services.home_files import HomeLock, lock_owner
+from pipeline_platform.settings import Settings
+from pipeline_platform.supervisor import dagster as dagster_programs
+from pipeline_platform.supervisor import programs, screen
+from pipeline_platform.supervisor.children import Children
+from pipeline_platform.supervisor.detach import up_detached
+from pipeline_platform.supervisor.leftovers import end_marked, mark_of
+
+_LEFTOVER_GRACE_S = 10.0
+_DOWN_LIMIT_S = 180.0
+_SIGNAL_EVERY_S = 10.0
+_TICK_S = 0.1
+
+
+class _StopRequested(BaseException):
+    """Somebody asked for the end: not an error."""
+
+
+def up(settings: Settings, *, detach: bool = False, dagster: bool = True) -> int:
+    """Start everything, say where it serves, and keep it so until told to stop; `detach`: return when it serves.
+
+    Returns the exit code. ConfigError where it cannot work (home in use, port taken), ServiceError where a part does
+    not start.
+    """
+    if detach:
+        return up_detached(_at_home(settings), dagster=dagster)
+    supervise(settings, dagster=dagster)
+    return 0
+
+
+def down(settings: Settings) -> int:
+    """End the platform of this home, however it was started; returns 0 when no process of it is left.
+
+    ServiceError where one does not end.
+    """
+    home = settings.home.resolve()
+    lock = home / "up.lock"
+    deadline = time.monotonic() + _DOWN_LIMIT_S
+    signal_at = 0.0
+    found = False
+    with screen.busy("stopping"):
+        while owner := lock_owner(lock):
+            found = True
+            if time.monotonic() > deadline:
+                raise ServiceError(f"process {owner} does not end: see {home / 'logs'}, or kill -9 {owner}")
+            if time.monotonic() >= signal_at:
+                signal_at = time.monotonic() + _SIGNAL_EVERY_S
+                _terminate(owner)
+            time.sleep(_TICK_S)
+        if lock.exists():
+            with HomeLock(lock):
+                found = _sweep(home) or found
+    screen.say("stopped" if found else f"nothing runs in {home}")
+    return 0
+
+
+def supervise(
+    settings: Settings, *, dagster: bool = True, announce: Callable[[Path, Endpoints], None] = screen.summary
+) -> None:
+    """Run the platform until a signal says stop; `announce(home, endpoints)` once it serves."""
+    settings = _at_home(settings)
+    with HomeLock(settings.home / "up.lock"):
+        _sweep(settings.home)
+        settings = _with_ports(settings)
+        with _watchman(settings.home), contextlib.suppress(_StopRequested), _stop_signals() as stop_requested:
+            _run(settings, dagster, announce, stop_requested)
+
+
+def _run(
+    settings: Settings,
+    dagster: bool,
+    announce: Callable[[Path, Endpoints], None],
+    stop_requested: Callable[[], bool],
+) -> None:
+    children = Children(screen.serves)
+
+    def write() -> None:
+        pids = {"supervisor": os.getpid(), **children.pids()}
+        replace(endpoints, pids=pids).write(settings.home)
+
+    try:
+        with screen.busy("starting"):
+            settings, endpoints = _start(children, settings, dagster)
+        write()
+        announce(settings.home, endpoints)
+        children.watch(write, stop_requested)
+    finally:
+        (settings.home / "endpoints.json").unlink(missing_ok=True)
+        with screen.busy("stopping"):
+            children.stop()
+
+
+def _start(children: Children, settings: Settings, dagster: bool) -> tuple[Settings, Endpoints]:
+    for name, field in (("postgres", "database_url"), ("redis", "redis_url")):
+        if not getattr(settings, field):
+            server = programs.Embedded(name, settings.home)
+            children.start(server.child)
+            settings = settings.model_copy(update={field: server.url})
+    _prepare(settings, dagster)
+    children.start(
+        programs.gateway(settings),
+        programs.pool(settings),
+        *(dagster_programs.dagster(settings) if dagster else ()),
+    )
+    return settings, Endpoints(
+        gateway=f"http://{settings.gateway_host}:{settings.gateway_port}",
+        console=None,
+        dagster=f"http://127.0.0.1:{settings.dagster_port}" if dagster else None,
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+    )
+
+
+def _prepare(settings: Settings, dagster: bool) -> None:
+    try:
+        db.migrate(settings.database_url)
+        if dagster:
+            dagster_programs.ensure_storage(settings.database_url)
+    except psycopg.OperationalError as error:
+        raise ConfigError(f"PIPELINE_DATABASE_URL does not answer: {error}") from error
+
+
+def _at_home(settings: Settings) -> Settings:
+    home = settings.home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    return settings.model_copy(update={"home": home})
+
+
+def _sweep(home: Path) -> bool:
+    """End what a killed platform left in `home`, whose lock we hold; True where there was something."""
+    found = end_marked(mark_of(home), _LEFTOVER_GRACE_S)
+    return bool(end_orphans(home) or found)
+
+
+def _with_ports(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={
+            "gateway_port": _port(settings.gateway_host, settings.gateway_port, "gateway"),
+            "dagster_port": _port("127.0.0.1", settings.dagster_port, "dagster"),
+        }
+    )
+
+
+def _port(host: str, port: int, name: str) -> int:
+    """`port`, or a free one for 0. ConfigError where it is taken."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} on {host} cannot be used for the {name} ({error.strerror}): "
+                f"choose another with --{name}-port (PIPELINE_{name.upper()}_PORT), 0 for any free one"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Generator[Callable[[], bool]]:
+    """Turn the first stop signal into _StopRequested wherever we are; later ones do not disturb the stopping.
+
+    Yields whether one came: an exception raised inside a finalizer is lost, and then the loop must ask.
+    """
+    requested = False
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal requested
+        if not requested:
+            requested = True
+            raise _StopRequested
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, on_signal) for number in numbers]
+    try:
+        yield lambda: requested
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _watchman(home: Path) -> Generator[None]:
+    """Run the watchman beside us; it ends with us."""
+    with process.open_log(home / "logs" / "watchman.log") as output:
+        watchman = subprocess.Popen(
+            [sys.executable, "-m", "pipeline_platform.supervisor.watchman", mark_of(home, os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        watchman.communicate()
+
+
+def _terminate(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise ConfigError(f"process {pid} is another user's: run `down` as that user") from error
