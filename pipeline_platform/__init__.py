@@ -1,1 +1,33 @@
-"""An event pipeline that accounts for every event."""
+"""An event pipeline that accounts for every event. This is the map: the route of one event, file by file.
+
+1 accept, gateway/: a request becomes durable, then it is answered
+    app.py              the routes, and the order of what happens to a request
+    bodies.py           reads and decompresses a body as a stream that stops at the cap
+    protocol.py         finds the envelope and its events (pure); salvage.py does for bodies that are no valid JSON
+    keys.py             whose write key it is; quota.py: which lane, or "later"
+    group_commit.py     requests that wait share the next commit; link.py: a connection bounded in time
+    answers.py          what clients are told
+
+2 hold, queue/: what was accepted waits, and is kept for 72 hours
+    batches.py          encode, claim, read, complete; arrays.py: PostgreSQL's binary arrays
+    low_water.py        where a claim may start
+    keeper.py           the chores: fold the account, seal, open and drop hours, rotate identity keys
+
+3 process, worker/: claim, transform, enrich, load and complete in one transaction
+    pool.py             starts worker processes, replaces those that die
+    process.py          one worker: woken, serves the lanes by their shares (lanes.py), outlives outages
+    engine.py           one step: the fast way, and the careful way after bad data
+    transform.py        from bytes to a row (pure); enrich.py: what the look-ups add
+    load.py             rows, identity keys and account in one statement
+    dead_letters.py     what cannot be written; redelivery.py tries it again when it is due
+    suspects.py         work whose worker died: alone, then halved, until one event remains
+    drain.py            finishes one hour, for Dagster
+
+On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
+client_time.py, lookups.py (cached reads), write_keys.py, errors.py (named by what happens next), settings.py, db.py
+(connections, named queries, migrations), kill_points.py (where tests may kill).
+
+Around it: services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running, defs/ and definitions.py
+show and finish hours in Dagster. The data plane never imports Dagster and does not need it. The tables and the
+queries are in sql/: read sql/migrations first.
+"""

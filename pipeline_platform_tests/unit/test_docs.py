@@ -1,0 +1,146 @@
+"""The words are held to the code: links lead somewhere, commands exist, tables, codes and files are named."""
+
+import ast
+import functools
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+_ROOT = Path(__file__).parent.parent.parent
+_PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
+_CODE = sorted(_ROOT.glob("pipeline_platform/**/*.py"))
+
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_COMMAND = re.compile(r"pipeline-platform((?: +(?:[a-z][a-z-]*|--[a-z-]+))+)")
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`[^`\n]+`")
+# Praise is the reader's, and a path of one machine is nobody else's.
+_FORBIDDEN = re.compile(
+    r"\b(amazing|battle-tested|best-in-class|blazing\w*|cutting-edge|effortless\w*|enterprise-grade|incredibl\w+"
+    r"|just works|lightning|powerful|revolutionary|robust\w*|seamless\w*|simply|state-of-the-art|unparalleled"
+    r"|world-class|TODO|FIXME)\b|(?<![\w.}])/(?:work|root|home)/",
+    re.IGNORECASE,
+)
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(_ROOT))
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=_name)
+def test_internal_links_lead_somewhere(page: Path) -> None:
+    text = _FENCE.sub("", page.read_text())
+    for target in _LINK.findall(text):
+        path, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", path):
+            continue
+        linked = page.parent / path if path else page
+        assert linked.exists(), f"{_name(page)} links to {target}, which is not there"
+        if anchor:
+            assert anchor in _anchors(linked), f"{_name(page)} links to {target}: no such heading"
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=_name)
+def test_commands_in_pages_exist(page: Path) -> None:
+    text = page.read_text()
+    for snippet in [*_FENCE.findall(text), *_INLINE.findall(_FENCE.sub("", text))]:
+        for found in _COMMAND.finditer(snippet):
+            _assert_command(found[1].split(), _name(page))
+
+
+@pytest.mark.parametrize("module", _CODE, ids=_name)
+def test_commands_in_messages_exist(module: Path) -> None:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for found in _COMMAND.finditer(node.value):
+                _assert_command(found[1].split(), _name(module), prose=True)
+
+
+@functools.cache
+def _cli() -> click.Command:
+    return typer.main.get_command(importlib.import_module("pipeline_platform.cli").app)
+
+
+def _assert_command(words: list[str], where: str, *, prose: bool = False) -> None:
+    """Follow the words through the groups; what comes after the command are its options or, in prose, other words."""
+    command = _cli()
+    for word in words:
+        if word.startswith("--"):
+            options = {
+                option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+            }
+            assert word in {*options, "--help"}, f"{where}: {' '.join(words)}: no option {word}"
+        elif isinstance(command, click.Group):
+            assert word in command.commands, f"{where}: there is no command pipeline-platform {' '.join(words)}"
+            command = command.commands[word]
+        elif prose:
+            return
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=_name)
+def test_pages_are_plain(page: Path) -> None:
+    found = _FORBIDDEN.search(page.read_text())
+    assert not found, f"{_name(page)} says {found[0]!r}"
+
+
+def test_every_table_view_and_function_is_in_the_schema_reference() -> None:
+    reference = (_ROOT / "docs/reference/schema.md").read_text()
+    made = re.compile(r"^CREATE (?:TABLE|VIEW|FUNCTION|SEQUENCE|TYPE) ([a-z]+\.[a-z_]+)(?!\w* PARTITION)", re.MULTILINE)
+    for migration in sorted(_ROOT.glob("sql/migrations/*.sql")):
+        for name in made.findall(migration.read_text()):
+            if name != "analytics.keys_":
+                assert name in reference, (
+                    f"{_name(migration)} makes {name}, which docs/reference/schema.md does not name"
+                )
+
+
+def test_every_code_of_the_gateway_is_in_the_protocol_reference() -> None:
+    reference = (_ROOT / "docs/reference/protocol.md").read_text()
+    for module, code in _codes():
+        assert f"`{code}`" in reference, (
+            f"{_name(module)} answers {code}, which docs/reference/protocol.md does not name"
+        )
+
+
+def _codes() -> Iterator[tuple[Path, str]]:
+    judges = [
+        path for path in _CODE if path.parent.name == "gateway" or path.name in ("event_reader.py", "json_limits.py")
+    ]
+    for module in judges:
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _RAISERS:
+                for argument in node.args[:2]:
+                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                        yield module, argument.value
+                        break
+
+
+_RAISERS = {"RequestRefusedError", "TryLaterError", "InvalidEventError", "_refused"}
+
+
+def test_the_map_names_every_module_of_the_route() -> None:
+    import pipeline_platform
+
+    the_map = pipeline_platform.__doc__ or ""
+    rooms = ("gateway", "queue", "worker")
+    for module in _CODE:
+        if module.parent.name in rooms and module.name not in ("__init__.py", "__main__.py"):
+            assert module.name in the_map, f"{_name(module)} is not in the map, the docstring of pipeline_platform"
+
+
+def test_decisions_are_numbered_and_short() -> None:
+    pages = sorted((_ROOT / "docs/decisions").glob("*.md"))
+    for number, page in enumerate(pages, start=1):
+        assert page.name.startswith(f"{number:04d}-"), f"{_name(page)} should be number {number}"
+        assert page.read_text().startswith(f"# {number}. "), f"{_name(page)} should begin with its number"
+        assert len(page.read_text().split()) <= 450, f"{_name(page)} is longer than half a page"
