@@ -1,9 +1,9 @@
 r"""What JSON allows and another reader cannot hold: found once, before an event is accepted.
 
 PostgreSQL's jsonb holds neither `\u0000`, lone surrogates, invalid UTF-8 nor numbers beyond its numeric
-type; readers with a recursion limit cannot follow deep nesting. Integers beyond 64 bits are no such case, they
-are kept exactly: nothing here or later turns them into floats. Nor is a key that occurs twice:
-the last one counts, for msgspec as for jsonb.
+type; readers with a recursion limit cannot follow deep nesting. Integers beyond 64 bits are no such case:
+they are kept exactly, nothing here or later makes floats of them. Nor is a key that occurs twice: the last
+one counts, for msgspec as for jsonb.
 
 The work is split for speed: `doubts_of` looks at a whole body once and cheaply, and only what it cannot rule
 out is then looked for in each event. Never alters a byte.
@@ -27,8 +27,8 @@ _GOOD_ESCAPES = re.compile(
 )
 # Only numbers with a long exponent or a long run of digits come near the limits.
 _NUMBER = re.compile(rb"-?([0-9]++)(?:\.([0-9]++))?+(?:[eE]([+-]?[0-9]++))?+")
-_LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")
-_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_DIGITS_AS_ZERO = bytes.maketrans(b"123456789E+", b"000000000e-")
+_LONG_EXPONENTS = (b"0e0000", b"0e-0000")
 _DIGIT_RUN = b"0" * 10_000
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -48,7 +48,7 @@ def doubts_of(body: bytes) -> Doubts:
     return Doubts(
         utf8=not is_utf8(body),
         escapes=b"\\" in body and b"\\u" in body,
-        exponents=_LONG_EXPONENT.search(body) is not None,
+        exponents=_has_long_exponent(body),
     )
 
 
@@ -62,7 +62,7 @@ def check_text(payload: bytes, doubts: Doubts) -> None:
 
 def check_values(payload: bytes, doubts: Doubts, nesting_max: int) -> None:
     """Raises InvalidEventError where (valid) JSON nests too deep or has numbers that nobody can hold."""
-    if (doubts.exponents and _LONG_EXPONENT.search(payload)) or (
+    if (doubts.exponents and _has_long_exponent(payload)) or (
         len(payload) > len(_DIGIT_RUN) and _DIGIT_RUN in payload.translate(_DIGITS_AS_ZERO)
     ):
         _check_numbers(payload)
@@ -92,6 +92,19 @@ def is_deeper(payload: bytes, nesting_max: int) -> bool:
             return False
         pairs = pairs.replace(b"[]", b"")
     return bool(pairs)
+
+
+def _has_long_exponent(data: bytes) -> bool:
+    """Whether something looks like 1e1000 and is no piece of a hexadecimal id, as most such things are."""
+    shapes = data.translate(_DIGITS_AS_ZERO)
+    for shape in _LONG_EXPONENTS:
+        at = shapes.find(shape)
+        while at >= 0:
+            before = data[max(0, at - 400) : at + 1].rstrip(b"0123456789.-")
+            if not before or before[-1] in b":,[ \t\r\n":
+                return True
+            at = shapes.find(shape, at + 1)
+    return False
 
 
 def _check_escapes(payload: bytes) -> None:
