@@ -1,0 +1,105 @@
+"""What operators do with dead letters and quarantined events: look, let in again, discard with a reason.
+
+Nothing here delivers an event itself: a redriven dead letter is due at once and goes through the workers' retry lane.
+Every change is one transaction with its line in control.audit_log.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import NoSuchThingError
+
+_SQL = queries("dead_letters")
+OPEN_STATES = ("waiting", "exhausted")
+
+Conn = psycopg.Connection[Any]
+Found = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which dead letters; None: no limit. `since` is when they were buried."""
+
+    tenant: str | None = None
+    fingerprint: str | None = None
+    since: datetime | None = None
+    ids: Sequence[int] | None = None
+
+    def params(self) -> dict[str, Any]:
+        return asdict(self) | {"ids": list(self.ids) if self.ids else None}
+
+
+def list_dead_letters(conn: Conn, chosen: Filter, states: Sequence[str] = OPEN_STATES, limit: int = 100) -> list[Found]:
+    """Dead letters without their payloads, oldest first."""
+    return _rows(conn, "list", chosen.params() | {"states": list(states), "limit": limit})
+
+
+def show_dead_letter(conn: Conn, dead_letter_id: int) -> Found:
+    """One dead letter, its payload as text. Raises NoSuchThingError."""
+    found = _rows(conn, "show", {"dead_letter_id": dead_letter_id})
+    if not found:
+        raise NoSuchThingError(f"no dead letter {dead_letter_id}; see: pipeline-platform dead-letters list")
+    return _readable(found[0])
+
+
+def count_open(conn: Conn, chosen: Filter) -> list[Found]:
+    """How many open dead letters a filter takes, by tenant and fingerprint: what a dry run shows."""
+    return _rows(conn, "count", chosen.params())
+
+
+def redrive(conn: Conn, chosen: Filter, reason: str) -> int:
+    """Make open dead letters due at once, with all their attempts again; returns how many."""
+    with conn.transaction():
+        redriven = conn.execute(_SQL["redrive"], chosen.params() | {"reason": reason}).rowcount
+        conn.execute(_SQL["resolve_alerts"])
+        _note(conn, "dead-letters redrive", reason, chosen, redriven)
+    return redriven
+
+
+def discard(conn: Conn, chosen: Filter, reason: str) -> int:
+    """Give open dead letters up, by name and with a reason; they count as discarded from now on. Returns how many."""
+    with conn.transaction():
+        discarded = conn.execute(_SQL["discard"], chosen.params() | {"reason": reason}).rowcount
+        conn.execute(_SQL["resolve_alerts"])
+        _note(conn, "dead-letters discard", reason, chosen, discarded)
+    return discarded
+
+
+def list_quarantine(
+    conn: Conn, tenant: str | None = None, code: str | None = None, since: datetime | None = None, limit: int = 100
+) -> list[Found]:
+    """Quarantined events without their payloads, oldest first."""
+    return _rows(conn, "quarantine_list", {"tenant": tenant, "code": code, "since": since, "limit": limit})
+
+
+def show_quarantined(conn: Conn, quarantine_id: int) -> Found:
+    """One quarantined event, its payload as text. Raises NoSuchThingError."""
+    found = _rows(conn, "quarantine_show", {"quarantine_id": quarantine_id})
+    if not found:
+        raise NoSuchThingError(f"no quarantined event {quarantine_id}; see: pipeline-platform quarantine list")
+    return _readable(found[0])
+
+
+def _rows(conn: Conn, query: str, params: dict[str, Any]) -> list[Found]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SQL[query], params).fetchall()
+
+
+def _readable(found: Found) -> Found:
+    """Bytes that are no text are shown escaped: an operator must see even those."""
+    return {
+        name: value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+        for name, value in found.items()
+    }
+
+
+def _note(conn: Conn, action: str, reason: str, chosen: Filter, events: int) -> None:
+    detail = json.dumps(chosen.params() | {"events": events}, default=str)
+    conn.execute(_SQL["audit"], (action, reason, detail))

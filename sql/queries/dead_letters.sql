@@ -1,0 +1,89 @@
+-- name: list
+SELECT d.dead_letter_id, t.name AS tenant, d.event_id::text, d.message_id, d.stage, d.error_class, d.error,
+       d.fingerprint, d.state, d.attempts, d.next_attempt_at, d.created_at, d.received_at, d.batch_id, d.lane::text
+FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
+WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
+  AND (%(fingerprint)s::text IS NULL OR d.fingerprint = %(fingerprint)s)
+  AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
+  AND d.state = ANY(%(states)s)
+  AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
+ORDER BY d.created_at, d.dead_letter_id
+LIMIT %(limit)s
+
+-- name: show
+SELECT d.dead_letter_id, t.name AS tenant, d.event_id::text, d.message_id, d.stage, d.error_class, d.error,
+       d.fingerprint, d.state, d.attempts, d.next_attempt_at, d.created_at, d.received_at, d.batch_id, d.lane::text,
+       d.event_index, d.resolved_at, d.reason, d.payload, d.envelope
+FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
+WHERE d.dead_letter_id = %(dead_letter_id)s
+
+-- name: count
+SELECT t.name AS tenant, d.fingerprint, d.stage, d.error_class, min(d.error) AS sample_error, count(*) AS events
+FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
+WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
+  AND (%(fingerprint)s::text IS NULL OR d.fingerprint = %(fingerprint)s)
+  AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
+  AND d.state IN ('waiting', 'exhausted')
+  AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
+GROUP BY 1, 2, 3, 4
+ORDER BY events DESC
+
+-- name: redrive
+WITH chosen AS (
+    SELECT d.tenant_id, d.dead_letter_id
+    FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
+    WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
+      AND (%(fingerprint)s::text IS NULL OR d.fingerprint = %(fingerprint)s)
+      AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
+      AND d.state IN ('waiting', 'exhausted')
+      AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
+    FOR UPDATE OF d
+)
+UPDATE queue.dead_letters AS d
+-- Attempts start again: the operator says that the cause is gone.
+SET state = 'waiting', next_attempt_at = clock_timestamp(), attempts = 1, reason = %(reason)s
+FROM chosen
+WHERE d.tenant_id = chosen.tenant_id AND d.dead_letter_id = chosen.dead_letter_id
+
+-- name: resolve_alerts
+UPDATE control.alerts AS a SET resolved_at = now()
+WHERE a.kind = 'dead_letter_exhausted' AND a.resolved_at IS NULL
+  AND NOT EXISTS (SELECT FROM queue.dead_letters AS d WHERE d.fingerprint = a.fingerprint AND d.state = 'exhausted')
+
+-- name: discard
+WITH chosen AS (
+    SELECT d.tenant_id, d.dead_letter_id, d.batch_received_at, d.lane
+    FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
+    WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
+      AND (%(fingerprint)s::text IS NULL OR d.fingerprint = %(fingerprint)s)
+      AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
+      AND d.state IN ('waiting', 'exhausted')
+      AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
+    FOR UPDATE OF d
+), counted AS (
+    INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, discarded)
+    SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, -count(*), count(*)
+    FROM chosen GROUP BY 1, 2, 3
+)
+UPDATE queue.dead_letters AS d
+SET state = 'discarded', next_attempt_at = NULL, resolved_at = now(), reason = %(reason)s
+FROM chosen
+WHERE d.tenant_id = chosen.tenant_id AND d.dead_letter_id = chosen.dead_letter_id
+
+-- name: audit
+INSERT INTO control.audit_log (action, reason, detail) VALUES (%s, %s, %s::jsonb)
+
+-- name: quarantine_list
+SELECT q.quarantine_id, t.name AS tenant, q.received_at, q.lane::text, q.message_id, q.code, q.message,
+       octet_length(q.payload) AS bytes
+FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
+WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s) AND (%(code)s::text IS NULL OR q.code = %(code)s)
+  AND (%(since)s::timestamptz IS NULL OR q.received_at >= %(since)s)
+ORDER BY q.quarantine_id
+LIMIT %(limit)s
+
+-- name: quarantine_show
+SELECT q.quarantine_id, t.name AS tenant, q.received_at, q.lane::text, q.message_id, q.code, q.message,
+       octet_length(q.payload) AS bytes, q.payload
+FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
+WHERE q.quarantine_id = %(quarantine_id)s
