@@ -29,10 +29,12 @@ class Settings(BaseSettings):
     workers: int = Field(2, ge=1, le=256, description="Worker processes of the pool.")
 
     body_bytes_max: int = Field(5 << 20, ge=1024, description="Largest request body, decompressed (413 beyond).")
+    bodies_bytes_max: int = Field(256 << 20, ge=1024, description="All request bodies held at once; 429 beyond.")
+    connections_max: int = Field(4_096, ge=1, description="Connections open at once in a gateway; 429 beyond.")
     event_bytes_max: int = Field(256 << 10, ge=256, description="Largest event (quarantined beyond).")
     request_events_max: int = Field(2_500, ge=1, description="Most events a request (413 beyond).")
     nesting_max: int = Field(64, ge=4, description="Deepest nesting of an event (quarantined beyond).")
-    id_chars_max: int = Field(1_024, ge=64, le=2_000, description="Longest id or name in an event (quarantined beyond).")
+    id_chars_max: int = Field(1_024, ge=64, le=2_000, description="Longest id or name in UTF-8 (quarantined beyond).")
     body_timeout_s: float = Field(5.0, gt=0, description="Longest wait for the next piece of a request body.")
     answer_timeout_s: float = Field(4.5, gt=0, description="Longest wait for a commit before the answer is 429.")
     commit_events_max: int = Field(5_000, ge=1, description="Most events one group commit takes.")
@@ -75,6 +77,7 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             wrong = "; ".join(
-                f"PIPELINE_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
+                f"PIPELINE_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+                for item in error.errors()
             )
             raise ConfigError(f"wrong settings: {wrong}. See docs/reference/settings.md") from error

@@ -1,0 +1,102 @@
+"""The gateway's process: `python -m pipeline_platform.gateway`.
+
+Serves until SIGTERM or SIGINT; then requests in hand are still answered. Logs go to standard error, the address to
+standard output. Needs PIPELINE_DATABASE_URL; it starts without the database and says so at /readyz.
+"""
+
+import argparse
+import gc
+import logging
+import resource
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from pipeline_platform.errors import ConfigError
+from pipeline_platform.gateway.app import make_app, make_gateway
+from pipeline_platform.gateway.http_protocol import bound
+from pipeline_platform.settings import Settings
+
+_KEEP_ALIVE_S = 75
+_STOP_GRACE_S = 10
+_BACKLOG = 2_048
+# Beside the clients': servers, logs, the interpreter.
+_FILES_BESIDE = 64
+
+
+def main() -> int:
+    """Serve; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline_platform.gateway", description=main.__doc__)
+    parser.add_argument("--port", type=int, help="port to listen on (default: PIPELINE_GATEWAY_PORT); 0: any free")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings.read()
+        if not settings.database_url:
+            raise ConfigError("PIPELINE_DATABASE_URL is empty: set it, or start everything with pipeline-platform up")
+        listener = _listen(settings.gateway_host, settings.gateway_port if arguments.port is None else arguments.port)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    _serve(settings, listener)
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on {host}:{port} ({error}): set PIPELINE_GATEWAY_PORT") from error
+    return listener
+
+
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    app = make_app(make_gateway(settings, settings.database_url))
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=bound(_connections(settings.connections_max), settings.body_timeout_s),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_STOP_GRACE_S,
+    )
+    server = uvicorn.Server(config)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn raises the signal once more when it has stopped: being asked to stop is no failure.
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, stop)
+    # What lives as long as the process need not be looked at by every collection.
+    gc.freeze()
+    print(f"gateway on http://{host}:{port}", flush=True)  # noqa: T201
+    server.run(sockets=[listener])
+
+
+def _connections(wanted: int) -> int:
+    """Raise the limit of open files for them; as many as it allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, min(wanted, soft - _FILES_BESIDE))
+    return wanted
+
+
+if __name__ == "__main__":
+    sys.exit(main())

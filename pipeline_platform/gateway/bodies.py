@@ -1,0 +1,151 @@
+"""Request bodies, read and decompressed as a stream that stops at the cap: a bomb never unfolds.
+
+A body that comes too slowly is given up (429: the client may try again). All bodies in hand share one budget,
+so memory stays flat whatever arrives.
+"""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline_platform.errors import RequestRefusedError
+from pipeline_platform.gateway.answers import TryLaterError
+from pipeline_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from zlib import _Decompress  # pyright: ignore[reportPrivateUsage] -- the type has no public name
+
+_GZIP = 16 + zlib.MAX_WBITS
+_GZIP_MAGIC = b"\x1f\x8b"
+# Whole bodies may take this many times the wait for one piece.
+_PIECES_OF_TIME = 6
+
+
+@dataclass(slots=True)
+class BodyBudget:
+    """Bytes of all bodies in hand."""
+
+    bytes_max: int
+    bytes_held: int = 0
+
+    def take(self, size: int) -> None:
+        """Raises TryLaterError where the budget is used up."""
+        if self.bytes_held + size > self.bytes_max:
+            raise TryLaterError("busy", "too many large requests at once: send this one again", 1.0)
+        self.bytes_held += size
+
+    def give_back(self, size: int) -> None:
+        self.bytes_held -= size
+
+
+class Inflater:
+    """Decompresses one body, piece by piece.
+
+    Raises RequestRefusedError: 400 where it is broken, 413 past the cap.
+    """
+
+    def __init__(self, coding: str, bytes_max: int) -> None:
+        self._coding = coding
+        self._left = bytes_max
+        self._bytes_max = bytes_max
+        self._head = b""
+        self._inflate: _Decompress | None = None
+
+    def feed(self, piece: bytes) -> bytes:
+        """What `piece` unfolds to."""
+        if self._inflate is None:
+            self._head += piece
+            # Two bytes tell deflate with a zlib header from deflate without.
+            if len(self._head) < 2:
+                return b""
+            self._inflate, piece = self._start(self._head), self._head
+        out: list[bytes] = []
+        while piece:
+            if self._inflate.eof:
+                self._inflate = self._next_member(piece)
+            out.append(self._unfold(self._inflate, piece))
+            if not self._inflate.eof:
+                break
+            piece = self._inflate.unused_data
+        return b"".join(out)
+
+    def end(self) -> None:
+        """The body has ended: so must the stream."""
+        if self._inflate is None or not self._inflate.eof:
+            raise RequestRefusedError(400, "truncated_body", f"the {self._coding} body ends too early")
+
+    def _unfold(self, inflate: "_Decompress", piece: bytes) -> bytes:
+        try:
+            unfolded = inflate.decompress(piece, self._left + 1)
+        except zlib.error as error:
+            raise RequestRefusedError(400, "invalid_encoding", f"the body is no {self._coding}: {error}") from error
+        self._left -= len(unfolded)
+        if self._left < 0:
+            raise too_large(self._bytes_max)
+        return unfolded
+
+    def _start(self, head: bytes) -> "_Decompress":
+        if self._coding == "gzip":
+            return zlib.decompressobj(_GZIP)
+        with_header = head[0] & 0x0F == 8 and (head[0] << 8 | head[1]) % 31 == 0
+        return zlib.decompressobj(zlib.MAX_WBITS if with_header else -zlib.MAX_WBITS)
+
+    def _next_member(self, piece: bytes) -> "_Decompress":
+        """gzip files may be written one after the other."""
+        if self._coding == "gzip" and piece.startswith(_GZIP_MAGIC[: len(piece)]):
+            return zlib.decompressobj(_GZIP)
+        raise RequestRefusedError(400, "invalid_encoding", f"something follows after the {self._coding} body")
+
+
+def too_large(bytes_max: int) -> RequestRefusedError:
+    return RequestRefusedError(413, "body_too_large", f"a body may have {bytes_max} bytes, decompressed")
+
+
+def coding_of(content_encoding: str) -> str | None:
+    """gzip, deflate or None (plain). Raises RequestRefusedError for others, and for one on top of another."""
+    codings = [name.strip().lower().removeprefix("x-") for name in content_encoding.split(",")]
+    codings = [name for name in codings if name not in ("", "identity")]
+    if not codings:
+        return None
+    if len(codings) == 1 and codings[0] in ("gzip", "deflate"):
+        return codings[0]
+    message = f"Content-Encoding {content_encoding[:100]!r}: send plain, gzip or deflate"
+    raise RequestRefusedError(400, "unsupported_encoding", message)
+
+
+async def read_body(
+    pieces: AsyncIterator[bytes], content_encoding: str, settings: Settings, budget: BodyBudget
+) -> bytes:
+    """The whole body, decompressed; the caller gives its length back to `budget` when it is done with it.
+
+    Raises RequestRefusedError (400, 413) and TryLaterError; then nothing is held.
+    """
+    coding = coding_of(content_encoding)
+    inflater = Inflater(coding, settings.body_bytes_max) if coding else None
+    body: list[bytes] = []
+    size = received = 0
+    try:
+        async with asyncio.timeout(_PIECES_OF_TIME * settings.body_timeout_s):
+            while True:
+                async with asyncio.timeout(settings.body_timeout_s):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    break
+                received += len(piece)
+                unfolded = inflater.feed(piece) if inflater else piece
+                if max(received, size + len(unfolded)) > settings.body_bytes_max:
+                    raise too_large(settings.body_bytes_max)
+                budget.take(len(unfolded))
+                size += len(unfolded)
+                body.append(unfolded)
+        if inflater:
+            inflater.end()
+    except TimeoutError as error:
+        budget.give_back(size)
+        raise TryLaterError("body_too_slow", "the body came too slowly: send it again", 1.0) from error
+    except BaseException:
+        budget.give_back(size)
+        raise
+    return body[0] if len(body) == 1 else b"".join(body)

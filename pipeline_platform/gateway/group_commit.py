@@ -1,0 +1,203 @@
+"""Makes requests durable together: those that arrive while a commit is under way share the next one.
+
+One call of queue.accept is one statement, one transaction and one fsync, for as many requests as wait. A request is
+answered only after it returned; where it fails, or its outcome is unknown, all of its requests hear "not now".
+Bad data never costs neighbours: the requests are then written one by one, and in the bad one event by event.
+When commits fail, the log names the error and `GET /readyz` says what is missing.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from pipeline_platform.errors import is_bad_data
+from pipeline_platform.event import Lane
+from pipeline_platform.gateway.answers import TryLaterError
+from pipeline_platform.gateway.careful import Late, accept, accept_carefully
+from pipeline_platform.gateway.link import Link
+from pipeline_platform.gateway.protocol import Judged
+from pipeline_platform.kill_points import reach
+from pipeline_platform.queue.low_water import ACCEPT_SECONDS_MAX
+from pipeline_platform.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_BACKOFF_S_MIN = 0.05
+_BACKOFF_S_MAX = 1.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that waits for its commit."""
+
+    lane: Lane
+    judged: Judged
+    events: int
+    done: asyncio.Future[list[Late]]
+
+
+class GroupCommit:
+    """The committers of one gateway process. `committed` is called after each commit that stored events."""
+
+    def __init__(self, settings: Settings, url: str, committed: Callable[[], None]) -> None:
+        self._events_max = settings.commit_events_max
+        self._pending_max = settings.pending_events_max
+        self._committed = committed
+        self._pending: deque[_Waiting] = deque()
+        self._events_in_hand = 0
+        self._wake = asyncio.Event()
+        self._connected = 0
+        self._tried = False
+        more = f"-c transaction_timeout={int(ACCEPT_SECONDS_MAX * 1000)}"
+        self._links = [
+            Link(url, f"gateway {number}", settings.answer_timeout_s, more) for number in range(settings.committers)
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Connect and commit in the background until `stop`."""
+        self._tasks = [asyncio.create_task(self._run(link)) for link in self._links]
+
+    async def stop(self) -> None:
+        """End the committers. Requests still waiting hear "not now"."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        _refuse(list(self._pending), TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
+        for link in self._links:
+            await link.close()
+
+    async def commit(self, lane: Lane, judged: Judged) -> list[Late]:
+        """Return once all events are durable, with those that only the database could reject.
+
+        Raises TryLaterError where they are not, or nobody knows; cancelling gives up waiting, not the commit.
+        """
+        events = len(judged.accepted) + len(judged.rejected)
+        if self._tried and not self._connected:
+            raise TryLaterError("database_down", "events cannot be stored now: send this again", 1.0)
+        if self._events_in_hand and self._events_in_hand + events > self._pending_max:
+            raise TryLaterError("busy", "too many events wait to be stored: send this again", 1.0)
+        done: asyncio.Future[list[Late]] = asyncio.get_running_loop().create_future()
+        self._pending.append(_Waiting(lane, judged, events, done))
+        self._events_in_hand += events
+        self._wake.set()
+        try:
+            return await done
+        finally:
+            self._events_in_hand -= events
+
+    async def _run(self, link: Link) -> None:
+        backoff_s = _BACKOFF_S_MIN
+        while True:
+            try:
+                await link.connect()
+            except psycopg.Error as error:
+                _LOG.log(logging.WARNING if backoff_s == _BACKOFF_S_MIN else logging.DEBUG, "no database: %s", error)
+                self._tried = True
+                if not self._connected:
+                    _refuse(self._take_all(), TryLaterError("database_down", "events cannot be stored now", 1.0))
+                await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 -- jitter
+                backoff_s = min(2 * backoff_s, _BACKOFF_S_MAX)
+                continue
+            backoff_s = _BACKOFF_S_MIN
+            self._connected += 1
+            try:
+                await self._commit_while_connected(link)
+            finally:
+                self._connected -= 1
+
+    async def _commit_while_connected(self, link: Link) -> None:
+        while link.is_connected:
+            group = await self._next_group()
+            try:
+                await self._commit_group(link, group)
+            except psycopg.Error as error:
+                _LOG.warning("a commit of %d requests failed, they were told to come again: %s", len(group), error)
+                _refuse(group, TryLaterError("not_stored", "the events could not be stored: send this again", 1.0))
+            except Exception:  # noqa: BLE001 -- logged, and the clients keep their events
+                _LOG.exception("a commit of %d requests failed", len(group))
+                _refuse(group, TryLaterError("not_stored", "the events could not be stored: send this again", 5.0))
+            finally:
+                # Only when this task is cancelled is anybody left.
+                _refuse(group, TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
+
+    async def _next_group(self) -> list[_Waiting]:
+        """All that wait for the lane whose first request waits longest, up to `commit_events_max` events."""
+        while True:
+            group = self._take_group()
+            if group:
+                return group
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _take_group(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        others: list[_Waiting] = []
+        events = 0
+        while self._pending:
+            waiting = self._pending[0]
+            if group and events + waiting.events > self._events_max:
+                break
+            self._pending.popleft()
+            if waiting.done.done():
+                continue
+            if group and waiting.lane is not group[0].lane:
+                others.append(waiting)
+                continue
+            group.append(waiting)
+            events += waiting.events
+        self._pending.extendleft(reversed(others))
+        return group
+
+    def _take_all(self) -> list[_Waiting]:
+        everyone = list(self._pending)
+        self._pending.clear()
+        return everyone
+
+    async def _commit_group(self, link: Link, group: list[_Waiting]) -> None:
+        accepted = [event for waiting in group for event in waiting.judged.accepted]
+        rejected = [event for waiting in group for event in waiting.judged.rejected]
+        reach("gateway.before_commit")
+        try:
+            async with link.bounded() as conn:
+                await accept(conn, group[0].lane, accepted, rejected)
+        except psycopg.Error as error:
+            if not is_bad_data(error):
+                raise
+            _LOG.warning("bad data in a commit of %d requests, writing them one by one: %s", len(group), error)
+            await self._commit_one_by_one(link, group)
+            return
+        reach("gateway.after_commit")
+        for waiting in group:
+            _resolve(waiting, [])
+        if accepted:
+            self._committed()
+
+    async def _commit_one_by_one(self, link: Link, group: list[_Waiting]) -> None:
+        for waiting in group:
+            try:
+                async with link.bounded() as conn:
+                    late = await accept_carefully(conn, waiting.lane, waiting.judged)
+            except psycopg.Error as error:
+                if not is_bad_data(error):
+                    raise
+                _LOG.error("a request cannot be stored, not even in quarantine: %s", error)
+                _refuse([waiting], TryLaterError("not_stored", "the events could not be stored", 30.0))
+            else:
+                _resolve(waiting, late)
+                self._committed()
+
+
+def _resolve(waiting: _Waiting, late: list[Late]) -> None:
+    if not waiting.done.done():
+        waiting.done.set_result(late)
+
+
+def _refuse(group: list[_Waiting], error: TryLaterError) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)

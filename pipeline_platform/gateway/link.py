@@ -1,0 +1,80 @@
+"""A connection of the gateway to PostgreSQL: made when it is needed, made again after a failure, never waited
+for longer than its time-out.
+
+Cancelling a query politely needs a server that answers. A server that is stopped, or gone behind a firewall,
+does not: so when the time is up the socket is shut, and whatever waits on it fails at once.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import connect_async
+
+# What the server gets to end a statement by itself before the socket is shut.
+_GRACE_S = 0.3
+_CONNECT_S_MAX = 2.0
+
+
+class Link:
+    """One connection, for one task at a time."""
+
+    def __init__(self, url: str, who: str, timeout_s: float, more: str = "") -> None:
+        self._url = url
+        self._who = who
+        self._timeout_s = timeout_s
+        self._more = more
+        self._conn: psycopg.AsyncConnection[Any] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._conn is not None and not self._conn.closed
+
+    async def connect(self) -> psycopg.AsyncConnection[Any]:
+        """The connection, made if there is none. Raises psycopg.OperationalError within 2 s."""
+        if self._conn is None or self._conn.closed:
+            self._conn = None
+            try:
+                async with asyncio.timeout(_CONNECT_S_MAX):
+                    self._conn = await connect_async(
+                        self._url,
+                        self._who,
+                        statement_timeout_s=self._timeout_s,
+                        lock_timeout_s=self._timeout_s,
+                        more=self._more,
+                    )
+            except TimeoutError as error:
+                raise psycopg.OperationalError("the server does not answer") from error
+        return self._conn
+
+    @asynccontextmanager
+    async def bounded(self) -> AsyncGenerator[psycopg.AsyncConnection[Any]]:
+        """The connection, for as long as the time-out. Raises psycopg errors; a broken one is made anew."""
+        conn = await self.connect()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._timeout_s + _GRACE_S, _shut, conn)
+        try:
+            yield conn
+        finally:
+            timer.cancel()
+            if conn.closed:
+                self._conn = None
+
+    async def close(self) -> None:
+        """Close it, politely where it is idle."""
+        if self._conn is not None:
+            await self._conn.close()
+            self._conn = None
+
+
+def _shut(conn: psycopg.AsyncConnection[Any]) -> None:
+    if conn.closed:
+        return
+    # On a copy of the descriptor: libpq keeps its own and finds the end of the stream there.
+    with socket.socket(fileno=os.dup(conn.fileno())) as copy:
+        copy.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,234 @@
+"""The tracking API: from a request's bytes to accepted and rejected events. Pure: no sockets, no database.
+
+`open_request` parses the envelope and leaves each event as its own exact bytes; `judge` decides on each.
+Every event of a request that is not refused as a whole ends in exactly one of the two lists.
+"""
+
+import base64
+import binascii
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+
+from pipeline_platform.client_time import parse_time
+from pipeline_platform.errors import InvalidEventError, RequestRefusedError
+from pipeline_platform.event import (
+    MESSAGE_ID_NAMESPACE,
+    AcceptedEvent,
+    EventType,
+    RejectedEvent,
+    TenantId,
+)
+from pipeline_platform.event_reader import Limits, read_event, rejected_event, text_of
+from pipeline_platform.gateway.salvage import elements, members
+from pipeline_platform.json_limits import Doubts, check_text, check_values, doubts_of
+
+BATCH_CALLS = frozenset({"batch", "import", "b"})
+SINGLE_CALLS = {kind.value: kind for kind in EventType} | {kind.code: kind for kind in EventType}
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NOTHING = (b"", b"null")
+_EXCERPT_CHARS = 200
+
+
+class _Batch(msgspec.Struct, rename="camel", gc=False):
+    batch: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+    context: msgspec.Raw = msgspec.Raw()
+    sent_at: msgspec.Raw = msgspec.Raw()
+    write_key: msgspec.Raw = msgspec.Raw()
+
+
+class _Single(msgspec.Struct, rename="camel", gc=False):
+    write_key: msgspec.Raw = msgspec.Raw()
+
+
+_decode_batch = msgspec.json.Decoder(_Batch).decode
+_decode_single = msgspec.json.Decoder(_Single).decode
+_decode_key = msgspec.json.Decoder(str).decode
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRequest:
+    """A request that can be read. envelope_error: why none of its events can be accepted."""
+
+    write_key: str | None
+    events: Sequence[bytes]
+    doubts: Doubts
+    kind: EventType | None
+    envelope: bytes = b""
+    envelope_error: InvalidEventError | None = None
+
+
+@dataclass(slots=True)
+class Judged:
+    """The events of a request, and where in it each of them stood."""
+
+    accepted: list[AcceptedEvent] = field(default_factory=list[AcceptedEvent])
+    accepted_at: list[int] = field(default_factory=list[int])
+    rejected: list[RejectedEvent] = field(default_factory=list[RejectedEvent])
+    rejected_at: list[int] = field(default_factory=list[int])
+
+
+def key_of_header(authorization: str | None) -> str | None:
+    """The user name of HTTP Basic; None of another scheme or none, so that the body's key counts."""
+    scheme, _, credentials = (authorization or "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user = base64.b64decode(credentials.strip() + "==").partition(b":")[0]
+    except (binascii.Error, ValueError):
+        return None
+    return user.decode("utf-8", "replace") or None
+
+
+def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest | None:
+    """The envelope and its events; kind None: a batch. None where only `salvage_request` may still read it.
+
+    Raises RequestRefusedError: 400 where it is no request, 413 where it holds too many events.
+    """
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        if kind is not None:
+            token = bytes(_decode_single(body).write_key)
+            return OpenedRequest(_write_key(token), [body], doubts_of(body), kind)
+        batch = _decode_batch(body)
+    except msgspec.ValidationError as error:
+        raise _refused("invalid_envelope", "expected an object, and in it batch as an array") from error
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if batch.batch is msgspec.UNSET:
+        raise _refused("missing_batch", "the body has no batch")
+    events = [bytes(event) for event in batch.batch]
+    context = bytes(batch.context)
+    if _has_second_batch(body, [context, *events]):
+        raise _refused("two_batches", "the body has more than one batch")
+    return _batch_request(body, events, context, bytes(batch.sent_at), bytes(batch.write_key), limits, events_max)
+
+
+def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
+    """`open_request` for a body that is no valid JSON: its sound events still count."""
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    found: dict[str, bytes] = {}
+    for key, value in members(body):
+        try:
+            name = _decode_key(key)
+        except ValueError as error:
+            raise _refused("invalid_json", f"the body has a key that cannot be read: {error}") from error
+        if name == "batch" and name in found:
+            raise _refused("two_batches", "the body has more than one batch")
+        found[name] = value
+    write_key = found.get("writeKey", b"")
+    if kind is not None:
+        return OpenedRequest(_write_key(write_key), [body], doubts_of(body), kind)
+    if "batch" not in found:
+        raise _refused("missing_batch", "the body has no batch")
+    events = elements(found["batch"])
+    context, sent_at = found.get("context", b""), found.get("sentAt", b"")
+    return _batch_request(body, events, context, sent_at, write_key, limits, events_max)
+
+
+def judge(request: OpenedRequest, tenant_id: TenantId, limits: Limits, idempotency_key: str | None) -> Judged:
+    """Each event accepted or rejected."""
+    judged = Judged()
+    for position, payload in enumerate(request.events):
+        try:
+            if request.envelope_error is not None:
+                raise request.envelope_error
+            make_id = partial(_made_id, tenant_id, idempotency_key, position)
+            event = read_event(
+                payload,
+                tenant_id,
+                limits,
+                request.doubts,
+                make_id,
+                kind=request.kind,
+                envelope=request.envelope,
+            )
+            judged.accepted.append(event)
+            judged.accepted_at.append(position)
+        except InvalidEventError as error:
+            judged.rejected.append(rejected_event(payload, tenant_id, limits, error))
+            judged.rejected_at.append(position)
+    return judged
+
+
+def _batch_request(
+    body: bytes,
+    events: list[bytes],
+    context: bytes,
+    sent_at: bytes,
+    write_key: bytes,
+    limits: Limits,
+    events_max: int,
+) -> OpenedRequest:
+    if len(events) > events_max:
+        raise RequestRefusedError(413, "too_many_events", f"{len(events)} events: a request may have {events_max}")
+    key, doubts = _write_key(write_key), doubts_of(body)
+    try:
+        envelope = _envelope(context, sent_at, doubts, limits)
+    except InvalidEventError as error:
+        excerpt = context[:_EXCERPT_CHARS].decode("utf-8", "replace").replace("\0", "")
+        because = InvalidEventError(error.code, f"the request's context: {error}; it begins {excerpt}")
+        return OpenedRequest(key, events, doubts, None, envelope_error=because)
+    return OpenedRequest(key, events, doubts, None, envelope)
+
+
+def _envelope(context: bytes, sent_at: bytes, doubts: Doubts, limits: Limits) -> bytes:
+    """What is stored of the envelope. A sentAt that is no time is left out: it could correct nothing."""
+    parts: list[bytes] = []
+    if context not in _NOTHING:
+        _check_context(context, doubts, limits)
+        parts.append(b'"context":' + context)
+    if sent_at.startswith(b'"') and parse_time(_decode_text_or_nothing(sent_at)):
+        parts.append(b'"sentAt":' + sent_at)
+    return b"{" + b",".join(parts) + b"}" if parts else b""
+
+
+def _check_context(context: bytes, doubts: Doubts, limits: Limits) -> None:
+    if len(context) > limits.event_bytes_max:
+        message = f"{len(context)} bytes, an event may have {limits.event_bytes_max}"
+        raise InvalidEventError("event_too_large", message)
+    check_text(context, doubts)
+    try:
+        _decode_single(context)
+    except msgspec.ValidationError as error:
+        raise InvalidEventError("invalid_field", "must be an object") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidEventError("invalid_json", str(error)) from error
+    # It becomes part of the event: one level deeper.
+    check_values(context, doubts, limits.nesting_max - 1)
+
+
+def _decode_text_or_nothing(token: bytes) -> str:
+    try:
+        return _decode_key(token)
+    except ValueError:
+        return ""
+
+
+def _write_key(token: bytes) -> str | None:
+    try:
+        return text_of(token) or None
+    except ValueError as error:
+        raise _refused("invalid_write_key", "writeKey must be a string") from error
+
+
+def _has_second_batch(body: bytes, inside: list[bytes]) -> bool:
+    """An earlier batch of two would vanish without a trace: in JSON the last of equal keys counts."""
+    if body.count(b'"batch"') <= 1:
+        return False
+    return body.count(b'"batch"') - sum(part.count(b'"batch"') for part in inside) > 1
+
+
+def _made_id(tenant_id: TenantId, idempotency_key: str | None, position: int) -> uuid.UUID:
+    """For an event without messageId: the same in every resend where the client gives a key, else random."""
+    if not idempotency_key:
+        return uuid.uuid4()
+    return uuid.uuid5(MESSAGE_ID_NAMESPACE, f"{tenant_id}\n{idempotency_key}\n{position}")
+
+
+def _refused(code: str, message: str) -> RequestRefusedError:
+    return RequestRefusedError(400, code, message)

@@ -1,0 +1,63 @@
+"""How much a tenant may send, by token buckets of one second, per gateway process.
+
+Over its own rate a tenant's events wait in the overflow lane, so that it delays nobody but itself; over the
+common maximum it is told to come back later. A request is never cut: what a bucket lacks becomes its debt.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+from pipeline_platform.event import Lane, TenantId
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Tokens that come back at `rate` a second, one second's worth at most."""
+
+    rate: float
+    tokens: float
+    at: float
+
+    def refill(self, rate: float, now: float) -> None:
+        self.rate = rate
+        self.tokens = min(rate, self.tokens + (now - self.at) * rate)
+        self.at = now
+
+    @property
+    def wait_s(self) -> float:
+        """How long until something may be taken again."""
+        return max(0.0, -self.tokens / self.rate)
+
+
+@dataclass(slots=True)
+class Quota:
+    """The buckets of all tenants that have sent anything; `clock` gives seconds."""
+
+    default_rate: float
+    rate_max: float
+    clock: Callable[[], float] = monotonic
+    _own: dict[TenantId, Bucket] = field(default_factory=dict[TenantId, Bucket])
+    _most: dict[TenantId, Bucket] = field(default_factory=dict[TenantId, Bucket])
+
+    def take(self, tenant_id: TenantId, events: int, own_rate: float | None = None) -> tuple[Lane | None, float]:
+        """The lane for so many events and 0, or None and the seconds until the tenant may try again."""
+        now = self.clock()
+        most = _refilled(self._most, tenant_id, self.rate_max, now)
+        if most.tokens <= 0:
+            return None, most.wait_s
+        most.tokens -= events
+        own = _refilled(self._own, tenant_id, own_rate or self.default_rate, now)
+        if own.tokens <= 0:
+            return Lane.OVERFLOW, 0.0
+        own.tokens -= events
+        return Lane.LIVE, 0.0
+
+
+def _refilled(buckets: dict[TenantId, Bucket], tenant_id: TenantId, rate: float, now: float) -> Bucket:
+    bucket = buckets.get(tenant_id)
+    if bucket is None:
+        bucket = buckets[tenant_id] = Bucket(rate, rate, now)
+    else:
+        bucket.refill(rate, now)
+    return bucket

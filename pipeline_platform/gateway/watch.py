@@ -1,0 +1,82 @@
+"""Looks every second whether events can be taken: is the database there, is the hour open, is there room.
+
+`missing` is what `GET /readyz` tells; `check` refuses requests while the queue or the disk is full, before they
+would fail in the middle.
+"""
+
+import asyncio
+import logging
+import shutil
+from pathlib import Path
+from time import monotonic
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.gateway.answers import TryLaterError
+from pipeline_platform.gateway.link import Link
+from pipeline_platform.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_SQL = queries("gateway")
+_EVERY_S = 1.0
+# Counting a long queue takes its time: at most this share of it.
+_COUNTING_SHARE = 0.1
+_WAIT_S = 10.0
+
+
+class Watch:
+    """What was seen at the last look."""
+
+    def __init__(self, settings: Settings, link: Link) -> None:
+        self._settings = settings
+        self._link = link
+        self._full: TryLaterError | None = None
+        self.missing: list[str] = ["the first look at the database"]
+
+    def check(self) -> None:
+        """Raises TryLaterError while there is no room for more events."""
+        if self._full is not None:
+            raise self._full
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            started = monotonic()
+            self.missing, self._full = await self._look()
+            took_s = monotonic() - started
+            await asyncio.sleep(max(_EVERY_S, took_s / _COUNTING_SHARE))
+
+    async def _look(self) -> tuple[list[str], TryLaterError | None]:
+        full = self._disk_full()
+        try:
+            async with self._link.bounded() as conn:
+                await conn.execute(_SQL["open_hour"])
+                row = await (await conn.execute(_SQL["waiting_events"])).fetchone()
+        except psycopg.Error as error:
+            if not self.missing:
+                _LOG.warning("the database cannot be used: %s", error)
+            # A full queue is no emptier because nobody can count it.
+            return [_why(error)], full or self._full
+        waiting = row[0] if row else 0
+        if full is None and waiting >= self._settings.queue_events_max:
+            full = TryLaterError("queue_full", f"{waiting} events wait already: send this again later", _WAIT_S)
+        return ([str(full)] if full else []), full
+
+    def _disk_full(self) -> TryLaterError | None:
+        free = shutil.disk_usage(_existing(self._settings.home)).free
+        if free >= self._settings.disk_free_bytes_min:
+            return None
+        return TryLaterError("disk_full", "there is too little room on the disk: send this again later", _WAIT_S)
+
+
+def _existing(path: Path) -> Path:
+    """The home, or where it will be."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _why(error: psycopg.Error) -> str:
+    if isinstance(error, psycopg.errors.UndefinedFunction | psycopg.errors.InvalidSchemaName):
+        return "the schema: run pipeline-platform migrate"
+    return f"the database: {error.diag.message_primary or error}"
