@@ -129,11 +129,12 @@ def transform(event: QueuedEvent) -> Row:
 
 
 def message_id_of(payload: bytes) -> str | None:
-    """The messageId of bytes that may not be an event at all; None where none can be read."""
+    """The messageId of bytes that may not be an event at all; None where none can be read, or stored as text."""
     try:
-        return _text(_decode_body(payload).messageId)
+        message_id = _text(_decode_body(payload).messageId)
     except ValueError:
         return None
+    return None if message_id and "\0" in message_id else message_id
 
 
 def traits_of(row: Row) -> dict[str, bytes]:
