@@ -1,0 +1,27 @@
+"""Dagster's entry: merges what `defs/` defines, nothing else. Loading it connects to nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from pipeline_platform.defs.processing import process_hours, process_hours_job
+from pipeline_platform.defs.resources import Platform
+from pipeline_platform.defs.retention import retained_hours, retention_job, retention_schedule
+from pipeline_platform.defs.sealed_hours import sealed_hours
+
+
+def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """All definitions; `resource_overrides` replaces resources by name (`platform`)."""
+    return dg.Definitions(
+        assets=[process_hours, retained_hours],
+        jobs=[process_hours_job, retention_job],
+        schedules=[retention_schedule],
+        sensors=[sealed_hours],
+        resources={"platform": Platform(), **(resource_overrides or {})},
+        # A run is one process: its steps are short, and Celery's daemonic workers may have no children.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

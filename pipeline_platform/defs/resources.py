@@ -1,0 +1,37 @@
+"""What the control plane works with: the settings and a bounded connection, both made when a run needs them.
+
+Nothing connects when definitions are loaded.
+"""
+
+from typing import Any
+
+import dagster as dg
+import psycopg
+from pydantic import Field
+
+from pipeline_platform.db import connect
+from pipeline_platform.services.endpoints import connected
+from pipeline_platform.settings import Settings
+
+# Recounting an hour of a busy day reads millions of rows.
+_STATEMENT_TIMEOUT_S = 300
+
+
+class Platform(dg.ConfigurableResource[Any]):
+    """The platform's servers and settings, as the environment of the run names them."""
+
+    database_url: str = Field(
+        default="", description="Empty: PIPELINE_DATABASE_URL, else the platform running in PIPELINE_HOME."
+    )
+    redis_url: str = Field(
+        default="", description="Empty: PIPELINE_REDIS_URL, else the platform running in PIPELINE_HOME."
+    )
+
+    def settings(self) -> Settings:
+        """The settings with both URLs. ConfigError where one cannot be used, or nothing runs."""
+        given = {name: url for name in ("database_url", "redis_url") if (url := getattr(self, name))}
+        return connected(Settings.read().model_copy(update=given))
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection in autocommit mode, closed by `with`."""
+        return connect(self.settings().database_url, "dagster", statement_timeout_s=_STATEMENT_TIMEOUT_S)

@@ -1,0 +1,86 @@
+"""Retention: drops the batches of hours sealed longer ago than it, unless something still needs them.
+
+The keeper of a worker pool does the same, so this is a second pair of hands and the record of it. What has
+to stay is named in the metadata with its reason; an operator acts when the check fails, a day later.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+from psycopg.rows import dict_row
+
+from pipeline_platform.db import queries
+from pipeline_platform.defs.hours import key_of
+from pipeline_platform.defs.owners import OWNED, OWNERS
+from pipeline_platform.defs.resources import Platform
+from pipeline_platform.queue.keeper import drop_old_hours
+
+_SQL = queries("control_plane")
+
+RETAINED = dg.AssetKey("retained_hours")
+
+# Work that waits out an outage holds its hour: a day is long enough for that, and short enough for the disk.
+_GRACE = timedelta(hours=24)
+
+NOTHING_OVERDUE = dg.AssetCheckSpec(
+    "nothing_overdue",
+    asset=RETAINED,
+    description="No hour is kept a day longer than its retention; `refused` says what needs it where one is.",
+)
+
+
+@dg.asset(
+    key=RETAINED,
+    description="The hours whose batches are kept for replay and recovery, and what their retention dropped.",
+    group_name="retention",
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    check_specs=[NOTHING_OVERDUE],
+    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+)
+def retained_hours(platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
+    retention = platform.settings().retention
+    with platform.connect() as conn:
+        refused = drop_old_hours(conn, retention)
+        with conn.cursor(row_factory=dict_row) as cursor:
+            kept = cursor.execute(_SQL["retained"]).fetchone() or {}
+        overdue = [
+            key_of(hour)
+            for (hour,) in conn.execute(_SQL["overdue_hours"], {"retention": retention, "grace": _GRACE}).fetchall()
+        ]
+    oldest = kept.pop("oldest")
+    metadata: dict[str, Any] = {**kept, "refused_hours": len(refused), "overdue_hours": len(overdue)}
+    metadata["oldest"] = dg.MetadataValue.timestamp(oldest) if oldest else "none"
+    metadata["refused"] = dg.MetadataValue.md("\n".join(f"* {why}" for why in refused.values()) or "none")
+    return dg.MaterializeResult(
+        metadata=metadata,
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=NOTHING_OVERDUE.name,
+                passed=not overdue,
+                metadata={"overdue": dg.MetadataValue.json(overdue), "grace_h": _GRACE // timedelta(hours=1)},
+            )
+        ],
+    )
+
+
+retention_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
+    "retention_job",
+    selection=dg.AssetSelection.assets(RETAINED),
+    description="Drops the batches of hours that are past retention.",
+    executor_def=dg.in_process_executor,
+    metadata=OWNED,
+)
+
+retention_schedule = dg.ScheduleDefinition(
+    name="hourly_retention",
+    job=retention_job,
+    # Away from the full hour, when hours are sealed and processed.
+    cron_schedule="20 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Retention, once an hour.",
+    metadata=OWNED,
+)

@@ -1,0 +1,79 @@
+"""Requests runs for newly sealed hours: one query a tick, and few runs however many hours there are.
+
+The cursor names what was asked for: each hour that is still kept, and how often it had been sealed then. So
+nothing depends on clocks or on the order of commits, and an hour that an import opened and that was sealed
+again is asked for again. While the sensor fails, hours are sealed and delivered all the same; its next tick
+catches up.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from pipeline_platform.db import queries
+from pipeline_platform.defs.hours import HOUR, has_partition, hour_of, key_of, ranges
+from pipeline_platform.defs.owners import OWNED
+from pipeline_platform.defs.processing import process_hours_job
+from pipeline_platform.defs.resources import Platform
+
+_SQL = queries("control_plane")
+
+# A run for each range without a gap. Where an import left many gaps, one window over all of them costs less
+# than their runs: an hour that is done again takes a moment.
+_RANGES_MAX = 4
+# Four days: a run that takes longer would come near max_runtime_seconds of dagster.yaml on a busy machine.
+_HOURS_A_RUN_MAX = 96
+
+# How a run is told its range of partitions.
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+Seals = Mapping[datetime, int]
+
+
+@dg.sensor(  # pyright: ignore[reportUnknownMemberType]
+    job=process_hours_job,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    metadata=OWNED,
+    description="Starts process_hours_job for hours sealed since the last tick, neighbours in one run. An "
+    "hour that an import opened and that was sealed again is processed again.",
+)
+def sealed_hours(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult:
+    asked = _read(context.cursor)
+    with platform.connect() as conn:
+        sealed: dict[datetime, int] = dict(conn.execute(_SQL["sealed_hours"]).fetchall())
+    now = datetime.now(UTC)
+    due = {hour: seals for hour, seals in sealed.items() if has_partition(hour, now)}
+    new = [hour for hour, seals in due.items() if asked.get(hour, 0) != seals]
+    if not new:
+        newest = f"the newest is {key_of(max(sealed))}" if sealed else "none is sealed yet"
+        return dg.SensorResult(skip_reason=f"no hour was sealed since the last tick; {newest}", cursor=_write(due))
+    return dg.SensorResult(run_requests=[_request(piece, due) for piece in _pieces(new)], cursor=_write(due))
+
+
+def _pieces(new: list[datetime]) -> list[list[datetime]]:
+    pieces = list(ranges(new, _HOURS_A_RUN_MAX))
+    if len(pieces) <= _RANGES_MAX:
+        return pieces
+    count = (new[-1] - new[0]) // HOUR + 1
+    return list(ranges((new[0] + HOUR * index for index in range(count)), _HOURS_A_RUN_MAX))
+
+
+def _request(hours: list[datetime], seals: Seals) -> dg.RunRequest:
+    first, last = key_of(hours[0]), key_of(hours[-1])
+    digest = hashlib.sha256(_write({hour: seals.get(hour, 0) for hour in hours}).encode()).hexdigest()[:12]
+    return dg.RunRequest(
+        run_key=f"{first}..{last}#{digest}",
+        tags={_RANGE_START: first, _RANGE_END: last},
+    )
+
+
+def _read(cursor: str | None) -> dict[datetime, int]:
+    pairs = (entry.split("=") for entry in (cursor or "").split())
+    return {hour_of(key): int(seals) for key, seals in pairs}
+
+
+def _write(seals: Seals) -> str:
+    return " ".join(f"{key_of(hour)}={count}" for hour, count in sorted(seals.items()))

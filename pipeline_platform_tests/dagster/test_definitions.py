@@ -1,0 +1,107 @@
+"""What Dagster is shown: it loads alone and connects to nothing, and its graph is the one below."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from pipeline_platform.definitions import build_defs
+
+ROOT = Path(__file__).parents[2]
+
+_LOAD = """
+import socket, sys
+def refuse(*args):
+    raise AssertionError(f"connects while loading: {args}")
+socket.socket.connect = socket.create_connection = refuse
+import psycopg
+psycopg.Connection.connect = refuse
+from pipeline_platform.definitions import defs
+import dagster as dg
+dg.Definitions.validate_loadable(defs)
+print(len(list(defs.resolve_asset_graph().get_all_asset_keys())))
+"""
+
+
+def test_definitions_load_in_a_fresh_interpreter_without_servers_settings_or_warnings() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIPELINE_", "DAGSTER_"))}
+    loaded = subprocess.run(
+        [sys.executable, "-c", _LOAD],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.strip() == "4"
+    assert loaded.stderr == ""
+
+
+def test_the_data_plane_does_not_load_dagster() -> None:
+    code = "import sys, pipeline_platform.worker.pool, pipeline_platform.worker.drain; print('dagster' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "False"
+
+
+def test_the_asset_graph() -> None:
+    graph = build_defs().resolve_asset_graph()
+    found = {
+        key.to_user_string(): {
+            "deps": sorted(parent.to_user_string() for parent in graph.get(key).parent_keys),
+            "partitions": str(graph.get(key).partitions_def),
+            "checks": sorted(check.name for check in graph.get_check_keys_for_assets({key})),
+            "group": graph.get(key).group_name,
+            "owners": list(graph.get(key).owners),
+            "kinds": sorted(graph.get(key).kinds),
+        }
+        for key in graph.get_all_asset_keys()
+    }
+    hourly = "Hourly, starting 2026-01-01-00:00 UTC."
+    team = ["team:platform"]
+
+    def asset(deps: list[str], partitions: str, checks: list[str], group: str, kinds: list[str]) -> dict[str, object]:
+        return {
+            "deps": deps,
+            "partitions": partitions,
+            "checks": checks,
+            "group": group,
+            "owners": team,
+            "kinds": kinds,
+        }
+
+    assert found == {
+        "accepted_events": asset([], hourly, [], "events", ["postgres"]),
+        "enriched_events": asset(["accepted_events"], hourly, [], "events", ["python", "redis"]),
+        "delivered_events": asset(["enriched_events"], hourly, ["account_holds"], "events", ["postgres", "table"]),
+        "retained_hours": asset([], "None", ["nothing_overdue"], "retention", ["postgres"]),
+    }
+
+
+def test_every_definition_says_what_it_is_for() -> None:
+    repository = build_defs().get_repository_def()
+    graph = repository.asset_graph
+    named = [
+        *((key.to_user_string(), graph.get(key).description) for key in graph.get_all_asset_keys()),
+        *((key.name, graph.get_check_spec(key).description) for key in graph.asset_check_keys),
+        *((job.name, job.description) for job in repository.get_all_jobs() if not job.name.startswith("__")),
+        *((sensor.name, sensor.description) for sensor in repository.sensor_defs),
+        *((schedule.name, schedule.description) for schedule in repository.schedule_defs),
+    ]
+    assert [name for name, description in named if not description] == []
+    assert [key for key in graph.get_all_asset_keys() if not graph.get(key).code_version] == []
+
+
+def test_hours_are_offered_once_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import UTC, datetime
+
+    from pipeline_platform.defs.hours import HOURS, hour_of, key_of
+
+    noon = datetime(2026, 3, 29, 12, 30, tzinfo=UTC)
+    with dg.partition_loading_context(effective_dt=noon):
+        assert HOURS.get_last_partition_key() == "2026-03-29-11:00"
+    assert key_of(hour_of("2026-03-29-02:00")) == "2026-03-29-02:00"
