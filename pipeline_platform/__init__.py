@@ -1,11 +1,14 @@
 """An event pipeline that accounts for every event. This is the map: the route of one event, file by file.
 
 1 accept, gateway/: a request becomes durable, then it is answered
+    http_protocol.py    connections and the heads of requests, bounded
     app.py              the routes, and the order of what happens to a request
     bodies.py           reads and decompresses a body as a stream that stops at the cap
     protocol.py         finds the envelope and its events (pure); salvage.py does for bodies that are no valid JSON
-    keys.py             whose write key it is; quota.py: which lane, or "later"
-    group_commit.py     requests that wait share the next commit; link.py: a connection bounded in time
+    keys.py             whose write key it is; quota.py: which lane, or "later"; watch.py: is there room
+    group_commit.py     requests that wait share the next commit; careful.py after bad data; link.py: a connection
+                        bounded in time
+    notifier.py         wakes the workers
     answers.py          what clients are told
 
 2 hold, queue/: what was accepted waits, and is kept for 72 hours

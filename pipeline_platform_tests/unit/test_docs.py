@@ -113,19 +113,24 @@ def test_every_code_of_the_gateway_is_in_the_protocol_reference() -> None:
 
 
 def _codes() -> Iterator[tuple[Path, str]]:
-    judges = [
-        path for path in _CODE if path.parent.name == "gateway" or path.name in ("event_reader.py", "json_limits.py")
-    ]
+    """What the gateway says, by the calls that say it: their first argument that looks like a code."""
+    judges = [path for path in _CODE if path.parent.name == "gateway" or path.name in _JUDGES]
     for module in judges:
         for node in ast.walk(ast.parse(module.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _RAISERS:
-                for argument in node.args[:2]:
-                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                        yield module, argument.value
+            if isinstance(node, ast.Call) and _callee(node) in _RAISERS:
+                for argument in node.args[:3]:
+                    text = argument.value if isinstance(argument, ast.Constant) else None
+                    if isinstance(text, str) and re.fullmatch("[a-z0-9_]+", text):
+                        yield module, text
                         break
 
 
-_RAISERS = {"RequestRefusedError", "TryLaterError", "InvalidEventError", "_refused"}
+def _callee(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+_JUDGES = ("event_reader.py", "json_limits.py")
+_RAISERS = {"RequestRefusedError", "TryLaterError", "InvalidEventError", "RejectedEvent", "_refused", "refusal"}
 
 
 def test_the_map_names_every_module_of_the_route() -> None:
