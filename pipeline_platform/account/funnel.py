@@ -1,0 +1,104 @@
+"""The counted funnel: what the counters say, and where events ended that were not delivered.
+
+One snapshot of account.funnel, so the numbers hold together during load as well. Where it is unbalanced a transaction
+counted wrongly: `pipeline-platform audit` names the events.
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from pipeline_platform.account.numbers import Numbers, numbers_of
+from pipeline_platform.db import queries
+from pipeline_platform.errors import NoSuchThingError
+
+_SQL = queries("account")
+_ALL, _TENANT, _HOUR, _LANE = 7, 3, 5, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The numbers of one tenant, hour or lane; balanced: of each tenant, hour and lane in it."""
+
+    numbers: Numbers
+    balanced: bool
+    tenant: str | None = None
+    hour: datetime | None = None
+    lane: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        named = {"tenant": self.tenant, "hour": self.hour, "lane": self.lane}
+        return {
+            **{name: value for name, value in named.items() if value is not None},
+            **self.numbers.totals(),
+            "balanced": self.balanced,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why events ended at a stage: outcome is rejected, dead_lettered or discarded."""
+
+    stage: str
+    cause: str
+    fingerprint: str
+    outcome: str
+    events: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """The account of a selection, in all and by tenant, hour and lane."""
+
+    whole: Part
+    tenants: list[Part]
+    hours: list[Part]
+    lanes: list[Part]
+    causes: list[Cause]
+
+    @property
+    def numbers(self) -> Numbers:
+        return self.whole.numbers
+
+    @property
+    def balanced(self) -> bool:
+        return self.whole.balanced
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.whole.to_json(),
+            "stages": self.numbers.stages(),
+            "tenants": [part.to_json() for part in self.tenants],
+            "lanes": [part.to_json() for part in self.lanes],
+            "hours": [part.to_json() for part in self.hours],
+            "causes": [asdict(cause) for cause in self.causes],
+        }
+
+
+def funnel_of(conn: psycopg.Connection[Any], tenant: str | None = None, since: datetime | None = None) -> Funnel:
+    """The account of one tenant (by name) or all, of the hours from `since` (the whole hour it lies in) on.
+
+    conn: in autocommit mode, outside a transaction. NoSuchThingError where there is no such tenant.
+    """
+    hour = since.replace(minute=0, second=0, microsecond=0) if since else None
+    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        selection = {"tenant_id": tenant_id_of(conn, tenant) if tenant else None, "since": hour}
+        levels: dict[int, list[Part]] = {_ALL: [], _TENANT: [], _HOUR: [], _LANE: []}
+        for row in cursor.execute(_SQL["funnel"], selection):
+            part = Part(numbers_of(row), row["balanced"], row["tenant"], row["hour"], row["lane"])
+            levels[row["level"]].append(part)
+        causes = [Cause(**row) for row in cursor.execute(_SQL["causes"], selection)]
+    return Funnel(levels[_ALL][0], levels[_TENANT], levels[_HOUR], levels[_LANE], causes)
+
+
+def tenant_id_of(conn: psycopg.Connection[Any], name: str) -> int:
+    """Raises NoSuchThingError."""
+    row = conn.execute(_SQL["tenant"], (name,)).fetchone()
+    if row is None:
+        raise NoSuchThingError(f"there is no tenant {name!r}: see pipeline-platform tenant list")
+    return row[0]

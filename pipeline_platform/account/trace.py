@@ -1,0 +1,88 @@
+"""One event's way through the platform: every time it was accepted, and what became of it each time.
+
+Finds the delivered row by its key at once; acceptances are looked for in all batches that are still kept, which takes
+about a second for ten million events. What was dropped with its hour cannot be shown any more.
+"""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from pipeline_platform.account.funnel import tenant_id_of
+from pipeline_platform.db import queries
+
+_SQL = queries("account")
+_OUTCOMES = {"waiting": "dead_lettered", "exhausted": "dead_lettered"}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """All that is known of one messageId; rows are JSON-ready apart from times and UUIDs.
+
+    accepted: each acceptance with its outcome (in_flight, delivered, duplicate, dead_lettered, discarded, or lost:
+    none of them, which the audit reports as well).
+    """
+
+    message_id: str
+    event_id: uuid.UUID
+    accepted: list[Row]
+    delivered: list[Row]
+    dead_letters: list[Row]
+    quarantined: list[Row]
+
+    @property
+    def found(self) -> bool:
+        return bool(self.accepted or self.delivered or self.dead_letters or self.quarantined)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"found": self.found, **asdict(self)}
+
+
+def trace(conn: psycopg.Connection[Any], message_id: str, event_id: uuid.UUID, tenant: str | None = None) -> Trace:
+    """What happened to this event, of one tenant (by name) or any, in one snapshot.
+
+    event_id: see event.event_id_of. conn: in autocommit mode, outside a transaction. NoSuchThingError where there
+    is no such tenant.
+    """
+    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        wanted = {
+            "event_id": event_id,
+            "message_id": message_id,
+            "tenant_id": tenant_id_of(conn, tenant) if tenant else None,
+        }
+
+        def rows(query: str) -> list[Row]:
+            return cursor.execute(_SQL[query], wanted).fetchall()
+
+        delivered = rows("trace_delivered") or rows("trace_delivered_before")
+        letters = rows("trace_dead_letters")
+        accepted = list(_judged(rows("trace_occurrences"), delivered, letters))
+        return Trace(message_id, event_id, accepted, delivered, letters, rows("trace_quarantined"))
+
+
+def _judged(occurrences: list[Row], delivered: list[Row], letters: list[Row]) -> Iterator[Row]:
+    """Each acceptance with its outcome. Of twins in one batch the first one counts as the delivered one."""
+    fates = {(letter["batch_id"], letter["event_index"]): letter["state"] for letter in letters}
+    redelivered = {(letter["tenant"], letter["batch_id"]) for letter in letters if letter["state"] == "delivered"}
+    homes = {(row["tenant"], row["batch_id"]) for row in delivered} - redelivered
+    tenants = {row["tenant"] for row in delivered}
+    for row in occurrences:
+        fate = fates.get((row["batch_id"], row["event_index"]))
+        home = (row["tenant"], row["batch_id"])
+        if row["work_id"] is not None:
+            outcome = "in_flight"
+        elif fate is not None:
+            outcome = _OUTCOMES.get(fate, fate)
+        elif home in homes:
+            outcome = "delivered"
+            homes.discard(home)
+        else:
+            outcome = "duplicate" if row["tenant"] in tenants else "lost"
+        yield {**row, "outcome": outcome}

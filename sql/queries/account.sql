@@ -1,0 +1,253 @@
+-- name: tenant
+SELECT tenant_id, name FROM control.tenants WHERE name = %s
+
+-- name: tenant_names
+SELECT tenant_id, name FROM control.tenants
+
+-- name: funnel
+-- One row for everything (level 7), one a tenant (3), one an hour (5), one a lane (6).
+WITH chosen AS (
+    SELECT f.*, coalesce(t.name, f.tenant_id::text) AS tenant,
+           received = accepted + rejected
+           AND accepted = delivered + duplicate + dead_lettered + discarded + in_flight
+           AND least(received, accepted, rejected, claimed, enriched, delivered, duplicate, dead_lettered, discarded,
+                     in_flight) >= 0 AS balanced
+    FROM account.funnel AS f
+    LEFT JOIN control.tenants AS t USING (tenant_id)
+    WHERE (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
+      AND (%(since)s::timestamptz IS NULL OR hour >= %(since)s)
+)
+SELECT grouping(tenant, hour, lane) AS level, tenant, hour, lane::text,
+       coalesce(sum(received), 0)::bigint AS received, coalesce(sum(accepted), 0)::bigint AS accepted,
+       coalesce(sum(rejected), 0)::bigint AS rejected, coalesce(sum(claimed), 0)::bigint AS claimed,
+       coalesce(sum(enriched), 0)::bigint AS enriched, coalesce(sum(delivered), 0)::bigint AS delivered,
+       coalesce(sum(duplicate), 0)::bigint AS duplicate, coalesce(sum(dead_lettered), 0)::bigint AS dead_lettered,
+       coalesce(sum(discarded), 0)::bigint AS discarded, coalesce(sum(in_flight), 0)::bigint AS in_flight,
+       coalesce(bool_and(balanced), true) AS balanced
+FROM chosen
+GROUP BY GROUPING SETS ((), (tenant), (hour), (lane))
+ORDER BY level, hour, received DESC, tenant, lane
+
+-- name: causes
+-- Where events ended that were not delivered: rejected at the gateway, or dead letters.
+SELECT 'received' AS stage, code AS cause, '' AS fingerprint, 'rejected' AS outcome, count(*) AS events,
+       min(message) AS example
+FROM queue.quarantine
+WHERE (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s)
+GROUP BY code
+UNION ALL
+SELECT stage, error_class, fingerprint, CASE state WHEN 'discarded' THEN 'discarded' ELSE 'dead_lettered' END,
+       count(*), min(error)
+FROM queue.dead_letters
+WHERE state IN ('waiting', 'exhausted', 'discarded')
+  AND (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
+  AND (%(since)s::timestamptz IS NULL OR batch_received_at >= %(since)s)
+GROUP BY 1, 2, 3, 4
+ORDER BY events DESC, cause
+LIMIT 50
+
+-- name: hours
+-- The hours to recount: all whose batches are still kept, and any that the account names and the queue does not.
+SELECT hour FROM queue.hours WHERE dropped_at IS NULL
+UNION
+SELECT hour FROM account.funnel WHERE hour NOT IN (SELECT hour FROM queue.hours)
+ORDER BY hour
+
+-- name: excluded
+SELECT count(DISTINCT h.hour) AS hours, coalesce(sum(f.received), 0)::bigint AS received
+FROM queue.hours AS h LEFT JOIN account.funnel AS f USING (hour)
+WHERE h.dropped_at IS NOT NULL
+
+-- name: hold_hour
+-- Nobody drops the hour's batches while they are counted.
+SELECT pg_advisory_xact_lock_shared(queue.hour_lock(%(hour)s))
+
+-- name: counted
+SELECT tenant_id, lane::text, received, accepted, rejected, claimed, enriched, delivered, duplicate, dead_lettered,
+       discarded, in_flight
+FROM account.funnel WHERE hour = %(hour)s
+
+-- name: recount
+-- Every accepted occurrence of an event in one hour, and what became of it; then what should not be there. An identity
+-- that occurs several times in one batch has one row at most: which of the twins it was nobody knows, so they are
+-- judged together. Rows of kind 'count' are the recounted numbers of a tenant and lane; the others are differences:
+--   lost             accepted, and neither in flight, delivered, a dead letter nor a duplicate of a row that exists
+--   doubled          more outcomes than occurrences, or two rows of one identity
+--   extra            a row, dead letter or work that belongs to no accepted event
+--   row_without_key  a delivered row whose identity is not kept: a resend would be delivered again
+WITH occurrence AS MATERIALIZED (
+    SELECT batch_id, event_index, tenant_id, event_id, lane
+    FROM queue.events
+    WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
+), waiting AS MATERIALIZED (
+    SELECT w.batch_id, event_index, count(*) AS times
+    FROM queue.work AS w CROSS JOIN LATERAL generate_series(w.first_event, w.end_event - 1) AS event_index
+    WHERE w.received_at >= %(hour)s AND w.received_at < %(hour)s + interval '1 hour'
+    GROUP BY w.batch_id, event_index
+), letter AS MATERIALIZED (
+    SELECT batch_id, event_index, tenant_id, event_id, stage, state IN ('waiting', 'exhausted') AS is_open,
+           state = 'discarded' AS is_discarded
+    FROM queue.dead_letters
+    WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
+), delivered AS MATERIALIZED (
+    SELECT batch_id, tenant_id, event_id, count(*) AS times, min(received_at) AS received_at,
+           max(delivered_at) AS delivered_at
+    FROM analytics.events
+    WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
+    GROUP BY batch_id, tenant_id, event_id
+), event AS (
+    SELECT o.batch_id, o.tenant_id, o.event_id, o.lane, min(o.event_index) AS event_index, count(*) AS occurrences,
+           coalesce(sum(w.times), 0) AS waiting,
+           count(*) FILTER (WHERE l.is_open) AS dead, count(*) FILTER (WHERE l.is_discarded) AS discarded,
+           count(*) FILTER (WHERE (l.is_open OR l.is_discarded) AND l.stage = 'load') AS dead_at_load,
+           bool_or(w.times > 1 OR (w.times > 0 AND l.batch_id IS NOT NULL)) AS is_twice
+    FROM occurrence AS o
+    LEFT JOIN waiting AS w USING (batch_id, event_index)
+    LEFT JOIN letter AS l USING (batch_id, event_index, tenant_id, event_id)
+    GROUP BY o.batch_id, o.tenant_id, o.event_id, o.lane
+), key AS (
+    SELECT k.tenant_id, k.event_id, count(*) AS times, min(k.received_at) AS received_at
+    FROM analytics.keys AS k
+    WHERE (k.tenant_id, k.event_id) IN (SELECT tenant_id, event_id FROM occurrence
+                                        UNION SELECT tenant_id, event_id FROM delivered)
+    GROUP BY k.tenant_id, k.event_id
+), outcome AS MATERIALIZED (
+    SELECT batch_id, tenant_id, event_id, e.lane, e.event_index, e.occurrences, e.waiting, e.dead, e.discarded,
+           e.dead_at_load, coalesce(d.times, 0) AS rows,
+           e.occurrences - e.waiting - e.dead - e.discarded - coalesce(d.times, 0) AS others,
+           k.times AS keys, k.received_at AS key_received_at,
+           coalesce(is_twice, false) OR d.times > 1
+           OR (is_keyed AND k.times > 0 AND (k.times > 1 OR k.received_at <> d.received_at)) AS is_doubled,
+           coalesce(is_keyed AND k.times IS NULL, false) AS is_unkeyed
+    FROM event AS e
+    FULL JOIN delivered AS d USING (batch_id, tenant_id, event_id)
+    LEFT JOIN key AS k USING (tenant_id, event_id)
+    -- Keys of what was delivered before the oldest generation are gone, as they should be.
+    CROSS JOIN LATERAL (SELECT d.delivered_at >= (SELECT min(opened_at) FROM analytics.key_generations) AS is_keyed)
+), judged AS MATERIALIZED (
+    SELECT o.*, o.others > 0 AND o.rows = 0 AND NOT EXISTS (
+               SELECT FROM analytics.events AS other
+               WHERE other.tenant_id = o.tenant_id AND other.received_at = o.key_received_at
+                 AND other.event_id = o.event_id) AS is_homeless
+    FROM outcome AS o
+), homeless AS MATERIALIZED (
+    SELECT tenant_id, event_id FROM judged WHERE is_homeless AND keys IS NULL
+), older AS (
+    -- A duplicate may outlive the key that it met, not the row. Searched for only where there is something to find.
+    SELECT DISTINCT tenant_id, event_id
+    FROM analytics.events
+    WHERE (SELECT count(*) > 0 FROM homeless)
+      AND (tenant_id, event_id) IN (SELECT tenant_id, event_id FROM homeless)
+      AND received_at >= %(hour)s - interval '2 days'
+                         - 2 * (now() - (SELECT min(hour) FROM queue.hours WHERE dropped_at IS NULL))
+), settled AS MATERIALIZED (
+    SELECT j.*, is_homeless AND older.event_id IS NULL AS is_lost
+    FROM judged AS j LEFT JOIN older USING (tenant_id, event_id)
+), problem AS (
+    SELECT 'lost' AS kind, tenant_id, lane, others AS n, event_id, batch_id, event_index FROM settled WHERE is_lost
+    UNION ALL
+    SELECT 'doubled', tenant_id, lane, 1, event_id, batch_id, event_index
+    FROM settled WHERE occurrences IS NOT NULL AND (is_doubled OR others < 0)
+    UNION ALL
+    SELECT 'row_without_key', tenant_id, lane, 1, event_id, batch_id, event_index
+    FROM settled WHERE occurrences IS NOT NULL AND is_unkeyed
+    UNION ALL
+    SELECT 'extra', tenant_id, NULL, rows, event_id, batch_id, NULL FROM settled WHERE occurrences IS NULL
+    UNION ALL
+    SELECT 'extra', l.tenant_id, NULL, 1, l.event_id, l.batch_id, l.event_index
+    FROM letter AS l LEFT JOIN occurrence AS o USING (batch_id, event_index, tenant_id, event_id)
+    WHERE o.batch_id IS NULL
+    UNION ALL
+    SELECT 'extra', NULL, NULL, 1, NULL, w.batch_id, w.event_index
+    FROM waiting AS w LEFT JOIN occurrence AS o USING (batch_id, event_index)
+    WHERE o.batch_id IS NULL
+), rejected AS (
+    SELECT tenant_id, lane, count(*) AS rejected
+    FROM queue.quarantine
+    WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
+    GROUP BY tenant_id, lane
+), accepted AS (
+    SELECT tenant_id, lane, sum(occurrences)::bigint AS accepted, sum(waiting)::bigint AS in_flight,
+           sum(rows)::bigint AS delivered, sum(dead)::bigint AS dead_lettered, sum(discarded)::bigint AS discarded,
+           sum(dead_at_load)::bigint AS dead_at_load,
+           coalesce(sum(others) FILTER (WHERE others > 0 AND NOT is_lost), 0)::bigint AS duplicate
+    FROM settled WHERE occurrences IS NOT NULL
+    GROUP BY tenant_id, lane
+)
+SELECT 'count' AS kind, tenant_id, lane::text, NULL::bigint AS events, NULL::json AS samples,
+       coalesce(accepted, 0) + coalesce(rejected, 0), coalesce(accepted, 0), coalesce(rejected, 0),
+       coalesce(accepted - in_flight, 0), coalesce(delivered + duplicate + dead_at_load, 0), coalesce(delivered, 0),
+       coalesce(duplicate, 0), coalesce(dead_lettered, 0), coalesce(discarded, 0), coalesce(in_flight, 0)
+FROM accepted FULL JOIN rejected USING (tenant_id, lane)
+UNION ALL
+SELECT kind, tenant_id, lane::text, sum(n)::bigint,
+       to_json((array_agg(json_build_object('event_id', event_id, 'batch_id', batch_id, 'event_index', event_index)
+                          ORDER BY batch_id, event_index, event_id))[1:%(samples)s]),
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM problem GROUP BY kind, tenant_id, lane
+
+-- name: strays
+-- What no hour's recount can see: rows in hours that the queue never had, and keys whose row does not exist.
+WITH kept AS MATERIALIZED (SELECT min(hour) AS since FROM queue.hours WHERE dropped_at IS NULL),
+problem AS (
+    SELECT 'extra' AS kind, e.tenant_id, e.received_at, e.event_id, e.batch_id
+    FROM kept JOIN analytics.events AS e ON e.received_at >= kept.since
+    LEFT JOIN queue.hours AS h ON h.hour = date_trunc('hour', e.received_at, 'UTC')
+    WHERE h.hour IS NULL
+    UNION ALL
+    SELECT 'key_without_row', k.tenant_id, k.received_at, k.event_id, NULL
+    FROM kept JOIN analytics.keys AS k ON k.received_at >= kept.since
+    LEFT JOIN analytics.events AS e
+           ON e.tenant_id = k.tenant_id AND e.received_at = k.received_at AND e.event_id = k.event_id
+          AND e.received_at >= kept.since
+    WHERE e.event_id IS NULL
+)
+SELECT kind, tenant_id, date_trunc('hour', received_at, 'UTC') AS hour, count(*)::bigint,
+       to_json((array_agg(json_build_object('event_id', event_id, 'batch_id', batch_id)
+                          ORDER BY event_id))[1:%(samples)s])
+FROM problem GROUP BY 1, 2, 3
+
+-- name: trace_delivered
+-- By its key, kept for as long as the queue's batches.
+SELECT t.name AS tenant, e.received_at, e.occurred_at, e.delivered_at, e.type, e.name, e.user_id, e.anonymous_id,
+       e.batch_id
+FROM control.tenants AS t
+JOIN analytics.keys AS k ON k.tenant_id = t.tenant_id AND k.event_id = %(event_id)s
+JOIN analytics.events AS e
+  ON e.tenant_id = k.tenant_id AND e.received_at = k.received_at AND e.event_id = k.event_id
+WHERE %(tenant_id)s::integer IS NULL OR t.tenant_id = %(tenant_id)s
+ORDER BY tenant, e.received_at
+
+-- name: trace_delivered_before
+-- Its key is gone: every row has to be looked at.
+SELECT t.name AS tenant, e.received_at, e.occurred_at, e.delivered_at, e.type, e.name, e.user_id, e.anonymous_id,
+       e.batch_id
+FROM analytics.events AS e JOIN control.tenants AS t USING (tenant_id)
+WHERE e.event_id = %(event_id)s AND (%(tenant_id)s::integer IS NULL OR e.tenant_id = %(tenant_id)s)
+ORDER BY tenant, e.received_at
+
+-- name: trace_occurrences
+SELECT t.name AS tenant, b.batch_id, o.place::integer - 1 AS event_index, b.lane::text,
+       coalesce(o.own_received_at, b.received_at) AS received_at, o.length AS bytes, w.work_id, w.attempts
+FROM queue.batches AS b
+CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids, b.lengths, b.received_ats)
+    WITH ORDINALITY AS o(tenant_id, event_id, length, own_received_at, place)
+JOIN control.tenants AS t USING (tenant_id)
+LEFT JOIN queue.work AS w ON w.batch_id = b.batch_id AND o.place - 1 >= w.first_event AND o.place - 1 < w.end_event
+WHERE %(event_id)s = ANY(b.event_ids) AND o.event_id = %(event_id)s
+  AND (%(tenant_id)s::integer IS NULL OR o.tenant_id = %(tenant_id)s)
+ORDER BY received_at, b.batch_id, event_index
+
+-- name: trace_dead_letters
+SELECT t.name AS tenant, d.dead_letter_id, d.batch_id, d.event_index, d.lane::text, d.received_at, d.stage, d.state,
+       d.attempts, d.next_attempt_at, d.created_at, d.resolved_at, d.error_class, d.error, d.reason
+FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
+WHERE d.event_id = %(event_id)s AND (%(tenant_id)s::integer IS NULL OR d.tenant_id = %(tenant_id)s)
+ORDER BY d.received_at, d.dead_letter_id
+
+-- name: trace_quarantined
+SELECT t.name AS tenant, q.quarantine_id, q.received_at, q.lane::text, q.code, q.message
+FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
+WHERE q.message_id = %(message_id)s AND (%(tenant_id)s::integer IS NULL OR q.tenant_id = %(tenant_id)s)
+ORDER BY q.received_at, q.quarantine_id
