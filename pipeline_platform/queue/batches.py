@@ -193,6 +193,6 @@ def complete(conn: psycopg.Connection[Any], works: Sequence[Work]) -> None:
         )
 
 
-def split(conn: psycopg.Connection[Any], work: Work) -> None:
-    """Replace a piece of work by its two halves; both keep its attempts."""
-    conn.execute(_SQL["split"], {"lane": work.lane.value, "work_id": work.work_id})
+def split(conn: psycopg.Connection[Any], work: Work, events: int) -> None:
+    """Replace a piece of work by parts of at most `events` events; all keep its attempts."""
+    conn.execute(_SQL["split"], {"lane": work.lane.value, "work_id": work.work_id, "events": events})

@@ -5,7 +5,7 @@ whoever has work, up to its cap.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pipeline_platform.event import Lane
 
@@ -15,24 +15,35 @@ _MEMORY_S = 2.0
 class LaneShares:
     """The time a worker gave to each lane lately (exponentially forgotten)."""
 
-    def __init__(self, shares: Mapping[str, float], caps: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        shares: Mapping[str, float],
+        caps: Mapping[str, float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._shares = {lane: max(shares.get(lane.value, 0.0), 0.001) for lane in Lane}
         self._caps = {lane: caps.get(lane.value, 1.0) for lane in Lane}
         self._used_s = dict.fromkeys(Lane, 0.0)
-        self._as_of = time.monotonic()
+        self._clock = clock
+        self._as_of = clock()
 
     def used(self, lane: Lane, seconds: float) -> None:
         """Note time spent on a lane."""
-        now = time.monotonic()
-        keep = 0.5 ** ((now - self._as_of) / _MEMORY_S)
-        self._used_s = {each: spent * keep for each, spent in self._used_s.items()}
+        self._forget()
         self._used_s[lane] += seconds
-        self._as_of = now
 
     def order(self) -> list[Lane]:
         """The lanes to try, most entitled first; a lane over its cap is left out."""
+        self._forget()
         window_s = _MEMORY_S / 0.693
         within_cap = [
             lane for lane in Lane if self._caps[lane] >= 1 or self._used_s[lane] < self._caps[lane] * window_s
         ]
         return sorted(within_cap, key=lambda lane: self._used_s[lane] / self._shares[lane])
+
+    def _forget(self) -> None:
+        """Idle time counts too: a lane over its cap comes back though no other lane is served meanwhile."""
+        now = self._clock()
+        keep = 0.5 ** ((now - self._as_of) / _MEMORY_S)
+        self._used_s = {lane: spent * keep for lane, spent in self._used_s.items()}
+        self._as_of = now

@@ -20,13 +20,13 @@ from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import is_transient
 from pipeline_platform.event import Lane
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import Work, claim, claim_suspect
+from pipeline_platform.queue.batches import Work, claim
 from pipeline_platform.queue.low_water import LowWater
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine, Processed
 from pipeline_platform.worker.lanes import LaneShares
 from pipeline_platform.worker.redelivery import redeliver
-from pipeline_platform.worker.suspects import judge_suspect
+from pipeline_platform.worker.suspects import isolate_suspect
 
 _LOG = logging.getLogger(__name__)
 _QUEUE_SQL = queries("queue")
@@ -36,6 +36,8 @@ _CHORES_EVERY_S = 0.5
 # Asking an empty lane costs a live event a round trip: the others are asked this often while they are empty.
 _EMPTY_LANE_S = 0.05
 _BATCHES_MAX = 256
+# After an error that goes away by itself: doubled with each, until something succeeds.
+_WAIT_S, _WAIT_MAX_S = 0.1, 5.0
 
 
 class Worker:
@@ -48,6 +50,7 @@ class Worker:
         self._lanes = LaneShares(settings.lane_shares, settings.lane_caps)
         self._empty_until = dict.fromkeys(Lane, 0.0)
         self._events_a_batch = 1.0
+        self._wait_s = _WAIT_S
 
     def stop(self) -> None:
         self._stopping = True
@@ -59,17 +62,15 @@ class Worker:
         """Work until stopped; outlives outages of PostgreSQL and Redis."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        wait_s = 0.1
         while not self._stopping:
             try:
                 self._run_connected()
-                wait_s = 0.1
             except psycopg.Error as error:
                 if not is_transient(error):
                     raise
-                _LOG.warning("PostgreSQL is away (%s); waiting %.1f s", str(error).strip(), wait_s)
-                time.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
-                wait_s = min(wait_s * 2, 5.0)
+                _LOG.warning("PostgreSQL cannot serve (%s); waiting %.1f s", str(error).strip(), self._wait_s)
+                time.sleep(self._wait_s * random.uniform(0.5, 1.0))  # noqa: S311
+                self._wait_s = min(self._wait_s * 2, _WAIT_MAX_S)
 
     def _run_connected(self) -> None:
         url = self._settings.database_url
@@ -93,8 +94,10 @@ class Worker:
             if time.monotonic() >= chores_at:
                 chores_at = time.monotonic() + _CHORES_EVERY_S
                 low_water.refresh(conn)
-                self._isolate_suspects(conn, side, engine)
-            if not self._serve_lanes(conn, side, engine, lookups, low_water):
+                self._isolate_suspects(side, engine)
+            served = self._serve_lanes(conn, side, engine, lookups, low_water)
+            self._wait_s = _WAIT_S
+            if not served:
                 self._sleep(side)
 
     def _serve_lanes(
@@ -130,10 +133,14 @@ class Worker:
 
         return engine.step(lambda conn: claim(conn, lane, limit, low_water), noted)
 
-    def _isolate_suspects(self, conn: psycopg.Connection[Any], side: psycopg.Connection[Any], engine: Engine) -> None:
-        judged = judge_suspect(self._settings, conn)
-        if judged.work:
-            engine.step(claim_suspect, lambda works: self._note(side, [work.work_id for work in works]))
+    def _isolate_suspects(self, side: psycopg.Connection[Any], engine: Engine) -> None:
+        """One by one, at once, but for at most half of the time: live work goes on beside them."""
+        until = time.monotonic() + _CHORES_EVERY_S / 2
+        while time.monotonic() < until and not self._stopping:
+            if not isolate_suspect(
+                self._settings, engine, lambda works: self._note(side, [work.work_id for work in works])
+            ):
+                return
 
     def _note(self, side: psycopg.Connection[Any], work_ids: list[int]) -> None:
         """Leave word of what is held, in case this process dies of it."""

@@ -3,7 +3,8 @@ SELECT batch_id, received_at FROM queue.accept(
     %s::queue.lane, %s, %s, %s, %s, %s, %s, %s, %s::text, %s::bytea, %s, %s, %s, %s, %s)
 
 -- name: claim
-WITH picked AS MATERIALIZED (
+WITH entered AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(analytics.key_lock())),
+picked AS MATERIALIZED (
     SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
     FROM queue.work
     WHERE lane = %(lane)s::queue.lane AND work_id >= %(low_water)s AND attempts = 0
@@ -14,12 +15,14 @@ WITH picked AS MATERIALIZED (
 SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
-FROM picked AS p
+FROM entered
+CROSS JOIN picked AS p
 JOIN queue.batches AS b ON b.batch_id = p.batch_id AND b.received_at = p.received_at
 ORDER BY p.work_id
 
 -- name: claim_suspect
-WITH picked AS MATERIALIZED (
+WITH entered AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(analytics.key_lock())),
+picked AS MATERIALIZED (
     SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
     FROM queue.work
     WHERE attempts > 0
@@ -30,11 +33,13 @@ WITH picked AS MATERIALIZED (
 SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
-FROM picked AS p
+FROM entered
+CROSS JOIN picked AS p
 JOIN queue.batches AS b ON b.batch_id = p.batch_id AND b.received_at = p.received_at
 
 -- name: claim_hour
-WITH picked AS MATERIALIZED (
+WITH entered AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(analytics.key_lock())),
+picked AS MATERIALIZED (
     SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
     FROM queue.work
     WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour' AND attempts = 0
@@ -45,7 +50,8 @@ WITH picked AS MATERIALIZED (
 SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
-FROM picked AS p
+FROM entered
+CROSS JOIN picked AS p
 JOIN queue.batches AS b ON b.batch_id = p.batch_id AND b.received_at = p.received_at
 ORDER BY p.lane, p.work_id
 
@@ -58,9 +64,8 @@ DELETE FROM queue.work WHERE lane = %s::queue.lane AND work_id = ANY(%s)
 -- name: split
 WITH gone AS (DELETE FROM queue.work WHERE lane = %(lane)s::queue.lane AND work_id = %(work_id)s RETURNING *)
 INSERT INTO queue.work (lane, batch_id, received_at, first_event, end_event, attempts)
-SELECT lane, batch_id, received_at, part.first_event, part.end_event, attempts
-FROM gone, LATERAL (VALUES (gone.first_event, (gone.first_event + gone.end_event) / 2),
-                           ((gone.first_event + gone.end_event) / 2, gone.end_event)) AS part(first_event, end_event)
+SELECT lane, batch_id, received_at, part, least(part + %(events)s, end_event), attempts
+FROM gone, generate_series(gone.first_event, gone.end_event - 1, %(events)s) AS part
 
 -- name: low_water
 SELECT least((SELECT min(work_id) FROM queue.work WHERE lane = %(lane)s::queue.lane AND work_id >= %(low_water)s),
@@ -69,13 +74,8 @@ SELECT least((SELECT min(work_id) FROM queue.work WHERE lane = %(lane)s::queue.l
 -- name: horizon
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM queue.work_work_id_seq
 
--- name: note_claim
-INSERT INTO queue.claims (worker, work_ids) VALUES (%s, %s)
-ON CONFLICT (worker) DO UPDATE SET work_ids = excluded.work_ids, claimed_at = now()
-
--- name: reap_claim
-WITH crashed AS (DELETE FROM queue.claims WHERE worker = %s RETURNING work_ids)
-UPDATE queue.work SET attempts = attempts + 1 FROM crashed WHERE work_id = ANY(crashed.work_ids) RETURNING work_id
+-- name: reap
+UPDATE queue.work SET attempts = attempts + 1 WHERE work_id = ANY(%s) RETURNING work_id
 
 -- name: unsealed_hours
 SELECT hour FROM queue.hours

@@ -1,0 +1,114 @@
+"""Work whose worker died: what is tried, in which parts, and when an event is buried."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+
+from pipeline_platform.db import connect, queries
+from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import Work, accept_params, claim, claim_suspect, read
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker.engine import Engine
+from pipeline_platform.worker.suspects import isolate_suspect
+
+Conn = psycopg.Connection[Any]
+_POISON = b'{"messageId":"poison","event":"x","userId":"u"}'
+
+
+@pytest.fixture
+def tenant(conn: Conn) -> TenantId:
+    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
+    assert row
+    return TenantId(row[0])
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    lookups = Lookups(settings, settings.redis_url)
+    with connect(settings.database_url, "test worker") as conn:
+        yield Engine(settings, conn, lookups)
+    lookups.close()
+
+
+def accept(conn: Conn, tenant: TenantId, events: int, poison_at: int | None = None) -> None:
+    batch = [
+        AcceptedEvent(
+            tenant,
+            uuid.uuid4(),
+            EventType.TRACK,
+            None,
+            _POISON if at == poison_at else b'{"event":"x","userId":"u"}',
+        )
+        for at in range(events)
+    ]
+    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, batch, []))
+
+
+def die(conn: Conn, work_ids: list[int]) -> None:
+    """What remains of a worker that died holding these."""
+    conn.execute(queries("queue")["reap"], (work_ids,))
+
+
+class Died(Exception):
+    """Stands for the worker's SIGKILL: its transaction is rolled back."""
+
+
+@pytest.mark.parametrize("poison_at", [0, 4_999])
+def test_one_of_5000_is_buried_after_five_deaths_and_its_neighbours_are_delivered(
+    conn: Conn, engine: Engine, settings: Settings, tenant: TenantId, poison_at: int
+) -> None:
+    accept(conn, tenant, 5_000, poison_at)
+    with conn.transaction():
+        die(conn, [work.work_id for work in claim(conn, Lane.LIVE, 10, 0)])
+    deaths, steps = 1, 0
+
+    def noted(works: Sequence[Work]) -> None:
+        nonlocal deaths
+        doomed = [work for work in works if any(event.payload == _POISON for event in read(work))]
+        if doomed:
+            deaths += 1
+            raise Died([work.work_id for work in doomed])
+
+    while True:
+        steps += 1
+        try:
+            if not isolate_suspect(settings, engine, noted):
+                break
+        except Died as death:
+            die(conn, death.args[0])
+    assert deaths == 5
+    assert steps < 100
+    assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (4_999,)
+    found = conn.execute("SELECT state, error_class, attempts, event_index, payload FROM queue.dead_letters").fetchall()
+    assert found == [("exhausted", "WorkerCrashedError", 5, poison_at, _POISON)]
+    assert conn.execute("SELECT count(*) FROM control.alerts").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("attempts_max", [1, 5])
+def test_innocent_work_whose_workers_died_is_delivered(
+    conn: Conn, engine: Engine, settings: Settings, tenant: TenantId, attempts_max: int
+) -> None:
+    strict = settings.model_copy(update={"attempts_max": attempts_max})
+    for events in (1, 2, 40):
+        accept(conn, tenant, events)
+    for _ in range(4):
+        die(conn, [row[0] for row in conn.execute("SELECT work_id FROM queue.work").fetchall()])
+    while isolate_suspect(strict, engine, lambda works: None):
+        pass
+    assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (43,)
+    assert conn.execute("SELECT count(*) FROM queue.dead_letters").fetchone() == (0,)
+
+
+def test_ordinary_claims_pass_over_suspects(conn: Conn, tenant: TenantId) -> None:
+    accept(conn, tenant, 1)
+    accept(conn, tenant, 1)
+    first = conn.execute("SELECT min(work_id) FROM queue.work").fetchone()
+    assert first
+    die(conn, [first[0]])
+    with conn.transaction():
+        assert [work.work_id for work in claim(conn, Lane.LIVE, 10, 0)] == [first[0] + 1]
+        assert [work.work_id for work in claim_suspect(conn)] == [first[0]]
