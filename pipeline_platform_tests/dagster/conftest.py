@@ -1,6 +1,9 @@
 """A real Dagster instance: the dagster.yaml that is shipped, on a PostgreSQL database of the test's own."""
 
+import itertools
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,15 +11,19 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from pipeline_platform.definitions import build_defs
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event import TenantId
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.conftest import make_url
 from pipeline_platform_tests.dagster.planting import add_tenant
 
 ROOT = Path(__file__).parents[2]
+
+_counter = itertools.count(1)
 
 
 def instance_environment(url: str, home: Path) -> dict[str, str]:
@@ -28,12 +35,36 @@ def instance_environment(url: str, home: Path) -> dict[str, str]:
     return values | {"DAGSTER_HOME": str(home)}
 
 
+@pytest.fixture(scope="session")
+def instance_template(servers: dict[str, str], admin: psycopg.Connection[Any]) -> Iterator[str]:
+    """The name of a database that holds the tables of an instance; they take seconds to make."""
+    name = f"dagster_template_{os.getpid()}"
+    admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    with tempfile.TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patch:
+        for variable, value in instance_environment(make_url(servers["database_url"], name), Path(home)).items():
+            patch.setenv(variable, value)
+        with dg.DagsterInstance.get() as made:
+            made.get_runs(limit=1)
+    yield name
+    admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
 @pytest.fixture
-def instance(empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    for name, value in instance_environment(empty_database_url, tmp_path).items():
-        monkeypatch.setenv(name, value)
+def instance(
+    instance_template: str,
+    servers: dict[str, str],
+    admin: psycopg.Connection[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[dg.DagsterInstance]:
+    name = f"dagster_{os.getpid()}_{next(_counter)}"
+    names = {"name": sql.Identifier(name), "template": sql.Identifier(instance_template)}
+    admin.execute(sql.SQL("CREATE DATABASE {name} TEMPLATE {template}").format(**names))
+    for variable, value in instance_environment(make_url(servers["database_url"], name), tmp_path).items():
+        monkeypatch.setenv(variable, value)
     with dg.DagsterInstance.get() as found:
         yield found
+    admin.execute(sql.SQL("DROP DATABASE {name} WITH (FORCE)").format(**names))
 
 
 @pytest.fixture

@@ -114,27 +114,58 @@ def test_an_hour_in_which_nothing_was_received_has_an_account_of_zeros(
 
 
 @pytest.mark.parametrize(
-    ("column", "of"), [("accepted", "the second line"), ("rejected", "the first line"), ("delivered", "the rows")]
+    ("columns", "unbalanced", "differences"),
+    [
+        pytest.param("received", 1, 1, id="the first line"),
+        pytest.param("delivered", 1, 1, id="the second line"),
+        pytest.param("received, accepted, claimed, enriched, delivered", 0, 5, id="both lines hold, the rows differ"),
+    ],
 )
 def test_an_imbalance_fails_the_check_of_exactly_its_hour(
-    column: str, of: str, defs: dg.Definitions, instance: dg.DagsterInstance, conn: Conn, tenants: list[TenantId]
+    columns: str,
+    unbalanced: int,
+    differences: int,
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    conn: Conn,
+    tenants: list[TenantId],
 ) -> None:
     hours = past_hours(3)
     for hour in hours:
         plant(conn, tenants[0], hour)
-    more = "received, in_flight, accepted" if column == "accepted" else column
     conn.execute(
-        f"INSERT INTO account.deltas (tenant_id, hour, lane, {more}) "  # pyright: ignore
-        f"VALUES (%s, %s, 'live'{', 1' * len(more.split(','))})",
+        f"INSERT INTO account.deltas (tenant_id, hour, lane, {columns}) "  # pyright: ignore
+        f"VALUES (%s, %s, 'live'{', 1' * len(columns.split(','))})",
         (tenants[0], hours[1]),
     )
 
     result = process(defs, instance, hours)
 
-    assert not result.success, of
+    assert not result.success
     assert key_of(hours[1]) in failure_of(result)
     assert verdicts(instance) == {key_of(hours[0]): True, key_of(hours[1]): False, key_of(hours[2]): True, None: False}
     assert materialized(instance, "delivered_events") == [key_of(hour) for hour in hours]
+    (failed,) = [each for each in result.get_asset_check_evaluations() if not each.passed and each.partition]
+    assert failed.metadata["unbalanced"].value == unbalanced
+    assert failed.metadata["differences"].value == differences
+
+
+def test_an_hour_whose_batches_were_dropped_is_judged_by_its_counters(
+    defs: dg.Definitions, instance: dg.DagsterInstance, conn: Conn, tenants: list[TenantId]
+) -> None:
+    hour = past_hours(1)[0]
+    plant(conn, tenants[0], hour)
+    assert process(defs, instance, [hour]).success
+    conn.execute("SELECT queue.drop_hour(%s, '0')", (hour,))
+
+    result = process(defs, instance, [hour])
+
+    assert result.success
+    assert metadata(instance, "accepted_events", hour)["received"] == 3
+    assert "batches" not in metadata(instance, "accepted_events", hour)
+    assert "batches_dropped_at" in metadata(instance, "accepted_events", hour)
+    evaluation = result.get_asset_check_evaluations()[0]
+    assert (evaluation.metadata["received"].value, evaluation.metadata["recounted"].value) == (3, False)
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> str:
