@@ -1,4 +1,4 @@
-"""Process entry: `python -m pipeline_platform.worker` runs the pool; with `--name` one worker of it."""
+"""Process entry: `python -m pipeline_platform.worker` runs the pool; with `--slot` one worker of it."""
 
 import argparse
 import logging
@@ -13,11 +13,11 @@ def main() -> None:
     settings = Settings.read()
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.worker", description=__doc__)
     parser.add_argument("--workers", type=int, default=settings.workers, help="how many worker processes")
-    parser.add_argument("--name", help="run one worker of this name instead of a pool")
+    parser.add_argument("--slot", type=int, help="run the one worker of this slot instead of a pool")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if arguments.name:
-        Worker(settings, arguments.name).run()
+    if arguments.slot is not None:
+        Worker(settings, arguments.slot).run()
     else:
         Pool(settings, arguments.workers).run()
 

@@ -11,19 +11,16 @@ from typing import Any
 
 import psycopg
 
-from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event import QueuedEvent
 from pipeline_platform.kill_points import reach
-from pipeline_platform.lookups import Lookups
+from pipeline_platform.lookups import Key, Lookups
 from pipeline_platform.queue.batches import Work, complete, read
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.dead_letters import Failure, bury, failure
 from pipeline_platform.worker.enrich import Enriched, enrich
 from pipeline_platform.worker.load import keep_traits, load
 from pipeline_platform.worker.transform import Row, transform
-
-_SQL = queries("worker")
 
 Claim = Callable[[psycopg.Connection[Any]], list[Work]]
 
@@ -44,6 +41,20 @@ class Processed:
             self.duplicate + other.duplicate,
             self.dead_lettered + other.dead_lettered,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """A load that is on its way: its count can be read once the pipeline is through."""
+
+    works: Sequence[Work]
+    rows: Sequence[Enriched]
+    dead_lettered: int
+    changed: Sequence[Key]
+    cursor: psycopg.Cursor[Any] | None
+
+    def processed(self) -> Processed:
+        return _processed(self.works, self.rows, self.dead_lettered, _first_value(self.cursor))
 
 
 def transform_all(events: Sequence[QueuedEvent]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
@@ -72,15 +83,23 @@ class Engine:
         Raises psycopg errors that are not the data's (see errors.is_transient): all is as before the claim.
         """
         try:
-            with self._conn.transaction():
+            # A pipeline: BEGIN travels with the claim, and the load with all behind it up to COMMIT.
+            with self._conn.pipeline(), self._conn.transaction():
                 works = claim(self._conn)
                 if not works:
                     return Processed()
                 if noted:
                     noted(works)
                 reach("worker.after_claim")
-                return self._process(works)
+                loading = self._process(works)
+                reach("worker.before_commit")
+            reach("worker.after_commit")
+            self._lookups.forget(loading.changed)
+            return loading.processed()
         except psycopg.Error as error:
+            if not self._conn.closed:
+                # Where the pipeline broke at COMMIT, the transaction block is still open.
+                self._conn.rollback()
             if not is_bad_data(error):
                 raise
         with self._conn.transaction():
@@ -89,26 +108,21 @@ class Engine:
                 noted(works)
             return self._process_carefully(works)
 
-    def _process(self, works: Sequence[Work]) -> Processed:
-        """The fast way: all or nothing, the last statements and the commit in one round trip."""
+    def _process(self, works: Sequence[Work]) -> "_Loading":
+        """The fast way: all or nothing; nothing of it waits for an answer before the commit."""
         transformed, failures = transform_all(_read_all(works))
-        self._conn.execute(_SQL["enter_keys"], prepare=True)
         rows = enrich(self._conn, self._lookups, transformed)
         reach("worker.after_enrich")
-        with self._conn.pipeline():
-            loading = load(self._conn, rows) if rows else None
-            reach("worker.mid_load")
-            changed = keep_traits(self._conn, rows)
-            bury(self._conn, self._settings, failures)
-            complete(self._conn, works)
-        reach("worker.before_commit")
-        self._lookups.forget(changed)
-        return _processed(works, rows, len(failures), _first_value(loading))
+        loading = load(self._conn, rows) if rows else None
+        reach("worker.mid_load")
+        changed = keep_traits(self._conn, rows)
+        bury(self._conn, self._settings, failures)
+        complete(self._conn, works)
+        return _Loading(works, rows, len(failures), changed, loading)
 
     def _process_carefully(self, works: Sequence[Work]) -> Processed:
         """The slow way after bad data: every part of the load in a savepoint, down to the single event."""
         transformed, unsound = transform_all(_read_all(works))
-        self._conn.execute(_SQL["enter_keys"])
         rows = enrich(self._conn, self._lookups, transformed)
         loaded, delivered, unloadable = self._load_splitting(rows)
         failures = [*unsound, *unloadable]

@@ -7,7 +7,6 @@ counts what they left behind.
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,9 +18,11 @@ import psycopg
 
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import is_transient
+from pipeline_platform.queue.claim_notes import read_claim_note
 from pipeline_platform.queue.keeper import Keeper
 from pipeline_platform.services.process import tied_to_us
 from pipeline_platform.settings import Settings
+from pipeline_platform.worker.process import note_path
 
 _LOG = logging.getLogger(__name__)
 _SQL = queries("queue")
@@ -31,13 +32,11 @@ _STOP_S = 30.0
 
 
 class Pool:
-    """`workers` processes, named by host, home and slot: a slot's next process answers for its last one's claim."""
+    """`workers` processes, a slot each: what a slot's last process held is counted before its next one starts."""
 
     def __init__(self, settings: Settings, workers: int) -> None:
         self._settings = settings
-        self._slots: dict[str, subprocess.Popen[bytes] | None] = {
-            f"{socket.gethostname()}:{settings.home.resolve()}:{slot}": None for slot in range(1, workers + 1)
-        }
+        self._slots: dict[int, subprocess.Popen[bytes] | None] = dict.fromkeys(range(1, workers + 1))
         self._to_reap = set(self._slots)
         self._stopping = False
 
@@ -74,26 +73,36 @@ class Pool:
             if time.monotonic() >= tick_at:
                 tick_at = time.monotonic() + _TICK_S
                 keeper.tick(conn)
-                self.ready_file.write_text(f"{os.getpid()}\n")
+                self._say_ready()
             time.sleep(_WATCH_S)
+
+    def _say_ready(self) -> None:
+        """Once every worker is connected, which its first note tells."""
+        if all(note_path(self._settings, slot).exists() for slot in self._slots):
+            self.ready_file.write_text(f"{os.getpid()}\n")
 
     def _watch(self, conn: psycopg.Connection[Any]) -> None:
         """Replace dead workers, after counting what they held against it."""
-        for name, process in self._slots.items():
+        for slot, process in self._slots.items():
             if process is not None and process.poll() is not None:
-                _LOG.warning("worker %s ended with %s; starting another", name, process.returncode)
-                self._to_reap.add(name)
-                self._slots[name] = None
-        for name in [name for name, process in self._slots.items() if process is None]:
-            if name in self._to_reap:
-                suspects = conn.execute(_SQL["reap_claim"], (name,)).fetchall()
-                self._to_reap.discard(name)
-                if suspects:
-                    _LOG.warning("worker %s died with %d pieces of work in hand", name, len(suspects))
-            self._slots[name] = self._start(name)
+                _LOG.warning("worker %d ended with %s; starting another", slot, process.returncode)
+                self._to_reap.add(slot)
+                self._slots[slot] = None
+        for slot in [slot for slot, process in self._slots.items() if process is None]:
+            if slot in self._to_reap:
+                self._reap(conn, slot)
+            self._slots[slot] = self._start(slot)
 
-    def _start(self, name: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "pipeline_platform.worker", "--name", name]
+    def _reap(self, conn: psycopg.Connection[Any], slot: int) -> None:
+        """Count a death against what the slot's last process held; what it had completed is gone and not counted."""
+        suspects = conn.execute(_SQL["reap"], (read_claim_note(note_path(self._settings, slot)),)).fetchall()
+        self._to_reap.discard(slot)
+        if suspects:
+            _LOG.warning("worker %d died with %d pieces of work in hand", slot, len(suspects))
+
+    def _start(self, slot: int) -> subprocess.Popen[bytes]:
+        note_path(self._settings, slot).unlink(missing_ok=True)
+        command = [sys.executable, "-m", "pipeline_platform.worker", "--slot", str(slot)]
         return subprocess.Popen(command, preexec_fn=tied_to_us())  # noqa: PLW1509 -- before any thread
 
     def _stop_workers(self) -> None:

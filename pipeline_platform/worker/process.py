@@ -10,17 +10,19 @@ import select
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import psycopg
 
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.errors import is_transient
 from pipeline_platform.event import Lane
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import Work, claim
+from pipeline_platform.queue.claim_notes import ClaimNote
 from pipeline_platform.queue.low_water import LowWater
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine, Processed
@@ -29,28 +31,37 @@ from pipeline_platform.worker.redelivery import redeliver
 from pipeline_platform.worker.suspects import isolate_suspect
 
 _LOG = logging.getLogger(__name__)
-_QUEUE_SQL = queries("queue")
 # Notifications can be lost (a gateway dies between its commit and its NOTIFY): nothing waits longer than this.
 _POLL_S = 0.25
 _CHORES_EVERY_S = 0.5
 # Asking an empty lane costs a live event a round trip: the others are asked this often while they are empty.
 _EMPTY_LANE_S = 0.05
 _BATCHES_MAX = 256
+# All workers are woken, one finds the work. Who finds none comes a little later next time, so that at low rates one
+# worker serves and the others cost nothing, while at high rates they still find what it leaves.
+_LATER_MIN_S, _LATER_MAX_S = 0.001, 0.02
 # After an error that goes away by itself: doubled with each, until something succeeds.
 _WAIT_S, _WAIT_MAX_S = 0.1, 5.0
+
+
+def note_path(settings: Settings, slot: int) -> Path:
+    """Where the worker of a slot notes what it holds."""
+    return settings.home / "claims" / f"worker-{slot}"
 
 
 class Worker:
     """Runs until `stop` is called or its process is told to."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, slot: int) -> None:
         self._settings = settings
-        self._name = name
+        self._name = f"worker {slot}"
+        self._note = ClaimNote(note_path(settings, slot))
         self._stopping = False
         self._lanes = LaneShares(settings.lane_shares, settings.lane_caps)
         self._empty_until = dict.fromkeys(Lane, 0.0)
         self._events_a_batch = 1.0
         self._wait_s = _WAIT_S
+        self._later_s = 0.0
 
     def stop(self) -> None:
         self._stopping = True
@@ -76,14 +87,13 @@ class Worker:
         url = self._settings.database_url
         with ExitStack() as stack:
             conn = stack.enter_context(connect(url, f"{self._name} work", statement_timeout_s=60, more="-c jit=off"))
-            side = stack.enter_context(connect(url, f"{self._name} wake", more="-c synchronous_commit=off"))
+            side = stack.enter_context(connect(url, f"{self._name} wake"))
             lookups = Lookups(self._settings, self._settings.redis_url)
             stack.callback(lookups.close)
             side.execute("LISTEN queue_work")
-            self._note(side, [])
+            self._note.write([])
             self._loop(conn, side, Engine(self._settings, conn, lookups), lookups)
-            with suppress(psycopg.Error):
-                self._note(side, [])
+            self._note.write([])
 
     def _loop(
         self, conn: psycopg.Connection[Any], side: psycopg.Connection[Any], engine: Engine, lookups: Lookups
@@ -94,16 +104,18 @@ class Worker:
             if time.monotonic() >= chores_at:
                 chores_at = time.monotonic() + _CHORES_EVERY_S
                 low_water.refresh(conn)
-                self._isolate_suspects(side, engine)
-            served = self._serve_lanes(conn, side, engine, lookups, low_water)
+                self._isolate_suspects(engine)
+            served = self._serve_lanes(conn, engine, lookups, low_water)
             self._wait_s = _WAIT_S
-            if not served:
+            if served:
+                self._later_s /= 2
+            else:
+                self._later_s = min(max(_LATER_MIN_S, self._later_s * 2), _LATER_MAX_S)
                 self._sleep(side)
 
     def _serve_lanes(
         self,
         conn: psycopg.Connection[Any],
-        side: psycopg.Connection[Any],
         engine: Engine,
         lookups: Lookups,
         low_water: LowWater,
@@ -117,7 +129,7 @@ class Worker:
                 done = redeliver(self._settings, conn, lookups)
             else:
                 limit = max(1, min(_BATCHES_MAX, int(self._settings.claim_events_max / self._events_a_batch)))
-                done = self._step(engine, side, lane, limit, low_water.marks[lane])
+                done = self._step(engine, lane, limit, low_water.marks[lane])
             if done.claimed:
                 self._lanes.used(lane, time.monotonic() - start)
                 return True
@@ -125,29 +137,26 @@ class Worker:
                 self._empty_until[lane] = start + _EMPTY_LANE_S
         return False
 
-    def _step(self, engine: Engine, side: psycopg.Connection[Any], lane: Lane, limit: int, low_water: int) -> Processed:
+    def _step(self, engine: Engine, lane: Lane, limit: int, low_water: int) -> Processed:
         def noted(works: Sequence[Work]) -> None:
-            self._note(side, [work.work_id for work in works])
+            self._note.write([work.work_id for work in works])
             events = sum(work.events for work in works)
             self._events_a_batch += (events / len(works) - self._events_a_batch) * 0.2
 
         return engine.step(lambda conn: claim(conn, lane, limit, low_water), noted)
 
-    def _isolate_suspects(self, side: psycopg.Connection[Any], engine: Engine) -> None:
+    def _isolate_suspects(self, engine: Engine) -> None:
         """One by one, at once, but for at most half of the time: live work goes on beside them."""
         until = time.monotonic() + _CHORES_EVERY_S / 2
         while time.monotonic() < until and not self._stopping:
             if not isolate_suspect(
-                self._settings, engine, lambda works: self._note(side, [work.work_id for work in works])
+                self._settings, engine, lambda works: self._note.write([work.work_id for work in works])
             ):
                 return
-
-    def _note(self, side: psycopg.Connection[Any], work_ids: list[int]) -> None:
-        """Leave word of what is held, in case this process dies of it."""
-        side.execute(_QUEUE_SQL["note_claim"], (self._name, work_ids), prepare=True)
 
     def _sleep(self, side: psycopg.Connection[Any]) -> None:
         """Until woken, or the poll is due."""
         if not list(side.notifies(timeout=0)):
             select.select([side.fileno()], [], [], _POLL_S)
             list(side.notifies(timeout=0))
+        time.sleep(self._later_s)

@@ -21,6 +21,8 @@ _AT_ONCE = 50
 def redeliver(settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups) -> Processed:
     """Try the dead letters that are due; one transaction. Transient errors roll it back: no attempt is burned."""
     done = Processed()
+    if conn.execute(_SQL["any_due_dead_letter"], prepare=True).fetchone() == (False,):
+        return done
     with conn.transaction():
         due = conn.execute(_SQL["due_dead_letters"], (_AT_ONCE,)).fetchall()
         if due:

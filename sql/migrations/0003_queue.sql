@@ -40,19 +40,12 @@ CREATE TABLE queue.work (
     received_at timestamptz NOT NULL,
     first_event integer NOT NULL DEFAULT 0,
     end_event   integer NOT NULL,
-    -- How many workers died holding it; counted outside their transactions, which leave no trace.
+    -- How many workers died holding it: counted by their pool (query reap), since their transactions leave no trace.
     attempts    smallint NOT NULL DEFAULT 0,
     PRIMARY KEY (lane, work_id),
     CHECK (first_event >= 0 AND end_event > first_event)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX suspect_work ON queue.work (work_id) WHERE attempts > 0;
-
--- What each worker holds, written outside its transaction (query reap_claim).
-CREATE TABLE queue.claims (
-    worker     text PRIMARY KEY,
-    work_ids   bigint[] NOT NULL,
-    claimed_at timestamptz NOT NULL DEFAULT now()
-) WITH (fillfactor = 50);
 
 CREATE TABLE queue.hours (
     hour       timestamptz PRIMARY KEY CHECK (hour = date_trunc('hour', hour, 'UTC')),

@@ -75,6 +75,9 @@ SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane::queue.lane
        count(*) FILTER (WHERE stage = 'load'), count(*)
 FROM input GROUP BY 1, 2, 3
 
+-- name: any_due_dead_letter
+SELECT EXISTS (SELECT FROM queue.dead_letters WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp())
+
 -- name: due_dead_letters
 SELECT dead_letter_id, attempts, stage, tenant_id, event_id, type::text, client_at, received_at, payload,
        coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at
