@@ -48,23 +48,23 @@ def tied_to_us(death_signal: signal.Signals = signal.SIGTERM) -> Callable[[], No
 def spawn(
     args: Sequence[str | Path],
     *,
-    log: Path,
+    log: Path | None,
     cwd: Path,
     env: Mapping[str, str],
     death_signal: signal.Signals = signal.SIGTERM,
     user: pwd.struct_passwd | None = None,
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start `args` in its own session, both outputs appended to `log`.
+    """Start `args` in its own session, both outputs appended to `log` (None: it writes where we write).
 
     Linux ties the death signal to the thread that calls this: call it from one that outlives the child.
     """
-    with open_log(log) as output:
+    with open_log(log) if log else contextlib.nullcontext() as output:
         return subprocess.Popen(
             [str(arg) for arg in args],
             stdin=stdin,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=output and subprocess.STDOUT,
             cwd=cwd,
             env=dict(env),
             start_new_session=True,

@@ -1,20 +1,28 @@
-"""Process entry of `up --detach`: `python -m pipeline_platform.supervisor`, configured by the environment alone."""
+"""Process entry of `up --detach` and `make dev`: `python -m pipeline_platform.supervisor`, set by the environment."""
 
 import argparse
 import sys
 
 from pipeline_platform.errors import ConfigError, PipelineError
 from pipeline_platform.settings import Settings
+from pipeline_platform.supervisor import screen
+from pipeline_platform.supervisor.dagster import dagster, dagster_dev
 from pipeline_platform.supervisor.run import supervise
 
 
 def main() -> int:
     """Supervise until told to stop. Exit 2 for a wrong configuration, 1 where something does not start."""
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.supervisor", description=__doc__)
-    parser.add_argument("--no-dagster", action="store_true")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--no-dagster", action="store_true", help="the data plane alone")
+    kind.add_argument("--dagster-dev", action="store_true", help="`dagster dev`, which loads edited definitions anew")
     arguments = parser.parse_args()
     try:
-        supervise(Settings.read(), dagster=not arguments.no_dagster, announce=lambda _home, _endpoints: None)
+        if arguments.dagster_dev:
+            supervise(Settings.read(), dagster_dev, screen.summary)
+        else:
+            # The waiting `up --detach` says where it serves.
+            supervise(Settings.read(), None if arguments.no_dagster else dagster, lambda _home, _endpoints: None)
     except PipelineError as error:
         sys.stderr.write(f"{error}\n")
         return 2 if isinstance(error, ConfigError) else 1

@@ -6,7 +6,9 @@ they serve after 10 to 11 s with 440 MB, and each is started again by itself. It
 """
 
 import shutil
+import signal
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from pipeline_platform.errors import ConfigError, ServiceError
+from pipeline_platform.errors import ConfigError
 from pipeline_platform.services import ensure_database
 from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor.children import Child
@@ -25,15 +27,10 @@ DATABASE = "dagster"
 MODULE = "pipeline_platform.definitions"
 LOCATION = "pipeline_platform"  # as in workspace.yaml: schedules and sensors are remembered under it
 
-_INSTANCE_FILES = (
-    Path(__file__).parent.parent.parent / "dagster.yaml",
-    Path(__file__).parent.parent / "_dagster" / "dagster.yaml",
-)
+_PLACES = (Path(__file__).parent.parent.parent, Path(__file__).parent.parent / "_dagster")
 _SOCKET_PATH_MAX = 100  # the system's limit is 107, 103 on macOS
-_LOADED = """
-{workspaceOrError{...on Workspace{locationEntries{
-    loadStatus locationOrLoadError{__typename ...on PythonError{message}}
-}}}}"""
+_LOADED = "{workspaceOrError{...on Workspace{locationEntries{loadStatus locationOrLoadError{__typename}}}}}"
+_RELOAD = "mutation{reloadWorkspace{__typename}}"
 _HEALTHY = "{instance{daemonHealth{allDaemonStatuses{required healthy}}}}"
 
 
@@ -47,17 +44,6 @@ def storage_environment(database_url: str) -> dict[str, str]:
         "DAGSTER_PG_PASSWORD": str(parts.get("password", "")),
         "DAGSTER_PG_DB": DATABASE,
     }
-
-
-def instance_directory(home: Path) -> Path:
-    """``home/dagster`` with the platform's dagster.yaml, as DAGSTER_HOME."""
-    directory = home.resolve() / "dagster"
-    directory.mkdir(parents=True, exist_ok=True)
-    for file in _INSTANCE_FILES:
-        if file.exists():
-            shutil.copyfile(file, directory / "dagster.yaml")
-            return directory
-    raise ConfigError(f"no dagster.yaml at {_INSTANCE_FILES[0]}: reinstall pipeline-platform, or up --no-dagster")
 
 
 def ensure_storage(database_url: str) -> None:
@@ -74,23 +60,49 @@ def ensure_storage(database_url: str) -> None:
 def dagster(settings: Settings) -> list[Child]:
     """The three children; the web server is ready when it shows the loaded definitions."""
     home = settings.home
-    directory = instance_directory(home)
-    socket = _socket_path(directory)
-    workspace = directory / "workspace.yaml"
+    env = _environment(settings)
+    socket = _socket_path(home / "dagster")
+    workspace = home / "dagster" / "workspace.yaml"
     workspace.write_text(f"load_from:\n- grpc_server:\n    socket: {socket}\n    location_name: {LOCATION}\n")
-    env = environment(settings) | storage_environment(settings.database_url) | {"DAGSTER_HOME": str(directory)}
     url = f"http://127.0.0.1:{settings.dagster_port}"
 
-    def child(name: str, *arguments: str, **more: Any) -> Child:
-        return Child(name, home / "logs" / f"{name}.log", partial(program, home, name, arguments, env), **more)
+    def child(name: str, ready: Callable[[], bool], *arguments: str) -> Child:
+        return Child(name, home / "logs" / f"{name}.log", partial(program, home, name, arguments, env), ready)
 
     code = ("dagster", "api", "grpc", "--socket", str(socket), "--module-name", MODULE, "--location-name", LOCATION)
-    web = ("dagster_webserver", "--host", "127.0.0.1", "--port", str(settings.dagster_port))
+    daemon = ("dagster._daemon", "run", "--workspace", str(workspace))
+    web = ("dagster_webserver", "--port", str(settings.dagster_port), "--workspace", str(workspace))
     return [
-        child("dagster-code", *code, "--log-level", "warning", ready=socket.exists),
-        child("dagster-daemon", "dagster._daemon", "run", "--workspace", str(workspace), ready=partial(_healthy, url)),
-        child("dagster-web", *web, "--workspace", str(workspace), ready=partial(_shows_definitions, url)),
+        child("dagster-code", socket.exists, *code, "--log-level", "warning"),
+        child("dagster-daemon", partial(_healthy, url), *daemon),
+        child("dagster-web", partial(_shows_definitions, url), *web),
     ]
+
+
+def dagster_dev(settings: Settings) -> list[Child]:
+    """`dagster dev` as one child that speaks to our terminal, for work on the definitions."""
+    arguments = ("dagster", "dev", "--workspace", str(_shipped("workspace.yaml")), "--port", str(settings.dagster_port))
+    start = partial(
+        program, settings.home, None, arguments, _environment(settings), stop_signal=signal.SIGINT
+    )  # a SIGTERM does not end it
+    ready = partial(_shows_definitions, f"http://127.0.0.1:{settings.dagster_port}")
+    return [Child("dagster dev", settings.home / "logs" / "dagster", start, ready)]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What every process of Dagster needs; its home is made, with the platform's dagster.yaml in it."""
+    directory = settings.home / "dagster"
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_shipped("dagster.yaml"), directory / "dagster.yaml")
+    return environment(settings) | storage_environment(settings.database_url) | {"DAGSTER_HOME": str(directory)}
+
+
+def _shipped(name: str) -> Path:
+    """A file at the root of the checkout, or its copy inside the installed wheel."""
+    for place in _PLACES:
+        if (place / name).exists():
+            return place / name
+    raise ConfigError(f"no {name} in {_PLACES[0]}: reinstall pipeline-platform, or up --no-dagster")
 
 
 def _socket_path(directory: Path) -> Path:
@@ -105,11 +117,13 @@ def _shows_definitions(url: str) -> bool:
     if not answers(f"{url}/server_info"):
         return False
     entries = _ask(url, _LOADED)["workspaceOrError"].get("locationEntries", [])
-    failed = [entry["locationOrLoadError"] for entry in entries if entry["loadStatus"] == "LOADED"]
-    for found in failed:
-        if found["__typename"] == "PythonError":
-            raise ServiceError(f"Dagster cannot load {MODULE}: {found['message']}")
-    return bool(entries) and len(failed) == len(entries)
+    if any(entry["loadStatus"] != "LOADED" for entry in entries):
+        return False
+    if any(entry["locationOrLoadError"]["__typename"] == "PythonError" for entry in entries):
+        # It asked before the code server answered. Definitions that fail end the code server, with their error.
+        _ask(url, _RELOAD)
+        return False
+    return bool(entries)
 
 
 def _healthy(url: str) -> bool:

@@ -49,15 +49,15 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def program(
     home: Path,
-    name: str,
+    name: str | None,
     arguments: Sequence[str],
     env: Mapping[str, str],
     stop_signal: signal.Signals = signal.SIGTERM,
 ) -> Program:
-    """Run a Python module, marked as ours, its output in ``home/logs/NAME.log``."""
+    """Run a Python module, marked as ours, its output in ``home/logs/NAME.log`` (no name: where ours goes)."""
     child = process.spawn(
         [sys.executable, "-m", *arguments],
-        log=home / "logs" / f"{name}.log",
+        log=home / "logs" / f"{name}.log" if name else None,
         cwd=home,
         env={**env, MARK: mark_of(home, os.getpid())},
         death_signal=stop_signal,

@@ -25,9 +25,13 @@ from pipeline_platform.services.home_files import HomeLock, lock_owner
 from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor import dagster as dagster_programs
 from pipeline_platform.supervisor import programs, screen
-from pipeline_platform.supervisor.children import Children
+from pipeline_platform.supervisor.children import Child, Children
 from pipeline_platform.supervisor.detach import up_detached
 from pipeline_platform.supervisor.leftovers import end_marked, mark_of
+
+# How Dagster runs, as children; and what to do once all serves, given the home and the addresses.
+Dagster = Callable[[Settings], list[Child]]
+Announce = Callable[[Path, Endpoints], None]
 
 _LEFTOVER_GRACE_S = 10.0
 _DOWN_LIMIT_S = 180.0
@@ -47,7 +51,7 @@ def up(settings: Settings, *, detach: bool = False, dagster: bool = True) -> int
     """
     if detach:
         return up_detached(_at_home(settings), dagster=dagster)
-    supervise(settings, dagster=dagster)
+    supervise(settings, dagster_programs.dagster if dagster else None)
     return 0
 
 
@@ -77,9 +81,7 @@ def down(settings: Settings) -> int:
     return 0
 
 
-def supervise(
-    settings: Settings, *, dagster: bool = True, announce: Callable[[Path, Endpoints], None] = screen.summary
-) -> None:
+def supervise(settings: Settings, dagster: Dagster | None, announce: Announce = screen.summary) -> None:
     """Run the platform until a signal says stop; `announce(home, endpoints)` once it serves."""
     settings = _at_home(settings)
     with HomeLock(settings.home / "up.lock"):
@@ -89,12 +91,7 @@ def supervise(
             _run(settings, dagster, announce, stop_requested)
 
 
-def _run(
-    settings: Settings,
-    dagster: bool,
-    announce: Callable[[Path, Endpoints], None],
-    stop_requested: Callable[[], bool],
-) -> None:
+def _run(settings: Settings, dagster: Dagster | None, announce: Announce, stop_requested: Callable[[], bool]) -> None:
     children = Children(screen.serves)
 
     def write() -> None:
@@ -113,17 +110,17 @@ def _run(
             children.stop()
 
 
-def _start(children: Children, settings: Settings, dagster: bool) -> tuple[Settings, Endpoints]:
+def _start(children: Children, settings: Settings, dagster: Dagster | None) -> tuple[Settings, Endpoints]:
     for name, field in (("postgres", "database_url"), ("redis", "redis_url")):
         if not getattr(settings, field):
             server = programs.Embedded(name, settings.home)
             children.start(server.child)
             settings = settings.model_copy(update={field: server.url})
-    _prepare(settings, dagster)
+    _prepare(settings, dagster is not None)
     children.start(
         programs.gateway(settings),
         programs.pool(settings),
-        *(dagster_programs.dagster(settings) if dagster else ()),
+        *(dagster(settings) if dagster else ()),
     )
     return settings, Endpoints(
         gateway=f"http://{settings.gateway_host}:{settings.gateway_port}",
@@ -134,10 +131,10 @@ def _start(children: Children, settings: Settings, dagster: bool) -> tuple[Setti
     )
 
 
-def _prepare(settings: Settings, dagster: bool) -> None:
+def _prepare(settings: Settings, with_dagster: bool) -> None:
     try:
         db.migrate(settings.database_url)
-        if dagster:
+        if with_dagster:
             dagster_programs.ensure_storage(settings.database_url)
     except psycopg.OperationalError as error:
         raise ConfigError(f"PIPELINE_DATABASE_URL does not answer: {error}") from error
@@ -151,6 +148,7 @@ def _at_home(settings: Settings) -> Settings:
 
 def _sweep(home: Path) -> bool:
     """End what a killed platform left in `home`, whose lock we hold; True where there was something."""
+    (home / "endpoints.json").unlink(missing_ok=True)
     found = end_marked(mark_of(home), _LEFTOVER_GRACE_S)
     return bool(end_orphans(home) or found)
 
