@@ -5,9 +5,11 @@ retries for ever; "not now" is 429 with Retry-After, never a 5xx.
 """
 
 import random
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
-from starlette.responses import Response
+from starlette.types import Send
 
 from pipeline_platform.errors import NotNowError, RequestRefusedError
 from pipeline_platform.event import RejectedEvent
@@ -15,13 +17,20 @@ from pipeline_platform.event import RejectedEvent
 RETRY_AFTER_S_MAX = 300
 
 # Browsers send events from any site; there are no cookies to protect.
-CORS = {"access-control-allow-origin": "*", "access-control-expose-headers": "retry-after"}
-PREFLIGHT = {
-    "access-control-allow-origin": "*",
-    "access-control-allow-methods": "POST, OPTIONS",
-    "access-control-allow-headers": "*, Authorization",
-    "access-control-max-age": "86400",
-}
+_ANY_ORIGIN = (b"access-control-allow-origin", b"*")
+_HEADERS = (
+    _ANY_ORIGIN,
+    (b"access-control-expose-headers", b"retry-after"),
+    (b"content-type", b"application/json"),
+)
+_PREFLIGHT_HEADERS = (
+    _ANY_ORIGIN,
+    (b"access-control-allow-methods", b"POST, OPTIONS"),
+    (b"access-control-allow-headers", b"*, Authorization"),
+    (b"access-control-max-age", b"86400"),
+)
+# After these the rest of the body is not read.
+_CLOSE = (b"connection", b"close")
 
 
 class TryLaterError(NotNowError):
@@ -46,45 +55,48 @@ class Rejection(msgspec.Struct, rename="camel"):
         return cls(index, event.message_id, event.code, event.message)
 
 
-class _Accepted(msgspec.Struct):
-    success: bool
-    accepted: int
-    rejected: list[Rejection]
+class Answer(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+    async def send(self, send: Send) -> None:
+        """Send it. An ASGI answer by hand: a Response object would cost more than all of the parsing."""
+        headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
-class _Refused(msgspec.Struct):
-    success: bool
-    code: str
-    message: str
+PREFLIGHT = Answer(204, _PREFLIGHT_HEADERS, b"")
 
 
-def accepted(count: int, rejections: list[Rejection]) -> Response:
+def accepted(count: int, rejections: list[Rejection]) -> Answer:
     """200, after COMMIT."""
-    return _json(200, _Accepted(True, count, rejections))
+    return Answer(200, _HEADERS, _json({"success": True, "accepted": count, "rejected": rejections}))
 
 
-def refused(error: RequestRefusedError) -> Response:
+def refused(error: RequestRefusedError) -> Answer:
     """4xx: nothing of the request is stored, and sending it again would not help."""
-    response = refusal(error.status, error.code, str(error))
-    if error.status == 413:
-        # What is still to come of the body is not read.
-        response.headers["connection"] = "close"
-    return response
+    answer = refusal(error.status, error.code, str(error))
+    return answer._replace(headers=(*answer.headers, _CLOSE)) if error.status == 413 else answer
 
 
-def refusal(status: int, code: str, message: str) -> Response:
-    return _json(status, _Refused(False, code, message))
+def refusal(status: int, code: str, message: str, more: Mapping[str, str] | None = None) -> Answer:
+    """Any refusal, with more headers."""
+    extra = [(name.encode(), value.encode()) for name, value in (more or {}).items()]
+    return Answer(status, (*_HEADERS, *extra), _json({"success": False, "code": code, "message": message}))
 
 
-def not_now(error: TryLaterError) -> Response:
+def not_now(error: TryLaterError) -> Answer:
     """429, with a Retry-After that spreads the clients: between the wait and twice as long."""
-    response = refusal(429, error.code, str(error))
     wait_s = int(error.wait_s * random.uniform(1, 2) + 0.5)  # noqa: S311 -- jitter
-    response.headers["retry-after"] = str(min(max(wait_s, 1), RETRY_AFTER_S_MAX))
+    more = {"retry-after": str(min(max(wait_s, 1), RETRY_AFTER_S_MAX))}
     if error.code == "body_too_slow":
-        response.headers["connection"] = "close"
-    return response
+        more["connection"] = "close"
+    return refusal(429, error.code, str(error), more)
 
 
-def _json(status: int, body: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(body), status, CORS, "application/json")
+def _json(answer: Mapping[str, object]) -> bytes:
+    return msgspec.json.encode(answer)

@@ -6,9 +6,10 @@ so memory stays flat whatever arrives.
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from starlette.types import Receive
 
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.gateway.answers import TryLaterError
@@ -115,36 +116,41 @@ def coding_of(content_encoding: str) -> str | None:
     raise RequestRefusedError(400, "unsupported_encoding", message)
 
 
+class ClientLeftError(Exception):
+    """The client went away before its body was whole: there is nobody to answer."""
+
+
 async def read_body(
-    pieces: AsyncIterator[bytes], content_encoding: str, settings: Settings, budget: BodyBudget
+    receive: Receive, content_encoding: str, settings: Settings, budget: BodyBudget, clock: asyncio.Timeout
 ) -> bytes:
     """The whole body, decompressed; the caller gives its length back to `budget` when it is done with it.
 
-    Raises RequestRefusedError (400, 413) and TryLaterError; then nothing is held.
+    Raises RequestRefusedError (400, 413), TryLaterError and ClientLeftError; then nothing is held.
+    clock: the running time-out of the request, set anew for each piece.
     """
     coding = coding_of(content_encoding)
     inflater = Inflater(coding, settings.body_bytes_max) if coding else None
+    now = asyncio.get_running_loop().time
+    end = now() + _PIECES_OF_TIME * settings.body_timeout_s
     body: list[bytes] = []
     size = received = 0
+    more = True
     try:
-        async with asyncio.timeout(_PIECES_OF_TIME * settings.body_timeout_s):
-            while True:
-                async with asyncio.timeout(settings.body_timeout_s):
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    break
-                received += len(piece)
-                unfolded = inflater.feed(piece) if inflater else piece
-                if max(received, size + len(unfolded)) > settings.body_bytes_max:
-                    raise too_large(settings.body_bytes_max)
-                budget.take(len(unfolded))
-                size += len(unfolded)
-                body.append(unfolded)
+        while more:
+            clock.reschedule(min(end, now() + settings.body_timeout_s))
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            more, piece = message.get("more_body", False), message.get("body", b"")
+            received += len(piece)
+            unfolded = inflater.feed(piece) if inflater else piece
+            if max(received, size + len(unfolded)) > settings.body_bytes_max:
+                raise too_large(settings.body_bytes_max)
+            budget.take(len(unfolded))
+            size += len(unfolded)
+            body.append(unfolded)
         if inflater:
             inflater.end()
-    except TimeoutError as error:
-        budget.give_back(size)
-        raise TryLaterError("body_too_slow", "the body came too slowly: send it again", 1.0) from error
     except BaseException:
         budget.give_back(size)
         raise

@@ -1,4 +1,4 @@
-"""Writes accepted and rejected events; carefully, where the database found bad data among them.
+"""Writes the events of a request where the database found bad data among them.
 
 The gateway finds what PostgreSQL cannot hold before it gets here. What it overlooks ends here: the event alone
 goes to quarantine as `unstorable`, with the database's reason, and its neighbours are accepted.
@@ -27,13 +27,8 @@ class Late(NamedTuple):
     event: RejectedEvent
 
 
-async def accept(conn: _Conn, lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Sequence[RejectedEvent]) -> None:
-    """Durable when it returns, all or nothing. Raises psycopg errors."""
-    await conn.execute(_ACCEPT, accept_params(lane, accepted, rejected), prepare=True)
-
-
 async def accept_carefully(conn: _Conn, lane: Lane, judged: Judged) -> list[Late]:
-    """`accept`, one transaction, with the events that cannot be written in quarantine. Raises psycopg errors."""
+    """One transaction, with the events that cannot be written in quarantine. Raises psycopg errors."""
     async with conn.transaction():
         late = await _accept_splitting(conn, lane, list(enumerate(judged.accepted)))
         for event in [*judged.rejected, *(one.event for one in late)]:
@@ -41,12 +36,18 @@ async def accept_carefully(conn: _Conn, lane: Lane, judged: Judged) -> list[Late
     return late
 
 
+async def _accept(
+    conn: _Conn, lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Sequence[RejectedEvent]
+) -> None:
+    await conn.execute(_ACCEPT, accept_params(lane, accepted, rejected))
+
+
 async def _accept_splitting(conn: _Conn, lane: Lane, events: Sequence[tuple[int, AcceptedEvent]]) -> list[Late]:
     if not events:
         return []
     try:
         async with conn.transaction():
-            await accept(conn, lane, [event for _, event in events], [])
+            await _accept(conn, lane, [event for _, event in events], [])
         return []
     except psycopg.Error as error:
         if not is_bad_data(error):
@@ -62,11 +63,11 @@ async def _quarantine(conn: _Conn, lane: Lane, event: RejectedEvent) -> None:
     """With its words, or without them where it is they that cannot be written."""
     try:
         async with conn.transaction():
-            await accept(conn, lane, [], [event])
+            await _accept(conn, lane, [], [event])
     except psycopg.Error as error:
         if not is_bad_data(error):
             raise
-        await accept(conn, lane, [], [replace(event, message_id=None, message=ascii(event.message))])
+        await _accept(conn, lane, [], [replace(event, message_id=None, message=ascii(event.message))])
 
 
 def _late(index: int, event: AcceptedEvent, error: psycopg.Error) -> Late:

@@ -15,16 +15,19 @@ from dataclasses import dataclass
 
 import psycopg
 
+from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event import Lane
 from pipeline_platform.gateway.answers import TryLaterError
-from pipeline_platform.gateway.careful import Late, accept, accept_carefully
-from pipeline_platform.gateway.link import Link
+from pipeline_platform.gateway.careful import Late, accept_carefully
+from pipeline_platform.gateway.link import Link, StatementLink
 from pipeline_platform.gateway.protocol import Judged
 from pipeline_platform.kill_points import reach
+from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.queue.low_water import ACCEPT_SECONDS_MAX
 from pipeline_platform.settings import Settings
 
+_ACCEPT = queries("queue")["accept"]
 _LOG = logging.getLogger(__name__)
 _BACKOFF_S_MIN = 0.05
 _BACKOFF_S_MAX = 1.0
@@ -54,8 +57,11 @@ class GroupCommit:
         self._tried = False
         more = f"-c transaction_timeout={int(ACCEPT_SECONDS_MAX * 1000)}"
         self._links = [
-            Link(url, f"gateway {number}", settings.answer_timeout_s, more) for number in range(settings.committers)
+            StatementLink(url, f"gateway {number}", settings.answer_timeout_s, more)
+            for number in range(settings.committers)
         ]
+        self._careful = Link(url, "gateway careful", settings.answer_timeout_s, more)
+        self._careful_turn = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -68,7 +74,7 @@ class GroupCommit:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         _refuse(list(self._pending), TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
-        for link in self._links:
+        for link in (*self._links, self._careful):
             await link.close()
 
     async def commit(self, lane: Lane, judged: Judged) -> list[Late]:
@@ -90,7 +96,7 @@ class GroupCommit:
         finally:
             self._events_in_hand -= events
 
-    async def _run(self, link: Link) -> None:
+    async def _run(self, link: StatementLink) -> None:
         backoff_s = _BACKOFF_S_MIN
         while True:
             try:
@@ -110,7 +116,7 @@ class GroupCommit:
             finally:
                 self._connected -= 1
 
-    async def _commit_while_connected(self, link: Link) -> None:
+    async def _commit_while_connected(self, link: StatementLink) -> None:
         while link.is_connected:
             group = await self._next_group()
             try:
@@ -158,18 +164,17 @@ class GroupCommit:
         self._pending.clear()
         return everyone
 
-    async def _commit_group(self, link: Link, group: list[_Waiting]) -> None:
+    async def _commit_group(self, link: StatementLink, group: list[_Waiting]) -> None:
         accepted = [event for waiting in group for event in waiting.judged.accepted]
         rejected = [event for waiting in group for event in waiting.judged.rejected]
         reach("gateway.before_commit")
         try:
-            async with link.bounded() as conn:
-                await accept(conn, group[0].lane, accepted, rejected)
+            await link.run(_ACCEPT, accept_params(group[0].lane, accepted, rejected))
         except psycopg.Error as error:
             if not is_bad_data(error):
                 raise
             _LOG.warning("bad data in a commit of %d requests, writing them one by one: %s", len(group), error)
-            await self._commit_one_by_one(link, group)
+            await self._commit_one_by_one(group)
             return
         reach("gateway.after_commit")
         for waiting in group:
@@ -177,10 +182,10 @@ class GroupCommit:
         if accepted:
             self._committed()
 
-    async def _commit_one_by_one(self, link: Link, group: list[_Waiting]) -> None:
+    async def _commit_one_by_one(self, group: list[_Waiting]) -> None:
         for waiting in group:
             try:
-                async with link.bounded() as conn:
+                async with self._careful_turn, self._careful.bounded() as conn:
                     late = await accept_carefully(conn, waiting.lane, waiting.judged)
             except psycopg.Error as error:
                 if not is_bad_data(error):

@@ -1,20 +1,21 @@
 """A connection of the gateway to PostgreSQL: made when it is needed, made again after a failure, never waited
 for longer than its time-out.
 
-Cancelling a query politely needs a server that answers. A server that is stopped, or gone behind a firewall,
-does not: so when the time is up the socket is shut, and whatever waits on it fails at once.
+Cancelling a query politely needs a server that answers. A server that is stopped, or gone behind a firewall, does
+not: so when the time is up the socket is shut, and whatever waits on it fails at once.
 """
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
 
 from pipeline_platform.db import connect_async
+from pipeline_platform.gateway.exchange import Exchange
 
 # What the server gets to end a statement by itself before the socket is shut.
 _GRACE_S = 0.3
@@ -33,6 +34,7 @@ class Link:
 
     @property
     def is_connected(self) -> bool:
+        """False once the connection is known to be gone."""
         return self._conn is not None and not self._conn.closed
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
@@ -54,22 +56,53 @@ class Link:
 
     @asynccontextmanager
     async def bounded(self) -> AsyncGenerator[psycopg.AsyncConnection[Any]]:
-        """The connection, for as long as the time-out. Raises psycopg errors; a broken one is made anew."""
+        """The connection, for as long as the time-out. Raises psycopg errors."""
         conn = await self.connect()
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._timeout_s + _GRACE_S, _shut, conn)
-        try:
+        with self._time_limit(conn):
             yield conn
-        finally:
-            timer.cancel()
-            if conn.closed:
-                self._conn = None
 
     async def close(self) -> None:
-        """Close it, politely where it is idle."""
+        """Close it."""
         if self._conn is not None:
             await self._conn.close()
             self._conn = None
+
+    @contextmanager
+    def _time_limit(self, conn: psycopg.AsyncConnection[Any]) -> Generator[None]:
+        timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, _shut, conn)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+class StatementLink(Link):
+    """A connection for single statements, many of them (see exchange.py)."""
+
+    _exchange: Exchange | None = None
+
+    async def connect(self) -> psycopg.AsyncConnection[Any]:
+        """The connection, made if there is none or the server ended it. Raises psycopg.OperationalError."""
+        if self._exchange is not None and self._exchange.is_lost:
+            await self.close()
+        conn = await super().connect()
+        if self._exchange is None:
+            self._exchange = Exchange(conn)
+        return conn
+
+    async def close(self) -> None:
+        """Close it."""
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
+        await super().close()
+
+    async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> None:
+        """Run one statement, its parameters at %s: str as text, bytes as binary. Raises psycopg errors."""
+        conn = await self.connect()
+        assert self._exchange is not None
+        with self._time_limit(conn):
+            await self._exchange.run(statement, params)
 
 
 def _shut(conn: psycopg.AsyncConnection[Any]) -> None:

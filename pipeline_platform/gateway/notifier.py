@@ -10,7 +10,7 @@ import logging
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.gateway.link import Link
+from pipeline_platform.gateway.link import StatementLink
 
 _LOG = logging.getLogger(__name__)
 _SQL = queries("gateway")
@@ -20,7 +20,7 @@ _REST_S = 1.0
 class Notifier:
     """Tells the workers that there is work. Its link needs no durability: NOTIFY would wait for an fsync."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: StatementLink) -> None:
         self._link = link
         self._due = asyncio.Event()
 
@@ -34,8 +34,7 @@ class Notifier:
             await self._due.wait()
             self._due.clear()
             try:
-                async with self._link.bounded() as conn:
-                    await conn.execute(_SQL["wake_workers"])
+                await self._link.run(_SQL["wake_workers"])
             except psycopg.Error as error:
                 _LOG.warning("workers were not notified, they look by themselves: %s", error)
                 await asyncio.sleep(_REST_S)

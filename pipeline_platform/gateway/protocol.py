@@ -72,13 +72,13 @@ class Judged:
     rejected_at: list[int] = field(default_factory=list[int])
 
 
-def key_of_header(authorization: str | None) -> str | None:
+def key_of_header(authorization: bytes | None) -> str | None:
     """The user name of HTTP Basic; None of another scheme or none, so that the body's key counts."""
-    scheme, _, credentials = (authorization or "").partition(" ")
-    if scheme.lower() != "basic":
+    scheme, _, credentials = (authorization or b"").partition(b" ")
+    if scheme.lower() != b"basic":
         return None
     try:
-        user = base64.b64decode(credentials.strip() + "==").partition(b":")[0]
+        user = base64.b64decode(credentials.strip() + b"==").partition(b":")[0]
     except (binascii.Error, ValueError):
         return None
     return user.decode("utf-8", "replace") or None
