@@ -21,6 +21,21 @@ _WARM_UP_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What a benchmark offers: events a second in requests of `batch`, from `clients` connections of `tenants`."""
+
+    name: str
+    rate: float
+    batch: int
+    clients: int
+    tenants: int
+
+
+LATENCY = Load("latency", rate=600, batch=1, clients=60, tenants=400)
+THROUGHPUT = Load("throughput", rate=16_000, batch=100, clients=16, tenants=400)
+
+
+@dataclass(frozen=True, slots=True)
 class BenchResult:
     """One run. Events in whole numbers, rates in events a second, latencies in milliseconds."""
 
@@ -49,29 +64,40 @@ class BenchResult:
     def all_delivered(self) -> bool:
         return self.acknowledged == self.accepted == self.delivered
 
+    def text(self) -> str:
+        """For people: what was offered, what came of it."""
+        return (
+            f"{self.name}: {self.offered_per_s:,.0f} events/s offered for {self.seconds:.0f} s in requests of "
+            f"{self.batch_events}, {self.clients} clients, {self.tenants} tenants\n"
+            f"  acknowledged {self.acknowledged:,}, accepted {self.accepted:,}, delivered {self.delivered:,}; "
+            f"answers {self.statuses}\n"
+            f"  sustained {self.sustained_per_s:,.0f} events/s, queue empty {self.drain_s:.1f} s after the last answer\n"
+            f"  acknowledgement p50 {self.ack_p50_ms:.1f} ms, p95 {self.ack_p95_ms:.1f} ms\n"
+            f"  commit of acceptance to commit of delivery p50 {self.commit_to_commit_p50_ms:.1f} ms, "
+            f"p95 {self.commit_to_commit_p95_ms:.1f} ms, p99 {self.commit_to_commit_p99_ms:.1f} ms"
+        )
 
-def run_load(
-    stack: Stack, name: str, *, rate: float, batch: int, clients: int, seconds: float, tenants: int, seed: int
-) -> BenchResult:
+
+def run_load(stack: Stack, load: Load, *, rate: float, seconds: float, seed: int) -> BenchResult:
     """Offer a steady load, wait until all is processed, and read the account and the commit times."""
     with connect(stack.settings.database_url, "bench", statement_timeout_s=0) as conn:
-        keys = make_tenants(conn, tenants)
+        keys = make_tenants(conn, load.tenants)
         with Progress(transient=True) as bar:
-            task = bar.add_task(name, total=int(rate * seconds))
+            task = bar.add_task(load.name, total=int(rate * seconds))
             sent = asyncio.run(
                 send_steadily(
                     stack.gateway_port,
                     keys,
                     rate=rate,
-                    batch=batch,
-                    clients=clients,
+                    batch=load.batch,
+                    clients=load.clients,
                     seconds=seconds,
                     seed=seed,
                     progress=lambda events: bar.advance(task, events),
                 )
             )
         drain_s = _drain(conn)
-        return _result(conn, name, sent, drain_s, rate, batch, clients, seconds, tenants, seed)
+        return _result(conn, load, sent, drain_s, rate, seconds, seed)
 
 
 def _drain(conn: psycopg.Connection[Any]) -> float:
@@ -86,14 +112,11 @@ def _drain(conn: psycopg.Connection[Any]) -> float:
 
 def _result(
     conn: psycopg.Connection[Any],
-    name: str,
+    load: Load,
     sent: Sent,
     drain_s: float,
     rate: float,
-    batch: int,
-    clients: int,
     seconds: float,
-    tenants: int,
     seed: int,
 ) -> BenchResult:
     accepted, delivered, duplicate, dead_lettered, in_flight = _row(conn, "outcome", ())
@@ -103,12 +126,12 @@ def _result(
     (span_s,) = _row(conn, "delivery_span", ())
     cuts = statistics.quantiles(sent.ack_ms, n=20)
     return BenchResult(
-        name=name,
+        name=load.name,
         offered_per_s=rate,
         seconds=seconds,
-        tenants=tenants,
-        clients=clients,
-        batch_events=batch,
+        tenants=load.tenants,
+        clients=load.clients,
+        batch_events=load.batch,
         acknowledged=sent.acknowledged,
         accepted=accepted,
         delivered=delivered,

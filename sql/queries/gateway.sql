@@ -1,7 +1,7 @@
 -- name: keys
 SELECT w.key_hash, w.tenant_id, t.events_per_s
 FROM control.write_keys AS w JOIN control.tenants AS t USING (tenant_id)
-WHERE w.key_hash = ANY(%s::bytea[]) AND w.revoked_at IS NULL
+WHERE w.key_hash = ANY(%s::bytea[]) AND (w.revoked_at IS NULL OR w.revoked_at > now())
 
 -- name: open_hour
 SELECT queue.open_hour(date_trunc('hour', clock_timestamp(), 'UTC'))

@@ -1,0 +1,50 @@
+"""bench: the platform's own figures, on its own processes."""
+
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pipeline_platform.cli.output import AsJson, console, print_json
+from pipeline_platform.settings import Settings
+
+
+class Which(StrEnum):
+    """The benchmarks."""
+
+    LATENCY = "latency"
+    THROUGHPUT = "throughput"
+    ALL = "all"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(bench)
+
+
+def bench(
+    which: Annotated[Which, typer.Argument(help="Which benchmark.")] = Which.ALL,
+    seconds: Annotated[float, typer.Option(min=5, help="How long the load lasts.")] = 60.0,
+    rate: Annotated[float | None, typer.Option(min=1, help="Events a second; default: 600 and 16,000.")] = None,
+    seed: Annotated[int, typer.Option(help="Makes the same load again.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency (single events, 600 a second) and throughput (batches of 100) in a home that is thrown away.
+
+    Stop what else runs on the machine: the figures are only as quiet as it is.
+    Example: pipeline-platform bench throughput --seconds 60
+    """
+    from pipeline_platform.bench.runs import LATENCY, THROUGHPUT, BenchResult, run_load
+    from pipeline_platform.bench.stack import running_stack
+
+    wanted = {Which.LATENCY: [LATENCY], Which.THROUGHPUT: [THROUGHPUT], Which.ALL: [LATENCY, THROUGHPUT]}[which]
+    results: list[BenchResult] = []
+    for load in wanted:
+        with running_stack(Settings.read()) as stack:
+            results.append(run_load(stack, load, seconds=seconds, seed=seed, rate=rate or load.rate))
+    if as_json:
+        print_json({"runs": [asdict(result) | {"all_delivered": result.all_delivered} for result in results]})
+    else:
+        for result in results:
+            console.print(result.text(), highlight=False)
+    raise typer.Exit(0 if all(result.all_delivered for result in results) else 1)

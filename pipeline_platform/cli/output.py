@@ -1,0 +1,57 @@
+"""What commands share: answers on standard output, everything else on standard error."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipeline_platform.db import connect
+from pipeline_platform.services.endpoints import connected
+from pipeline_platform.settings import Settings
+
+console = Console()
+log_console = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+def running_settings() -> Settings:
+    """The settings with the servers of the running platform. ConfigError where none runs."""
+    return connected(Settings.read())
+
+
+def database() -> AbstractContextManager[psycopg.Connection[Any]]:
+    """A connection to the running platform's database."""
+    return connect(running_settings().database_url, "cli", statement_timeout_s=0)
+
+
+def print_json(answer: Mapping[str, Any]) -> None:
+    """One object, times in ISO 8601."""
+    typer.echo(json.dumps(answer, default=str))
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, title: str, empty: str) -> None:
+    """A table of some columns of the rows, or a word that there are none."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    console.print(table if table.row_count else empty)
+
+
+def progress_bar() -> Progress:
+    """On standard error, gone when done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=log_console,
+        transient=True,
+    )

@@ -1,0 +1,56 @@
+"""up, down, migrate."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline_platform.cli.output import console, running_settings
+from pipeline_platform.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(down)
+    app.command()(migrate)
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once everything serves; stop it with `down`.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes.")] = None,
+    gateway_port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None,
+    dagster_port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None,
+    dagster: Annotated[bool, typer.Option("--dagster/--no-dagster", help="Start the Dagster UI and daemon.")] = True,
+) -> None:
+    """Start everything, supervised: PostgreSQL, Redis, gateway, workers, Dagster. Ctrl-C stops all of it.
+
+    Example: pipeline-platform up --detach
+    """
+    from pipeline_platform.supervisor import run
+
+    given = {"workers": workers, "gateway_port": gateway_port, "dagster_port": dagster_port}
+    settings = Settings.read().model_copy(update={name: value for name, value in given.items() if value is not None})
+    raise typer.Exit(run.up(settings, detach=detach, dagster=dagster))
+
+
+def down() -> None:
+    """Stop the platform of this home and wait until all of it is gone.
+
+    Example: pipeline-platform down
+    """
+    from pipeline_platform.supervisor import run
+
+    raise typer.Exit(run.down(Settings.read()))
+
+
+def migrate() -> None:
+    """Bring the database to the schema of this version (`up` does it by itself).
+
+    Example: PIPELINE_DATABASE_URL=postgresql://… pipeline-platform migrate
+    """
+    from pipeline_platform.db import migrate as apply
+
+    settings = Settings.read()
+    applied = apply(settings.database_url or running_settings().database_url)
+    console.print("\n".join(f"applied {name}" for name in applied) or "nothing to apply: the schema is up to date")

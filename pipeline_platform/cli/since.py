@@ -1,0 +1,29 @@
+"""`--since`: how far back, or from when."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from pipeline_platform.client_time import parse_time
+from pipeline_platform.errors import ConfigError
+
+Since = Annotated[
+    str | None, typer.Option(help="A time (ISO 8601, UTC where it has no zone) or how long ago: 30m, 2h, 3d.")
+]
+_AGO = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def since_of(text: str | None) -> datetime | None:
+    """The time that `--since` means. Raises ConfigError."""
+    if text is None:
+        return None
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    at = parse_time(text)
+    if at is None:
+        raise ConfigError(f"--since {text}: neither a time (2026-01-31T14:00) nor how long ago (30m, 2h, 3d)")
+    return at

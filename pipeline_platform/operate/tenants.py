@@ -1,0 +1,103 @@
+"""Tenants and their write keys. A key is shown once: only its hash is stored. Every change is in control.audit_log."""
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import NoSuchThingError, PipelineError
+from pipeline_platform.write_keys import hash_write_key, new_write_key
+
+_SQL = queries("tenants")
+Conn = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A tenant with a key that was just made."""
+
+    tenant_id: int
+    name: str
+    key_id: int
+    write_key: str
+
+
+def add_tenant(conn: Conn, name: str, plan: str = "free", events_per_s: int | None = None) -> NewKey:
+    """A new tenant and its first key. Raises PipelineError where the name is taken."""
+    with conn.transaction():
+        row = conn.execute(_SQL["add"], {"name": name, "plan": plan, "events_per_s": events_per_s}).fetchone()
+        if row is None:
+            raise PipelineError(f"tenant {name} exists; another key: pipeline-platform key create {name}")
+        _note(conn, "tenant add", {"tenant": name, "plan": plan})
+        return create_key(conn, name)
+
+
+def ensure_tenant(conn: Conn, name: str) -> int:
+    """The id of a tenant, made if there is none."""
+    with conn.transaction():
+        row = conn.execute(_SQL["add"], {"name": name, "plan": "free", "events_per_s": None}).fetchone()
+        if row is None:
+            return tenant_id_of(conn, name)
+        _note(conn, "tenant add", {"tenant": name})
+        return row[0]
+
+
+def tenant_id_of(conn: Conn, name: str) -> int:
+    """Raises NoSuchThingError."""
+    row = conn.execute(_SQL["find"], (name,)).fetchone()
+    if row is None:
+        raise NoSuchThingError(f"no tenant {name}; see: pipeline-platform tenant list")
+    return row[0]
+
+
+def list_tenants(conn: Conn) -> list[dict[str, Any]]:
+    """All tenants by name, with how many of their keys work."""
+    return _rows(conn, "list", None)
+
+
+def list_keys(conn: Conn, tenant: str | None = None) -> list[dict[str, Any]]:
+    """Keys by their id; never the keys themselves."""
+    return _rows(conn, "keys", {"tenant": tenant})
+
+
+def create_key(conn: Conn, name: str, label: str = "") -> NewKey:
+    """One more key for a tenant. Raises NoSuchThingError."""
+    tenant_id = tenant_id_of(conn, name)
+    write_key = new_write_key()
+    with conn.transaction():
+        row = conn.execute(_SQL["add_key"], (tenant_id, hash_write_key(write_key), label)).fetchone()
+        if row is None:
+            raise PipelineError("the key was not stored")
+        _note(conn, "key create", {"tenant": name, "key_id": row[0], "label": label})
+    return NewKey(tenant_id, name, row[0], write_key)
+
+
+def rotate_key(conn: Conn, name: str, grace: timedelta) -> NewKey:
+    """A new key; the tenant's others stop working after `grace`, in which its clients are moved over."""
+    with conn.transaction():
+        made = create_key(conn, name, "rotated")
+        params = {"tenant_id": made.tenant_id, "key_id": made.key_id, "grace": grace}
+        revoked = conn.execute(_SQL["revoke_others"], params).rowcount
+        _note(conn, "key rotate", {"tenant": name, "key_id": made.key_id, "revoked": revoked, "grace": str(grace)})
+    return made
+
+
+def revoke_key(conn: Conn, key_id: int) -> None:
+    """Stop a key at once (gateways notice within key_refresh_s). Raises NoSuchThingError."""
+    with conn.transaction():
+        if conn.execute(_SQL["revoke"], (key_id,)).fetchone() is None:
+            raise NoSuchThingError(f"no working key {key_id}; see: pipeline-platform key list")
+        _note(conn, "key revoke", {"key_id": key_id})
+
+
+def _rows(conn: Conn, query: str, params: dict[str, Any] | None) -> list[dict[str, Any]]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SQL[query], params).fetchall()
+
+
+def _note(conn: Conn, action: str, detail: dict[str, Any]) -> None:
+    conn.execute(_SQL["audit"], (action, "asked for by an operator", json.dumps(detail)))

@@ -1,0 +1,34 @@
+-- name: add
+INSERT INTO control.tenants (name, plan, events_per_s) VALUES (%(name)s, %(plan)s, %(events_per_s)s)
+ON CONFLICT (name) DO NOTHING
+RETURNING tenant_id
+
+-- name: find
+SELECT tenant_id FROM control.tenants WHERE name = %s
+
+-- name: list
+SELECT t.tenant_id, t.name, t.plan, t.events_per_s, t.created_at,
+       count(k.key_id) FILTER (WHERE k.revoked_at IS NULL OR k.revoked_at > now()) AS working_keys
+FROM control.tenants AS t LEFT JOIN control.write_keys AS k USING (tenant_id)
+GROUP BY t.tenant_id ORDER BY t.name
+
+-- name: add_key
+INSERT INTO control.write_keys (tenant_id, key_hash, label) VALUES (%s, %s, %s) RETURNING key_id
+
+-- name: revoke_others
+UPDATE control.write_keys SET revoked_at = least(revoked_at, now() + %(grace)s)
+WHERE tenant_id = %(tenant_id)s AND key_id <> %(key_id)s AND (revoked_at IS NULL OR revoked_at > now())
+
+-- name: revoke
+UPDATE control.write_keys SET revoked_at = now()
+WHERE key_id = %s AND (revoked_at IS NULL OR revoked_at > now())
+RETURNING tenant_id
+
+-- name: keys
+SELECT k.key_id, t.name AS tenant, k.label, k.created_at, k.revoked_at
+FROM control.write_keys AS k JOIN control.tenants AS t USING (tenant_id)
+WHERE %(tenant)s::text IS NULL OR t.name = %(tenant)s
+ORDER BY k.key_id
+
+-- name: audit
+INSERT INTO control.audit_log (action, reason, detail) VALUES (%s, %s, %s::jsonb)
