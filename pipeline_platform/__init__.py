@@ -2,18 +2,19 @@
 
 1 accept, gateway/: a request becomes durable, then it is answered
     http_protocol.py    connections and the heads of requests, bounded
-    app.py              the routes, and the order of what happens to a request
+    app.py              the parts of a process and its routes
+    ingest.py           the way of one request: key, body, quota, judgement, commit, answer
     bodies.py           reads and decompresses a body as a stream that stops at the cap
     protocol.py         finds the envelope and its events (pure); salvage.py does for bodies that are no valid JSON
     keys.py             whose write key it is; quota.py: which lane, or "later"; watch.py: is there room
-    group_commit.py     requests that wait share the next commit; careful.py after bad data; link.py: a connection
-                        bounded in time
+    group_commit.py     requests that wait share the next commit; careful.py after bad data
+    link.py             a connection bounded in time; exchange.py: one statement there and back
     notifier.py         wakes the workers
     answers.py          what clients are told
 
 2 hold, queue/: what was accepted waits, and is kept for 72 hours
     batches.py          encode, claim, read, complete; arrays.py: PostgreSQL's binary arrays
-    low_water.py        where a claim may start
+    low_water.py        where a claim may start; claim_notes.py: what each worker holds, in case it dies of it
     keeper.py           the chores: fold the account, seal, open and drop hours, rotate identity keys
 
 3 process, worker/: claim, transform, enrich, load and complete in one transaction
@@ -23,14 +24,15 @@
     transform.py        from bytes to a row (pure); enrich.py: what the look-ups add
     load.py             rows, identity keys and account in one statement
     dead_letters.py     what cannot be written; redelivery.py tries it again when it is due
-    suspects.py         work whose worker died: alone, then halved, until one event remains
+    suspects.py         work whose worker died: alone, then in ever smaller parts
     drain.py            finishes one hour, for Dagster
 
 On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
 client_time.py, lookups.py (cached reads), write_keys.py, errors.py (named by what happens next), settings.py, db.py
 (connections, named queries, migrations), kill_points.py (where tests may kill).
 
-Around it: services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running, defs/ and definitions.py
-show and finish hours in Dagster. The data plane never imports Dagster and does not need it. The tables and the
+Around it: account/ counts, recounts and traces, history/ brings the past in, operate/ is what operators do, bench/
+measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,
+defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster and does not need it. The tables and the
 queries are in sql/: read sql/migrations first.
 """
