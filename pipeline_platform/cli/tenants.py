@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from pipeline_platform import tenants
 from pipeline_platform.cli.output import AsJson, console, database, print_json, print_rows
-from pipeline_platform.operate import tenants
-from pipeline_platform.operate.tenants import NewKey
+from pipeline_platform.tenants import NewKey
 
 Name = Annotated[str, typer.Argument(help="The tenant's name.")]
 

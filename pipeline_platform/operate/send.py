@@ -5,32 +5,27 @@ and an Idempotency-Key gives one to events that bring no messageId.
 """
 
 import asyncio
-import gzip
 import hashlib
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import IO, Any
 
 import httpx
-import msgspec
 
 from pipeline_platform.db import connect
-from pipeline_platform.errors import PipelineError
-from pipeline_platform.operate.tenants import create_key, ensure_tenant
+from pipeline_platform.errors import InvalidEventError, PipelineError
+from pipeline_platform.ndjson import open_lines, read_object, take_text, write_object
 from pipeline_platform.settings import Settings
+from pipeline_platform.tenants import create_key, ensure_tenant
 
 _BATCH_BYTES_MAX = 500_000
 _IN_FLIGHT = 4
 _GIVE_UP_S = 300.0
 _BAD_LINES_SHOWN = 20
-_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(slots=True)
@@ -83,21 +78,6 @@ class WriteKeys:
         return self._known[tenant]
 
 
-@contextmanager
-def open_lines(path: str) -> Generator[IO[bytes]]:
-    """A file of lines, plain or gzip by its content; `-` is standard input."""
-    if path == "-":
-        yield sys.stdin.buffer
-        return
-    with Path(path).open("rb") as plain:
-        is_gzip = plain.peek(2)[:2] == b"\x1f\x8b"
-        if not is_gzip:
-            yield plain
-            return
-        with gzip.open(plain) as unpacked:
-            yield unpacked  # pyright: ignore[reportReturnType]
-
-
 def send_file(
     settings: Settings,
     gateway: str,
@@ -133,7 +113,7 @@ def _batches(lines: IO[bytes], tenant_field: str | None, batch_events: int, resu
             continue
         try:
             tenant, event = _read_line(line.strip(), tenant_field)
-        except (msgspec.DecodeError, PipelineError, UnicodeDecodeError) as error:
+        except InvalidEventError as error:
             result.bad_lines += 1
             if len(result.bad_line_samples) < _BAD_LINES_SHOWN:
                 result.bad_line_samples.append(f"line {line_number}: {error}")
@@ -150,14 +130,12 @@ def _batches(lines: IO[bytes], tenant_field: str | None, batch_events: int, resu
 
 def _read_line(line: bytes, tenant_field: str | None) -> tuple[str, bytes]:
     """The tenant's name and the event without it: the tenant is no part of the protocol."""
-    fields = _decode(line)
     if tenant_field is None:
+        read_object(line)
         return "", line
-    token = fields.pop(tenant_field, None)
-    name = msgspec.json.decode(token) if token is not None else None
-    if not isinstance(name, str) or not name:
-        raise PipelineError(f"no tenant in field {tenant_field}")
-    return name, msgspec.json.encode(fields)
+    fields = read_object(line)
+    name = take_text(fields, tenant_field)
+    return name, write_object(fields)
 
 
 async def _send_all(

@@ -71,9 +71,10 @@ FROM account.funnel WHERE hour = %(hour)s
 -- name: recount
 -- Every accepted occurrence of an event in one hour, and what became of it; then what should not be there. An identity
 -- that occurs several times in one batch has one row at most: which of the twins it was nobody knows, so they are
--- judged together. Rows of kind 'count' are the recounted numbers of a tenant and lane; the others are differences:
+-- judged together. Rows of kind 'count' are the recounted numbers of a tenant and lane, of which the lost ones are
+-- still among the duplicates; the others are differences:
 --   lost             accepted, and neither in flight, delivered, a dead letter nor a duplicate of a row that exists
---   doubled          more outcomes than occurrences, or two rows of one identity
+--   doubled          more outcomes than occurrences, or a row whose identity has another row as well
 --   extra            a row, dead letter or work that belongs to no accepted event
 --   row_without_key  a delivered row whose identity is not kept: a resend would be delivered again
 WITH occurrence AS MATERIALIZED (
@@ -86,74 +87,70 @@ WITH occurrence AS MATERIALIZED (
     WHERE w.received_at >= %(hour)s AND w.received_at < %(hour)s + interval '1 hour'
     GROUP BY w.batch_id, event_index
 ), letter AS MATERIALIZED (
-    SELECT batch_id, event_index, tenant_id, event_id, stage, state IN ('waiting', 'exhausted') AS is_open,
-           state = 'discarded' AS is_discarded
+    SELECT batch_id, event_index, tenant_id, event_id, stage, state
     FROM queue.dead_letters
     WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
-), delivered AS MATERIALIZED (
-    SELECT batch_id, tenant_id, event_id, count(*) AS times, min(received_at) AS received_at,
-           max(delivered_at) AS delivered_at
-    FROM analytics.events
-    WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
-    GROUP BY batch_id, tenant_id, event_id
-), event AS (
-    SELECT o.batch_id, o.tenant_id, o.event_id, o.lane, min(o.event_index) AS event_index, count(*) AS occurrences,
-           coalesce(sum(w.times), 0) AS waiting,
-           count(*) FILTER (WHERE l.is_open) AS dead, count(*) FILTER (WHERE l.is_discarded) AS discarded,
-           count(*) FILTER (WHERE (l.is_open OR l.is_discarded) AND l.stage = 'load') AS dead_at_load,
-           bool_or(w.times > 1 OR (w.times > 0 AND l.batch_id IS NOT NULL)) AS is_twice
+), evidence AS (
+    SELECT o.batch_id, o.tenant_id, o.event_id, o.lane, o.event_index, w.times AS waiting, l.state, l.stage,
+           w.times > 1 OR (w.times > 0 AND l.state IS NOT NULL) AS is_twice,
+           NULL::timestamptz AS row_at, NULL::timestamptz AS delivered_at, NULL::timestamptz AS key_at
     FROM occurrence AS o
     LEFT JOIN waiting AS w USING (batch_id, event_index)
     LEFT JOIN letter AS l USING (batch_id, event_index, tenant_id, event_id)
-    GROUP BY o.batch_id, o.tenant_id, o.event_id, o.lane
-), key AS (
-    SELECT k.tenant_id, k.event_id, count(*) AS times, min(k.received_at) AS received_at
-    FROM analytics.keys AS k
-    WHERE (k.tenant_id, k.event_id) IN (SELECT tenant_id, event_id FROM occurrence
-                                        UNION SELECT tenant_id, event_id FROM delivered)
-    GROUP BY k.tenant_id, k.event_id
+    UNION ALL
+    SELECT e.batch_id, e.tenant_id, e.event_id, NULL, NULL, NULL, NULL, NULL, NULL, e.received_at, e.delivered_at,
+           k.received_at
+    FROM analytics.events AS e
+    LEFT JOIN analytics.keys AS k USING (tenant_id, event_id)
+    WHERE e.received_at >= %(hour)s AND e.received_at < %(hour)s + interval '1 hour'
+), event AS (
+    SELECT batch_id, tenant_id, event_id, max(lane) AS lane, min(event_index) AS event_index,
+           count(lane) AS occurrences, count(waiting) AS waiting,
+           count(*) FILTER (WHERE state IN ('waiting', 'exhausted')) AS dead,
+           count(*) FILTER (WHERE state = 'discarded') AS discarded,
+           count(*) FILTER (WHERE stage = 'load' AND state IN ('waiting', 'exhausted', 'discarded')) AS dead_at_load,
+           bool_or(is_twice) AS is_twice,
+           -- A row with two keys comes twice, with its own key only once.
+           greatest(count(*) FILTER (WHERE row_at = coalesce(key_at, row_at)), least(count(row_at), 1)) AS rows,
+           bool_or(key_at <> row_at) AS is_anothers, count(row_at) - count(key_at) AS keyless,
+           max(delivered_at) AS delivered_at
+    FROM evidence
+    GROUP BY batch_id, tenant_id, event_id
 ), outcome AS MATERIALIZED (
-    SELECT batch_id, tenant_id, event_id, e.lane, e.event_index, e.occurrences, e.waiting, e.dead, e.discarded,
-           e.dead_at_load, coalesce(d.times, 0) AS rows,
-           e.occurrences - e.waiting - e.dead - e.discarded - coalesce(d.times, 0) AS others,
-           k.times AS keys, k.received_at AS key_received_at,
-           coalesce(is_twice, false) OR d.times > 1
-           OR (is_keyed AND k.times > 0 AND (k.times > 1 OR k.received_at <> d.received_at)) AS is_doubled,
-           coalesce(is_keyed AND k.times IS NULL, false) AS is_unkeyed
-    FROM event AS e
-    FULL JOIN delivered AS d USING (batch_id, tenant_id, event_id)
-    LEFT JOIN key AS k USING (tenant_id, event_id)
+    SELECT batch_id, tenant_id, event_id, lane, event_index, occurrences, waiting, dead, discarded, dead_at_load, rows,
+           occurrences - waiting - dead - discarded - rows AS others,
+           is_twice IS TRUE OR rows > 1 OR (is_anothers IS TRUE AND is_keyed) AS is_doubled,
+           keyless > 0 AND is_keyed AS is_keyless
+    FROM event
     -- Keys of what was delivered before the oldest generation are gone, as they should be.
-    CROSS JOIN LATERAL (SELECT d.delivered_at >= (SELECT min(opened_at) FROM analytics.key_generations) AS is_keyed)
-), judged AS MATERIALIZED (
-    SELECT o.*, o.others > 0 AND o.rows = 0 AND NOT EXISTS (
-               SELECT FROM analytics.events AS other
-               WHERE other.tenant_id = o.tenant_id AND other.received_at = o.key_received_at
-                 AND other.event_id = o.event_id) AS is_homeless
+    CROSS JOIN LATERAL (
+        SELECT delivered_at >= (SELECT min(opened_at) FROM analytics.key_generations) AS is_keyed) AS known
+), rowless AS MATERIALIZED (
+    SELECT o.batch_id, o.tenant_id, o.event_id, count(k.event_id) AS keys, count(e.event_id) AS homes
     FROM outcome AS o
-), homeless AS MATERIALIZED (
-    SELECT tenant_id, event_id FROM judged WHERE is_homeless AND keys IS NULL
+    LEFT JOIN analytics.keys AS k USING (tenant_id, event_id)
+    LEFT JOIN analytics.events AS e
+           ON e.tenant_id = k.tenant_id AND e.received_at = k.received_at AND e.event_id = k.event_id
+    WHERE o.others > 0 AND o.rows = 0
+    GROUP BY o.batch_id, o.tenant_id, o.event_id
 ), older AS (
     -- A duplicate may outlive the key that it met, not the row. Searched for only where there is something to find.
     SELECT DISTINCT tenant_id, event_id
     FROM analytics.events
-    WHERE (SELECT count(*) > 0 FROM homeless)
-      AND (tenant_id, event_id) IN (SELECT tenant_id, event_id FROM homeless)
+    WHERE EXISTS (SELECT FROM rowless WHERE keys = 0)
+      AND (tenant_id, event_id) IN (SELECT tenant_id, event_id FROM rowless WHERE keys = 0)
       AND received_at >= %(hour)s - interval '2 days'
                          - 2 * (now() - (SELECT min(hour) FROM queue.hours WHERE dropped_at IS NULL))
-), settled AS MATERIALIZED (
-    SELECT j.*, is_homeless AND older.event_id IS NULL AS is_lost
-    FROM judged AS j LEFT JOIN older USING (tenant_id, event_id)
 ), problem AS (
-    SELECT 'lost' AS kind, tenant_id, lane, others AS n, event_id, batch_id, event_index FROM settled WHERE is_lost
+    SELECT 'lost' AS kind, tenant_id, o.lane, o.others AS n, event_id, batch_id, o.event_index
+    FROM rowless AS r JOIN outcome AS o USING (batch_id, tenant_id, event_id)
+    LEFT JOIN older USING (tenant_id, event_id)
+    WHERE r.homes = 0 AND (r.keys > 0 OR older.event_id IS NULL)
     UNION ALL
-    SELECT 'doubled', tenant_id, lane, 1, event_id, batch_id, event_index
-    FROM settled WHERE occurrences IS NOT NULL AND (is_doubled OR others < 0)
-    UNION ALL
-    SELECT 'row_without_key', tenant_id, lane, 1, event_id, batch_id, event_index
-    FROM settled WHERE occurrences IS NOT NULL AND is_unkeyed
-    UNION ALL
-    SELECT 'extra', tenant_id, NULL, rows, event_id, batch_id, NULL FROM settled WHERE occurrences IS NULL
+    SELECT CASE WHEN occurrences = 0 THEN 'extra' WHEN is_doubled OR others < 0 THEN 'doubled'
+                ELSE 'row_without_key' END,
+           tenant_id, lane, 1, event_id, batch_id, event_index
+    FROM outcome WHERE occurrences = 0 OR is_doubled OR others < 0 OR is_keyless
     UNION ALL
     SELECT 'extra', l.tenant_id, NULL, 1, l.event_id, l.batch_id, l.event_index
     FROM letter AS l LEFT JOIN occurrence AS o USING (batch_id, event_index, tenant_id, event_id)
@@ -171,8 +168,8 @@ WITH occurrence AS MATERIALIZED (
     SELECT tenant_id, lane, sum(occurrences)::bigint AS accepted, sum(waiting)::bigint AS in_flight,
            sum(rows)::bigint AS delivered, sum(dead)::bigint AS dead_lettered, sum(discarded)::bigint AS discarded,
            sum(dead_at_load)::bigint AS dead_at_load,
-           coalesce(sum(others) FILTER (WHERE others > 0 AND NOT is_lost), 0)::bigint AS duplicate
-    FROM settled WHERE occurrences IS NOT NULL
+           coalesce(sum(others) FILTER (WHERE others > 0), 0)::bigint AS duplicate
+    FROM outcome WHERE occurrences > 0
     GROUP BY tenant_id, lane
 )
 SELECT 'count' AS kind, tenant_id, lane::text, NULL::bigint AS events, NULL::json AS samples,

@@ -1,0 +1,57 @@
+"""status, doctor."""
+
+from dataclasses import asdict
+
+import typer
+
+from pipeline_platform.cli.output import AsJson, console, print_json, print_rows, running_settings
+from pipeline_platform.operate.status import findings_of, status_of
+from pipeline_platform.services.endpoints import read_endpoints
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(status)
+    app.command()(doctor)
+
+
+def status(as_json: AsJson = False) -> None:
+    """What answers and what waits. Exit 1 where something that should answer does not.
+
+    Example: pipeline-platform status
+    """
+    settings = running_settings()
+    found = status_of(settings, read_endpoints(settings.home))
+    if as_json:
+        print_json(found)
+    else:
+        for name, answer in found["services"].items():
+            said = {True: "answers", False: "DOES NOT ANSWER", None: "not started here"}[answer]
+            console.print(f"{name:14} {said}", highlight=False)
+        for part in ("queue", "hours", "dead_letters"):
+            numbers = "  ".join(f"{name} {value}" for name, value in found.get(part, {}).items())
+            console.print(f"{part:14} {numbers}", highlight=False)
+        for alert in found.get("alerts", []):
+            console.print(
+                f"alert          {alert['message']} ({alert['occurrences']} times)", highlight=False, markup=False
+            )
+    raise typer.Exit(0 if found["healthy"] else 1)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check what commonly goes wrong, with a remedy for each. Exit 1 where anything is not well.
+
+    Example: pipeline-platform doctor
+    """
+    settings = running_settings()
+    findings = findings_of(settings, read_endpoints(settings.home))
+    well = all(finding.well for finding in findings)
+    if as_json:
+        print_json({"well": well, "findings": [asdict(finding) for finding in findings]})
+    else:
+        rows = [
+            {"check": each.check, "": "ok" if each.well else "NOT WELL", "found": each.found,
+             "remedy": "" if each.well else each.remedy}
+            for each in findings
+        ]  # fmt: skip
+        print_rows(rows, ("check", "", "found", "remedy"), title="Doctor", empty="nothing was checked")
+    raise typer.Exit(0 if well else 1)
