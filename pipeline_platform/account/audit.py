@@ -127,7 +127,12 @@ def audit_hour(conn: psycopg.Connection[Any], hour: datetime, names: dict[int, s
         conn.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
         found = conn.execute(_SQL["recount"], {"hour": hour, "samples": _SAMPLES}).fetchall()
         counted = {(row[0], row[1]): Numbers(*row[2:]) for row in conn.execute(_SQL["counted"], {"hour": hour})}
-    groups = {(row[1], row[2]): Numbers(*row[5:]) for row in found if row[0] == "count"}
+    lost = {(row[1], row[2]): row[3] for row in found if row[0] == "lost"}
+    groups = {
+        (row[1], row[2]): Numbers(*row[5:]) + _not_duplicate(lost.get((row[1], row[2]), 0))
+        for row in found
+        if row[0] == "count"
+    }
     differences = [
         *_differing_counters(hour, names, counted, groups),
         *(
@@ -156,6 +161,10 @@ def audit(conn: psycopg.Connection[Any], on_hour: Callable[[int, int], None] | N
         ]
     excluded = conn.execute(_SQL["excluded"]).fetchone() or (0, 0)
     return Audit(audited, strays, names, *excluded)
+
+
+def _not_duplicate(lost: int) -> Numbers:
+    return Numbers(duplicate=-lost, enriched=-lost)
 
 
 def _differing_counters(
