@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import psutil
 import psycopg
 
 from pipeline_platform import db
@@ -36,7 +37,6 @@ Announce = Callable[[Path, Endpoints], None]
 _LEFTOVER_GRACE_S = 10.0
 _DOWN_LIMIT_S = 180.0
 _SIGNAL_EVERY_S = 10.0
-_TICK_S = 0.1
 
 
 class _StopRequested(BaseException):
@@ -62,18 +62,11 @@ def down(settings: Settings) -> int:
     """
     home = settings.home.resolve()
     lock = home / "up.lock"
-    deadline = time.monotonic() + _DOWN_LIMIT_S
-    signal_at = 0.0
     found = False
     with screen.busy("stopping"):
         while owner := lock_owner(lock):
             found = True
-            if time.monotonic() > deadline:
-                raise ServiceError(f"process {owner} does not end: see {home / 'logs'}, or kill -9 {owner}")
-            if time.monotonic() >= signal_at:
-                signal_at = time.monotonic() + _SIGNAL_EVERY_S
-                _terminate(owner)
-            time.sleep(_TICK_S)
+            _end(owner, home)
         if lock.exists():
             with HomeLock(lock):
                 found = _sweep(home) or found
@@ -217,10 +210,19 @@ def _watchman(home: Path) -> Generator[None]:
         watchman.communicate()
 
 
-def _terminate(pid: int) -> None:
+def _end(supervisor: int, home: Path) -> None:
+    """Return when this supervisor is gone."""
+    deadline = time.monotonic() + _DOWN_LIMIT_S
     try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
+        process = psutil.Process(supervisor)
+        while time.monotonic() < deadline:
+            # More than once: a signal that arrives at a bad moment is lost.
+            process.terminate()
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(_SIGNAL_EVERY_S)
+                return
+    except psutil.NoSuchProcess:
         return
-    except PermissionError as error:
-        raise ConfigError(f"process {pid} is another user's: run `down` as that user") from error
+    except psutil.AccessDenied as error:
+        raise ConfigError(f"process {supervisor} is another user's: run `down` as that user") from error
+    raise ServiceError(f"process {supervisor} does not end: see {home / 'logs'}, or kill -9 {supervisor}")

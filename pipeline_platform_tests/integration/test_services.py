@@ -5,7 +5,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,8 @@ import redis
 
 from pipeline_platform.errors import ConfigError, ServiceError
 from pipeline_platform.services import Server, start_postgres, start_redis
+from pipeline_platform_tests.support.processes import processes_in
+from pipeline_platform_tests.support.waiting import wait_for
 
 _OWNER = """
 import sys
@@ -32,28 +33,6 @@ for server in reversed(servers):
 
 def start(home: Path) -> Server:
     return start_postgres(home, shared_buffers="32MB", max_wal_size="256MB")
-
-
-def wait_for(condition: Callable[[], bool], what: str, limit_s: float = 30) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
-        time.sleep(0.05)
-
-
-def processes_in(home: Path) -> list[psutil.Process]:
-    """Every process that works somewhere below `home`."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if (
-                Path(process.cwd()).is_relative_to(home.resolve())
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
 
 
 def owner_of(home: Path) -> tuple[subprocess.Popen[str], list[int], list[str]]:
@@ -158,7 +137,7 @@ def test_nothing_is_left_behind_when_the_owner_is_killed(home: Path) -> None:
     assert processes_in(home)
     owner.kill()
     owner.wait()
-    wait_for(lambda: not processes_in(home), "the servers ended")
+    wait_for("the servers to end", lambda: not processes_in(home))
 
 
 @pytest.mark.parametrize("victim", ["postmaster", "all"])

@@ -1,0 +1,222 @@
+"""The supervised platform: it starts again what is killed, stops in order, and leaves nothing behind."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from pipeline_platform.errors import ConfigError, ServiceError
+from pipeline_platform.services import Endpoints, connected, read_endpoints
+from pipeline_platform.services.home_files import HomeLock
+from pipeline_platform.settings import Settings
+from pipeline_platform.supervisor.children import Child, Children
+from pipeline_platform.supervisor.programs import program
+from pipeline_platform.supervisor.run import down, up
+from pipeline_platform_tests.support.processes import processes_in
+from pipeline_platform_tests.support.waiting import wait_for
+
+
+def settings_in(home: Path, **more: Any) -> Settings:
+    return Settings(home=home, gateway_port=0, dagster_port=0, workers=1, **more)
+
+
+@contextmanager
+def supervised(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A supervisor with its own servers, without Dagster, that serves."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
+    environment |= {"PIPELINE_HOME": str(home), "PIPELINE_GATEWAY_PORT": "0", "PIPELINE_DAGSTER_PORT": "0"}
+    command = [sys.executable, "-m", "pipeline_platform.supervisor", "--no-dagster"]
+    supervisor = subprocess.Popen(command, env=environment)
+    try:
+        wait_for("the platform to serve", lambda: serves(home, supervisor.pid) or supervisor.poll() is not None, 120)
+        assert supervisor.poll() is None, "the supervisor ended while starting"
+        yield supervisor
+    finally:
+        supervisor.terminate()
+        supervisor.wait()
+
+
+def serves(home: Path, supervisor: int) -> bool:
+    endpoints = read_endpoints(home)
+    return endpoints is not None and endpoints.pids["supervisor"] == supervisor
+
+
+def endpoints_of(home: Path) -> Endpoints:
+    endpoints = read_endpoints(home)
+    assert endpoints is not None
+    return endpoints
+
+
+def ready(home: Path) -> bool:
+    try:
+        return httpx.get(f"{endpoints_of(home).gateway}/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_whatever_is_killed_is_started_again_at_the_same_addresses(home: Path) -> None:
+    with supervised(home):
+        before = endpoints_of(home)
+        for victim in ("postgres", "redis", "gateway", "workers"):
+            pid = before.pids[victim]
+            psutil.Process(pid).kill()
+            wait_for(f"another {victim}", lambda name=victim, old=pid: endpoints_of(home).pids.get(name, old) != old)
+        wait_for("the gateway to serve again", partial(ready, home))
+        wait_for("the pool to be ready again", (home / "pool.ready").exists)
+        after = endpoints_of(home)
+        assert (after.gateway, after.database_url, after.redis_url) == (
+            before.gateway,
+            before.database_url,
+            before.redis_url,
+        )
+        with psycopg.connect(after.database_url) as conn:
+            assert conn.execute("SELECT count(*) > 0 FROM public.pipeline_migrations").fetchone() == (True,)
+
+
+def test_an_interrupt_stops_everything_in_order(home: Path) -> None:
+    with supervised(home) as supervisor:
+        assert stat.S_IMODE((home / "endpoints.json").stat().st_mode) == 0o600
+        assert connected(Settings(home=home)).database_url == endpoints_of(home).database_url
+        supervisor.send_signal(signal.SIGINT)
+        assert supervisor.wait(60) == 0
+        assert not processes_in(home)
+        assert not (home / "endpoints.json").exists()
+    assert "database system is shut down" in (home / "logs" / "postgres.log").read_text()
+
+
+def test_a_killed_platform_starts_again_at_once_and_leaves_nothing_behind(home: Path) -> None:
+    with supervised(home) as first:
+        first.kill()
+        first.wait()
+        with supervised(home) as second:
+            assert ready(home)
+            second.kill()
+            second.wait()
+            wait_for("every process to end", lambda: not processes_in(home), 60)
+
+
+def test_a_home_has_one_platform_and_down_ends_it(home: Path) -> None:
+    with supervised(home) as supervisor:
+        with pytest.raises(ConfigError, match=f"in use by process {supervisor.pid}: stop it"):
+            up(settings_in(home), dagster=False)
+        assert down(Settings(home=home)) == 0
+        assert supervisor.wait(10) == 0
+        assert not processes_in(home)
+    assert down(Settings(home=home)) == 0
+
+
+def test_a_detached_platform_serves_when_up_returns(home: Path) -> None:
+    try:
+        assert up(settings_in(home), detach=True, dagster=False) == 0
+        assert ready(home)
+    finally:
+        down(Settings(home=home))
+    assert not processes_in(home)
+
+
+def test_up_detached_says_why_it_does_not_start(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with HomeLock(home / "up.lock"):
+        assert up(settings_in(home), detach=True, dagster=False) == 2
+    assert f"in use by process {os.getpid()}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gateway", "dagster"])
+def test_a_taken_port_is_named_with_the_option_that_changes_it(home: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = Settings(home=home, **{"gateway_port": 0, "dagster_port": 0, f"{name}_port": port})
+        with pytest.raises(
+            ConfigError, match=rf"port {port} .* the {name} .*--{name}-port .*PIPELINE_{name.upper()}_PORT"
+        ):
+            up(settings)
+    assert not processes_in(home)
+
+
+def test_no_platform_is_said_with_the_command_that_starts_one(home: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no platform runs in .*pipeline-platform up"):
+        connected(Settings(home=home))
+
+
+def child_of(home: Path, name: str, code: str, ready: Callable[[], bool] = lambda: True) -> Child:
+    (home / f"{name}.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(home)}
+    return Child(name, home / "logs" / f"{name}.log", partial(program, home, name, [name], environment), ready)
+
+
+_OBEDIENT = """
+import pathlib, signal, sys
+def stop(*_):
+    with open("stopped", "a") as file:
+        file.write(pathlib.Path(__file__).stem + "\\n")
+    sys.exit()
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path(pathlib.Path(__file__).stem + ".started").touch()
+while True:
+    signal.pause()
+"""
+
+
+def test_later_tiers_stop_first(home: Path) -> None:
+    children = Children(lambda _name, _seconds: None)
+    for name in ("first", "second", "third"):
+        children.start(child_of(home, name, _OBEDIENT, (home / f"{name}.started").exists))
+    children.stop()
+    assert (home / "stopped").read_text().split() == ["third", "second", "first"]
+
+
+def test_a_child_that_cannot_start_is_an_error_with_the_end_of_its_log(home: Path) -> None:
+    children = Children(lambda _name, _seconds: None)
+    with pytest.raises(ServiceError, match=r"(?s)broken ended with 1 while starting.*no such luck"):
+        children.start(child_of(home, "broken", "raise SystemExit('no such luck')", lambda: False))
+    children.stop()
+
+
+def test_a_child_with_a_wrong_configuration_is_tried_once(home: Path) -> None:
+    children = Children(lambda _name, _seconds: None)
+    wrong = "import sys; open('tries', 'a').write('x'); sys.exit(2)"
+    with pytest.raises(ConfigError, match="wrong cannot run like this"):
+        children.start(child_of(home, "wrong", wrong, lambda: False))
+    assert (home / "tries").read_text() == "x"
+
+
+def test_a_child_that_ends_again_and_again_is_started_more_and_more_slowly(home: Path) -> None:
+    children = Children(lambda _name, _seconds: None)
+    children.start(child_of(home, "mortal", "import time; open('t', 'a').write(f'{time.time()}\\n')"))
+    tries = home / "t"
+    children.watch(lambda: None, lambda: tries.exists() and len(tries.read_text().split()) >= 4)
+    children.stop()
+    at = [float(line) for line in tries.read_text().split()]
+    waits = [later - earlier for earlier, later in pairwise(at)]
+    assert waits[0] < waits[1] < waits[2]
+
+
+def test_a_child_that_does_not_obey_is_killed_with_all_it_started(home: Path) -> None:
+    deaf = """
+import pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import signal; signal.signal(15, signal.SIG_IGN); signal.pause()"])
+pathlib.Path("deaf.started").touch()
+time.sleep(600)
+"""
+    children = Children(lambda _name, _seconds: None)
+    child = child_of(home, "deaf", deaf, (home / "deaf.started").exists)
+    running = child.start()
+    wait_for("it to run", child.ready)
+    assert len(processes_in(home)) == 2
+    impatient = type(running)(running.process, running.stop_signal, stop_grace_s=0.1)  # pyright: ignore
+    impatient.stop()
+    wait_for("both to be gone", lambda: not processes_in(home))
+    children.stop()
