@@ -4,6 +4,7 @@ import json
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline_platform.account.audit import audit as audit_rows
@@ -23,7 +24,14 @@ def register(app: typer.Typer) -> None:
 
 
 def _numbers_table(title: str, first: str, parts: list[tuple[str, Part]]) -> Table:
-    table = Table(first, *_NUMBERS, "balanced", title=title, title_justify="left")
+    table = Table(
+        first,
+        *(number.replace("_", " ") for number in _NUMBERS),
+        "balanced",
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
     for name, part in parts:
         totals = part.numbers.totals()
         table.add_row(name, *(f"{totals[number]:,}" for number in _NUMBERS), "yes" if part.balanced else "NO")
@@ -33,7 +41,15 @@ def _numbers_table(title: str, first: str, parts: list[tuple[str, Part]]) -> Tab
 def _print_funnel(found: Funnel) -> None:
     console.print(_numbers_table("Account", "", [("all", found.whole)]))
     stages = Table(
-        "stage", "arrived", "proceeded", "failed", "waiting", "duplicate", title="Stages", title_justify="left"
+        "stage",
+        "arrived",
+        "proceeded",
+        "failed",
+        "waiting",
+        "duplicate",
+        title="Stages",
+        title_justify="left",
+        box=SIMPLE_HEAD,
     )
     for stage in found.numbers.stages():
         numbers = ("arrived", "proceeded", "failed", "waiting", "duplicate")
@@ -43,7 +59,14 @@ def _print_funnel(found: Funnel) -> None:
         console.print(_numbers_table("Tenants", "tenant", [(part.tenant or "", part) for part in found.tenants]))
     if found.causes:
         causes = Table(
-            "stage", "outcome", "events", "cause", "example", title="Where events ended", title_justify="left"
+            "stage",
+            "outcome",
+            "events",
+            "cause",
+            "example",
+            title="Where events ended",
+            title_justify="left",
+            box=SIMPLE_HEAD,
         )
         for cause in found.causes:
             causes.add_row(cause.stage, cause.outcome, f"{cause.events:,}", cause.cause, cause.example)

@@ -1,12 +1,14 @@
 """What commands share: answers on standard output, everything else on standard error."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import psycopg
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -15,7 +17,9 @@ from pipeline_platform.db import connect
 from pipeline_platform.services.endpoints import connected
 from pipeline_platform.settings import Settings
 
-console = Console()
+# Where nobody's terminal sets the width, tables get the room they need.
+_WIDE = 140
+console = Console(width=None if sys.stdout.isatty() else _WIDE)
 log_console = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -39,7 +43,7 @@ def print_json(answer: Mapping[str, Any]) -> None:
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, title: str, empty: str) -> None:
     """A table of some columns of the rows, or a word that there are none."""
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
     console.print(table if table.row_count else empty)
