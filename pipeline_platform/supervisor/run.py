@@ -52,6 +52,7 @@ def up(settings: Settings, *, detach: bool = False, dagster: bool = True) -> int
     if detach:
         return up_detached(_at_home(settings), dagster=dagster)
     supervise(settings, dagster_programs.dagster if dagster else None)
+    screen.say("stopped")
     return 0
 
 

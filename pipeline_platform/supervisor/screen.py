@@ -27,17 +27,20 @@ def say(text: str) -> None:
 def summary(home: Path, endpoints: Endpoints) -> None:
     """Where it serves, and three commands to go on with."""
     command = _command()
+    next_steps = {
+        "tenant add demo": "prints a write key",
+        "send events.ndjson --write-key KEY": "any NDJSON file of events",
+        "funnel": "every event accounted for",
+    }
     lines = [
         "",
         "The platform serves:",
         f"  gateway   {endpoints.gateway}",
-        f"  Dagster   {endpoints.dagster or 'not started (--no-dagster)'}",
+        f"  Dagster   {endpoints.dagster or 'not started'}",
         f"  database, cache, passwords: {home / 'endpoints.json'}",
         "",
         "Try next:",
-        f"  {command} tenant add demo                        # prints a write key",
-        f"  {command} send events.ndjson --write-key KEY     # any NDJSON file of events",
-        f"  {command} funnel                                 # every event accounted for",
+        *(f"  {command} {arguments:<34}  # {what}" for arguments, what in next_steps.items()),
         "",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
