@@ -25,13 +25,14 @@ _PR_SET_PDEATHSIG = 1
 _LOG_BYTES_MAX = 16 << 20
 
 
-def _in_child(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
+def _in_child(parent: int, death_signal: signal.Signals, niceness: int = 0) -> Callable[[], None]:
     """What the child does between fork and exec; loaded before the fork, where loading is safe."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def arrange() -> None:
         # A shell's background jobs ignore SIGINT, and a child would inherit that.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.nice(niceness)
         if prctl is not None:
             prctl(_PR_SET_PDEATHSIG, int(death_signal))
             if os.getppid() != parent:
@@ -53,7 +54,7 @@ def spawn(
     env: Mapping[str, str],
     death_signal: signal.Signals = signal.SIGTERM,
     user: pwd.struct_passwd | None = None,
-    stdin: int = subprocess.DEVNULL,
+    niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start `args` in its own session, both outputs appended to `log` (None: it writes where we write).
 
@@ -62,13 +63,13 @@ def spawn(
     with open_log(log) if log else contextlib.nullcontext() as output:
         return subprocess.Popen(
             [str(arg) for arg in args],
-            stdin=stdin,
+            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output and subprocess.STDOUT,
             cwd=cwd,
             env=dict(env),
             start_new_session=True,
-            preexec_fn=_in_child(os.getpid(), death_signal),  # noqa: PLW1509  # runs after the change of user
+            preexec_fn=_in_child(os.getpid(), death_signal, niceness),  # noqa: PLW1509  # runs after the change of user
             user=user.pw_uid if user else None,
             group=user.pw_gid if user else None,
             extra_groups=[] if user else None,

@@ -28,6 +28,7 @@ MODULE = "pipeline_platform.definitions"
 LOCATION = "pipeline_platform"  # as in workspace.yaml: schedules and sensors are remembered under it
 
 _PLACES = (Path(__file__).parent.parent.parent, Path(__file__).parent.parent / "_dagster")
+_NICENESS = 5  # on a busy machine events go before their control plane
 _SOCKET_PATH_MAX = 100  # the system's limit is 107, 103 on macOS
 _LOADED = "{workspaceOrError{...on Workspace{locationEntries{loadStatus locationOrLoadError{__typename}}}}}"
 _RELOAD = "mutation{reloadWorkspace{__typename}}"
@@ -67,7 +68,8 @@ def dagster(settings: Settings) -> list[Child]:
     url = f"http://127.0.0.1:{settings.dagster_port}"
 
     def child(name: str, ready: Callable[[], bool], *arguments: str) -> Child:
-        return Child(name, home / "logs" / f"{name}.log", partial(program, home, name, arguments, env), ready)
+        start = partial(program, home, name, arguments, env, niceness=_NICENESS)
+        return Child(name, home / "logs" / f"{name}.log", start, ready)
 
     code = ("dagster", "api", "grpc", "--socket", str(socket), "--module-name", MODULE, "--location-name", LOCATION)
     daemon = ("dagster._daemon", "run", "--workspace", str(workspace))

@@ -52,7 +52,9 @@ def program(
     name: str | None,
     arguments: Sequence[str],
     env: Mapping[str, str],
+    *,
     stop_signal: signal.Signals = signal.SIGTERM,
+    niceness: int = 0,
 ) -> Program:
     """Run a Python module, marked as ours, its output in ``home/logs/NAME.log`` (no name: where ours goes)."""
     child = process.spawn(
@@ -61,6 +63,7 @@ def program(
         cwd=home,
         env={**env, MARK: mark_of(home, os.getpid())},
         death_signal=stop_signal,
+        niceness=niceness,
     )
     return Program(child, stop_signal, _STOP_GRACE_S)
 
