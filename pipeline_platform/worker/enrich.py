@@ -1,5 +1,6 @@
 """What the look-ups add to rows: the tenant's name and plan, the traits of the event's user and group."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +33,14 @@ class Enriched:
     group_traits: bytes | None
 
 
+@functools.lru_cache(maxsize=4_096)
+def _tenant_key(tenant_id: int) -> Key:
+    return Key("tenant", tenant_id)
+
+
 def _keys(event: QueuedEvent, row: Row) -> tuple[Key, Key | None, Key | None]:
     return (
-        Key("tenant", event.tenant_id),
+        _tenant_key(event.tenant_id),
         Key("user", event.tenant_id, row.user_id) if row.user_id else None,
         Key("group", event.tenant_id, row.group_id) if row.group_id else None,
     )

@@ -1,6 +1,5 @@
 """Enriched rows into the analytics tables, by the unique key, with their account: one statement."""
 
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +16,12 @@ _SQL = queries("worker")
 
 def _firsts(rows: Sequence[Enriched]) -> list[bool]:
     """Which rows are the first of their identity: twins within one load are duplicates of it."""
-    seen: set[tuple[int, uuid.UUID]] = set()
-    firsts: list[bool] = []
-    for item in rows:
-        key = (item.event.tenant_id, item.event.event_id)
-        firsts.append(key not in seen)
-        seen.add(key)
-    return firsts
+    keys = [(item.event.tenant_id, item.event.event_id.int) for item in rows]
+    if len(set(keys)) == len(keys):
+        return [True] * len(keys)
+    seen: set[tuple[int, int]] = set()
+    # `add` returns None: a key is first where it was not in the set before.
+    return [not (key in seen or seen.add(key)) for key in keys]
 
 
 def _columns(rows: Sequence[Enriched]) -> dict[str, Any]:
