@@ -32,6 +32,7 @@ def bench(
     """Measure latency (single events, 600 a second) and throughput (batches of 100) in a home that is thrown away.
 
     Stop what else runs on the machine: the figures are only as quiet as it is.
+
     Example: pipeline-platform bench throughput --seconds 60
     """
     from pipeline_platform.bench.runs import LATENCY, THROUGHPUT, BenchResult, run_load

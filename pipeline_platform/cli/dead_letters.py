@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline_platform.cli.output import AsJson, DryRun, console, database, print_json, print_rows
+from pipeline_platform.cli.output import AsJson, DryRun, Limit, console, database, print_json, print_rows
 from pipeline_platform.cli.since import Since, since_of
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.operate import dead_letters
@@ -33,7 +33,7 @@ def list_(
     state: Annotated[
         list[str] | None, typer.Option(help="waiting, exhausted, delivered, duplicate, discarded.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1)] = 100,
+    limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """Dead letters by tenant, cause, state and time.
@@ -50,7 +50,9 @@ def list_(
     print_rows(found, columns, title="Dead letters", empty="no dead letters")
 
 
-def show(dead_letter_id: int, as_json: AsJson = False) -> None:
+def show(
+    dead_letter_id: Annotated[int, typer.Argument(help="From `dead-letters list`.")], as_json: AsJson = False
+) -> None:
     """One dead letter, with its payload and error.
 
     Example: pipeline-platform dead-letters show 7

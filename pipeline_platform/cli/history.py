@@ -34,6 +34,7 @@ def import_(
     """Bring history in, with received_at from the events; run it again to go on after it was killed.
 
     Hours past the retention are reported and left out. Exit 1 where lines could not be read.
+
     Example: pipeline-platform import events.ndjson.gz --tenant-field tenant --received-at timestamp --shift-to-now
     """
     from pipeline_platform.history.importer import import_file

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Annotated, Any
 
 import psycopg
@@ -23,6 +24,7 @@ console = Console(width=None if sys.stdout.isatty() else _WIDE)
 log_console = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Limit = Annotated[int, typer.Option(min=1, help="Rows at most.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
@@ -38,7 +40,11 @@ def database() -> AbstractContextManager[psycopg.Connection[Any]]:
 
 def print_json(answer: Mapping[str, Any]) -> None:
     """One object, times in ISO 8601."""
-    typer.echo(json.dumps(answer, default=str))
+    typer.echo(json.dumps(answer, default=_plain))
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, title: str, empty: str) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline_platform.cli.output import AsJson, console, database, print_json, print_rows
+from pipeline_platform.cli.output import AsJson, Limit, console, database, print_json, print_rows
 from pipeline_platform.cli.since import Since, since_of
 from pipeline_platform.operate import dead_letters
 
@@ -20,7 +20,7 @@ def list_(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     code: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option(min=1)] = 100,
+    limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """Quarantined events, with the reason of each.
@@ -36,7 +36,9 @@ def list_(
     print_rows(found, columns, title="Quarantine", empty="nothing is in quarantine")
 
 
-def show(quarantine_id: int, as_json: AsJson = False) -> None:
+def show(
+    quarantine_id: Annotated[int, typer.Argument(help="From `quarantine list`.")], as_json: AsJson = False
+) -> None:
     """One quarantined event, with its original bytes.
 
     Example: pipeline-platform quarantine show 3

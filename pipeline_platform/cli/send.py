@@ -27,6 +27,7 @@ def send(
     """Send a file of events through the gateway, as any client would; ends with what was acknowledged.
 
     Exit 1 where anything was rejected, refused or unreadable.
+
     Example: pipeline-platform send events.ndjson.gz --tenant-field tenant
     """
     from pipeline_platform.operate.send import send_file

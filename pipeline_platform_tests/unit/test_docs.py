@@ -6,10 +6,11 @@ import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer.main
+from typer.core import TyperGroup
 
 _ROOT = Path(__file__).parent.parent.parent
 _PAGES = sorted([*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md")])
@@ -67,7 +68,7 @@ def test_commands_in_messages_exist(module: Path) -> None:
 
 
 @functools.cache
-def _cli() -> click.Command:
+def _cli() -> Any:
     return typer.main.get_command(importlib.import_module("pipeline_platform.cli").app)
 
 
@@ -80,7 +81,7 @@ def _assert_command(words: list[str], where: str, *, prose: bool = False) -> Non
                 option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
             }
             assert word in {*options, "--help"}, f"{where}: {' '.join(words)}: no option {word}"
-        elif isinstance(command, click.Group):
+        elif isinstance(command, TyperGroup):
             assert word in command.commands, f"{where}: there is no command pipeline-platform {' '.join(words)}"
             command = command.commands[word]
         elif prose:
