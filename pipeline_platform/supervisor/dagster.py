@@ -83,10 +83,11 @@ def dagster(settings: Settings) -> list[Child]:
 
 def dagster_dev(settings: Settings) -> list[Child]:
     """`dagster dev` as one child that speaks to our terminal, for work on the definitions."""
+    # It advises a newer command, which needs a project of another layout.
+    env = _environment(settings) | {"PYTHONWARNINGS": "ignore:Function `dev_command` is superseded"}
     arguments = ("dagster", "dev", "--workspace", str(_shipped("workspace.yaml")), "--port", str(settings.dagster_port))
-    start = partial(
-        program, settings.home, None, arguments, _environment(settings), stop_signal=signal.SIGINT
-    )  # a SIGTERM does not end it
+    # SIGTERM does not end it.
+    start = partial(program, settings.home, None, arguments, env, stop_signal=signal.SIGINT)
     ready = partial(_shows_definitions, f"http://127.0.0.1:{settings.dagster_port}")
     return [Child("dagster dev", settings.home / "logs" / "dagster", start, ready)]
 
