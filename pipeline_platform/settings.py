@@ -19,50 +19,68 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PIPELINE_", frozen=True, extra="ignore")
 
-    home: Path = Field(Path(".pipeline"), description="Where state lives: embedded servers, logs, endpoints.json.")
-    database_url: str = Field("", description="PostgreSQL of your own; empty: an embedded one under home.")
-    redis_url: str = Field("", description="Redis of your own; empty: an embedded one under home.")
+    home: Path = Field(
+        default=Path(".pipeline"), description="Where state lives: embedded servers, logs, endpoints.json."
+    )
+    database_url: str = Field(default="", description="PostgreSQL of your own; empty: an embedded one under home.")
+    redis_url: str = Field(default="", description="Redis of your own; empty: an embedded one under home.")
 
-    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
-    gateway_port: int = Field(8080, ge=0, le=65535, description="Port of the gateway; 0: any free one.")
-    dagster_port: int = Field(3000, ge=0, le=65535, description="Port of the Dagster UI; 0: any free one.")
-    workers: int = Field(2, ge=1, le=256, description="Worker processes of the pool.")
+    gateway_host: str = Field(default="127.0.0.1", description="Address the gateway listens on.")
+    gateway_port: int = Field(default=8080, ge=0, le=65535, description="Port of the gateway; 0: any free one.")
+    dagster_port: int = Field(default=3000, ge=0, le=65535, description="Port of the Dagster UI; 0: any free one.")
+    workers: int = Field(default=2, ge=1, le=256, description="Worker processes of the pool.")
 
-    body_bytes_max: int = Field(5 << 20, ge=1024, description="Largest request body, decompressed (413 beyond).")
-    bodies_bytes_max: int = Field(256 << 20, ge=1024, description="All request bodies held at once; 429 beyond.")
-    connections_max: int = Field(4_096, ge=1, description="Connections open at once in a gateway; 429 beyond.")
-    event_bytes_max: int = Field(256 << 10, ge=256, description="Largest event (quarantined beyond).")
-    request_events_max: int = Field(2_500, ge=1, description="Most events a request (413 beyond).")
-    nesting_max: int = Field(64, ge=4, description="Deepest nesting of an event (quarantined beyond).")
-    id_chars_max: int = Field(1_024, ge=64, le=2_000, description="Longest id or name in UTF-8 (quarantined beyond).")
-    body_timeout_s: float = Field(5.0, gt=0, description="Longest wait for the next piece of a request body.")
-    answer_timeout_s: float = Field(4.5, gt=0, description="Longest wait for a commit before the answer is 429.")
-    commit_events_max: int = Field(5_000, ge=1, description="Most events one group commit takes.")
-    committers: int = Field(2, ge=1, le=64, description="Commits under way at once, in each gateway process.")
-    pending_events_max: int = Field(50_000, ge=1, description="Events waiting for a commit in a gateway; 429 beyond.")
-    queue_events_max: int = Field(20_000_000, ge=1, description="Events waiting in the queue; 429 beyond.")
-    disk_free_bytes_min: int = Field(1 << 30, ge=0, description="Free space under home below which the answer is 429.")
-    tenant_events_per_s: int = Field(20_000, ge=1, description="A tenant's rate beyond which its events overflow.")
-    tenant_events_per_s_max: int = Field(100_000, ge=1, description="A tenant's rate beyond which the answer is 429.")
-    key_refresh_s: float = Field(5.0, gt=0, description="Longest time a revoked write key still works.")
+    body_bytes_max: int = Field(
+        default=5 << 20, ge=1024, description="Largest request body, decompressed (413 beyond)."
+    )
+    bodies_bytes_max: int = Field(
+        default=256 << 20, ge=1024, description="All request bodies held at once; 429 beyond."
+    )
+    connections_max: int = Field(default=4_096, ge=1, description="Connections open at once in a gateway; 429 beyond.")
+    event_bytes_max: int = Field(default=256 << 10, ge=256, description="Largest event (quarantined beyond).")
+    request_events_max: int = Field(default=2_500, ge=1, description="Most events a request (413 beyond).")
+    nesting_max: int = Field(default=64, ge=4, description="Deepest nesting of an event (quarantined beyond).")
+    id_chars_max: int = Field(
+        default=1_024, ge=64, le=2_000, description="Longest id or name in UTF-8 (quarantined beyond)."
+    )
+    body_timeout_s: float = Field(default=5.0, gt=0, description="Longest wait for the next piece of a request body.")
+    answer_timeout_s: float = Field(
+        default=4.5, gt=0, description="Longest wait for a commit before the answer is 429."
+    )
+    commit_events_max: int = Field(default=5_000, ge=1, description="Most events one group commit takes.")
+    committers: int = Field(default=2, ge=1, le=64, description="Commits under way at once, in each gateway process.")
+    pending_events_max: int = Field(
+        default=50_000, ge=1, description="Events waiting for a commit in a gateway; 429 beyond."
+    )
+    queue_events_max: int = Field(default=20_000_000, ge=1, description="Events waiting in the queue; 429 beyond.")
+    disk_free_bytes_min: int = Field(
+        default=1 << 30, ge=0, description="Free space under home below which the answer is 429."
+    )
+    tenant_events_per_s: int = Field(
+        default=20_000, ge=1, description="A tenant's rate beyond which its events overflow."
+    )
+    tenant_events_per_s_max: int = Field(
+        default=100_000, ge=1, description="A tenant's rate beyond which the answer is 429."
+    )
+    key_refresh_s: float = Field(default=5.0, gt=0, description="Longest time a revoked write key still works.")
 
-    claim_events_max: int = Field(4_000, ge=1, description="Events a worker aims to take in one transaction.")
-    lookup_ttl_s: float = Field(30.0, gt=0, description="How long a cached look-up is served.")
-    redis_timeout_ms: int = Field(20, ge=1, description="Longest wait for one Redis command.")
-    attempts_max: int = Field(5, ge=1, le=100, description="Attempts before a dead letter is exhausted.")
-    retry_base_s: float = Field(2.0, gt=0, description="Wait before the second attempt; doubles with each.")
-    retry_max_s: float = Field(900.0, gt=0, description="Longest wait between two attempts.")
-    retention_h: int = Field(72, ge=1, description="Hours a sealed hour's batches are kept for replay.")
-    key_generation_h: int = Field(24, ge=1, description="Hours a generation of identity keys stays open.")
+    claim_events_max: int = Field(default=4_000, ge=1, description="Events a worker aims to take in one transaction.")
+    lookup_ttl_s: float = Field(default=30.0, gt=0, description="How long a cached look-up is served.")
+    redis_timeout_ms: int = Field(default=20, ge=1, description="Longest wait for one Redis command.")
+    attempts_max: int = Field(default=5, ge=1, le=100, description="Attempts before a dead letter is exhausted.")
+    retry_base_s: float = Field(default=2.0, gt=0, description="Wait before the second attempt; doubles with each.")
+    retry_max_s: float = Field(default=900.0, gt=0, description="Longest wait between two attempts.")
+    retention_h: int = Field(default=72, ge=1, description="Hours a sealed hour's batches are kept for replay.")
+    key_generation_h: int = Field(default=24, ge=1, description="Hours a generation of identity keys stays open.")
     hour_wait_s: float = Field(
         60.0, gt=0, description="Longest wait of a Dagster run for an import or a worker that holds its hour."
     )
     lane_shares: dict[str, float] = Field(
-        {"live": 0.7, "overflow": 0.1, "retry": 0.1, "replay": 0.1},
+        default={"live": 0.7, "overflow": 0.1, "retry": 0.1, "replay": 0.1},
         description="Minimum share of a busy worker's time, by lane (JSON).",
     )
     lane_caps: dict[str, float] = Field(
-        {"live": 1.0, "overflow": 1.0, "retry": 0.3, "replay": 0.5},
+        default={"live": 1.0, "overflow": 1.0, "retry": 0.3, "replay": 0.5},
         description="Largest share of a worker's time, by lane (JSON).",
     )
 

@@ -71,7 +71,7 @@ class BenchResult:
             f"{self.batch_events}, {self.clients} clients, {self.tenants} tenants\n"
             f"  acknowledged {self.acknowledged:,}, accepted {self.accepted:,}, delivered {self.delivered:,}; "
             f"answers {self.statuses}\n"
-            f"  sustained {self.sustained_per_s:,.0f} events/s, queue empty {self.drain_s:.1f} s after the last answer\n"
+            f"  sustained {self.sustained_per_s:,.0f} events/s; queue empty {self.drain_s:.1f} s after the load\n"
             f"  acknowledgement p50 {self.ack_p50_ms:.1f} ms, p95 {self.ack_p95_ms:.1f} ms\n"
             f"  commit of acceptance to commit of delivery p50 {self.commit_to_commit_p50_ms:.1f} ms, "
             f"p95 {self.commit_to_commit_p95_ms:.1f} ms, p99 {self.commit_to_commit_p99_ms:.1f} ms"

@@ -58,7 +58,7 @@ def step(engine: Engine) -> Processed:
 
 
 def totals(conn: Conn) -> dict[str, int]:
-    names = "accepted claimed enriched delivered duplicate dead_lettered discarded in_flight".split()
+    names = ("accepted", "claimed", "enriched", "delivered", "duplicate", "dead_lettered", "discarded", "in_flight")
     sums = ", ".join(f"coalesce(sum({name}), 0)::bigint" for name in names)
     row = conn.execute(f"SELECT {sums} FROM account.funnel").fetchone()  # pyright: ignore
     assert row
@@ -140,7 +140,8 @@ def test_a_mended_dead_letter_is_delivered(
 ) -> None:
     accept(conn, AcceptedEvent(tenant, event_id_of("a"), EventType.TRACK, None, b"{"))
     step(engine)
-    conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now(), payload = '{\"messageId\":\"a\",\"event\":\"x\"}'")
+    mended = b'{"messageId":"a","event":"x"}'
+    conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now(), payload = %s", (mended,))
     assert redeliver(settings, conn, lookups) == Processed(claimed=1, delivered=1)
     assert totals(conn) | {"delivered": 1, "enriched": 1, "dead_lettered": 0} == totals(conn)
 
