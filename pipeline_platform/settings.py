@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     retention_h: int = Field(default=72, ge=1, description="Hours a sealed hour's batches are kept for replay.")
     key_generation_h: int = Field(default=24, ge=1, description="Hours a generation of identity keys stays open.")
     hour_wait_s: float = Field(
-        60.0, gt=0, description="Longest wait of a Dagster run for an import or a worker that holds its hour."
+        default=60.0, gt=0, description="Longest wait of a Dagster run for an import or a worker that holds its hour."
     )
     lane_shares: dict[str, float] = Field(
         default={"live": 0.7, "overflow": 0.1, "retry": 0.1, "replay": 0.1},
