@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-# Before the first release, so that every hour within anybody's retention has its partition. Moved forward,
-# it would take the hours before it out of Dagster, with their history.
-HOURS = dg.HourlyPartitionsDefinition(start_date="2026-01-01-00:00", timezone="UTC")
+# A month and more before the first release, so that every hour within anybody's retention has its partition. Moved
+# forward, it would take the hours before it out of Dagster, with their history.
+HOURS = dg.HourlyPartitionsDefinition(start_date="2026-10-01-00:00", timezone="UTC")
 
 HOUR = timedelta(hours=1)
 

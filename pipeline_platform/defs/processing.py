@@ -5,18 +5,23 @@ range hour by hour through all three stages and records each before the next, so
 did is kept. An operator runs the same range again: done hours take a moment, no event is delivered twice.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+import psycopg
 
+from pipeline_platform.db import queries
 from pipeline_platform.defs.account_check import ACCOUNT_HOLDS, check_hour, conclude
-from pipeline_platform.defs.hours import HOURS, hour_of
+from pipeline_platform.defs.hours import HOURS, hour_of, key_of
 from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.stages import Metadata, accept_stage, deliver_stage, enrich_stage
 from pipeline_platform.errors import is_transient
+
+_SQL = queries("control_plane")
 
 ACCEPTED, ENRICHED, DELIVERED = (
     dg.AssetKey(name) for name in ("accepted_events", "enriched_events", "delivered_events")
@@ -61,6 +66,10 @@ _SPECS = [
         "dead-lettered or discarded, by tenant; and the time from received_at to the "
         "delivering commit.",
         kinds={"postgres", "table"},
+        # An hour is sealed when it is over and processed within minutes of that, also where nothing was received.
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            warn_window=timedelta(minutes=90), fail_window=timedelta(hours=3)
+        ),
         **_common,
     ),
 ]
@@ -100,7 +109,7 @@ def _process(
     recorded = _recorded(context)
     verdicts: list[dg.AssetCheckEvaluation] = []
     with _retried_where_it_helps("connecting"), platform.connect() as conn:
-        for key in context.partition_keys:
+        for key in _hours(context, conn):
             hour = hour_of(key)
             with _retried_where_it_helps(f"hour {key}"):
                 for asset_key, stage in _STAGES.items():
@@ -112,6 +121,13 @@ def _process(
             context.log.info("hour %s is recorded", key)
     if verdicts:
         yield from conclude(verdicts)
+
+
+def _hours(context: dg.AssetExecutionContext, conn: psycopg.Connection[Any]) -> Sequence[str]:
+    """The run's partitions. The check alone may be run without any: then of every sealed hour that is kept."""
+    if context.has_partition_key or context.has_partition_key_range:
+        return context.partition_keys
+    return [key_of(hour) for hour, _ in conn.execute(_SQL["sealed_hours"]).fetchall()]
 
 
 def _recorded(context: dg.AssetExecutionContext) -> set[tuple[dg.AssetKey, str]]:

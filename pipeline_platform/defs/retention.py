@@ -37,6 +37,8 @@ NOTHING_OVERDUE = dg.AssetCheckSpec(
     kinds={"postgres"},
     owners=OWNERS,
     code_version="1",
+    # Its schedule runs once an hour.
+    freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=2), fail_window=timedelta(hours=6)),
     check_specs=[NOTHING_OVERDUE],
     retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
 )

@@ -61,7 +61,7 @@ def test_the_asset_graph() -> None:
         }
         for key in graph.get_all_asset_keys()
     }
-    hourly = "Hourly, starting 2026-01-01-00:00 UTC."
+    hourly = "Hourly, starting 2026-10-01-00:00 UTC."
     team = ["team:platform"]
 
     def asset(deps: list[str], partitions: str, checks: list[str], group: str, kinds: list[str]) -> dict[str, object]:
@@ -101,7 +101,7 @@ def test_hours_are_offered_once_they_are_over(monkeypatch: pytest.MonkeyPatch) -
 
     from pipeline_platform.defs.hours import HOURS, hour_of, key_of
 
-    noon = datetime(2026, 3, 29, 12, 30, tzinfo=UTC)
+    noon = datetime(2027, 3, 28, 12, 30, tzinfo=UTC)
     with dg.partition_loading_context(effective_dt=noon):
-        assert HOURS.get_last_partition_key() == "2026-03-29-11:00"
-    assert key_of(hour_of("2026-03-29-02:00")) == "2026-03-29-02:00"
+        assert HOURS.get_last_partition_key() == "2027-03-28-11:00"
+    assert key_of(hour_of("2027-03-28-02:00")) == "2027-03-28-02:00"

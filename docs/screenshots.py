@@ -1,0 +1,97 @@
+"""Takes the pictures of the documentation from a running Dagster that has processed some hours.
+
+    .venv/bin/python docs/screenshots.py [http://127.0.0.1:3000]
+
+Writes docs/images/dagster-{assets,hour,backfill}.png. Needs Debian's chromium and chromium-driver. Launches nothing:
+make a backfill in the UI first, or there is no picture of one.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
+
+_IMAGES = Path(__file__).parent / "images"
+_WIDTH, _SCALE = 1440, 1.25
+_WAIT_S = 120
+
+_ARGUMENTS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --hide-scrollbars"
+)
+_NEWEST_BACKFILL = "{partitionBackfillsOrError(limit: 1) {... on PartitionBackfills {results {id status}}}}"
+_NEWEST_HOUR = """{assetNodeOrError(assetKey: {path: ["delivered_events"]}) {
+  ... on AssetNode {assetMaterializations(limit: 1) {partition}}
+}}"""
+
+
+def main(url: str) -> None:
+    hour, backfill = _newest_hour(url), _newest_backfill(url)
+    with _browser() as browser:
+        _take(browser, "dagster-assets", f"{url}/locations/pipeline_platform/asset-groups/events", "Passed", 600)
+        page = f"{url}/assets/delivered_events?view=partitions&partition={hour}&status=MATERIALIZED"
+        _take(browser, "dagster-hour", page, "p95_ms", 900)
+        _take(browser, "dagster-backfill", f"{url}/runs/b/{backfill}", "100% completed", 460)
+
+
+def _take(browser: WebDriver, name: str, page: str, shows: str, height: int) -> None:
+    """Open a page, wait until it shows a text, and keep the picture."""
+    size = {"width": _WIDTH, "height": height, "deviceScaleFactor": _SCALE, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page)
+    wait = WebDriverWait(browser, _WAIT_S)
+    wait.until(lambda found: shows in found.find_element(By.TAG_NAME, "body").text)
+    wait.until_not(lambda found: found.find_elements(By.CSS_SELECTOR, "[class*=Spinner]"))
+    _IMAGES.mkdir(exist_ok=True)
+    browser.save_screenshot(str(_IMAGES / f"{name}.png"))
+    print(_IMAGES / f"{name}.png")  # noqa: T201
+
+
+@contextmanager
+def _browser() -> Iterator[WebDriver]:
+    options = webdriver.ChromeOptions()
+    with tempfile.TemporaryDirectory() as profile:
+        for argument in (*_ARGUMENTS.split(), f"--user-data-dir={profile}"):
+            options.add_argument(argument)
+        # Named, or selenium looks for a browser of its own in the network.
+        options.binary_location = _program("chromium")
+        browser = webdriver.Chrome(options=options, service=Service(_program("chromedriver")))
+        try:
+            yield browser
+        finally:
+            browser.quit()
+
+
+def _program(name: str) -> str:
+    return shutil.which(name) or sys.exit(f"no {name}: apt-get install chromium chromium-driver")
+
+
+def _newest_hour(url: str) -> str:
+    found = _ask(url, _NEWEST_HOUR)["assetNodeOrError"].get("assetMaterializations")
+    if not found:
+        sys.exit("no hour was processed yet: materialize one in Dagster first")
+    return found[0]["partition"]
+
+
+def _newest_backfill(url: str) -> str:
+    found = _ask(url, _NEWEST_BACKFILL)["partitionBackfillsOrError"].get("results")
+    if not found or found[0]["status"] != "COMPLETED_SUCCESS":
+        sys.exit("the newest backfill has not succeeded: launch one over a few hours, and wait for it")
+    return found[0]["id"]
+
+
+def _ask(url: str, query: str) -> dict:
+    return httpx.post(f"{url}/graphql", json={"query": query}, timeout=60).raise_for_status().json()["data"]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:3000")
