@@ -17,9 +17,10 @@ _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 
 
 class Exchange:
-    """Statements on `conn`, which nobody else uses until `close`."""
+    """Statements on `conn`, which nobody else uses until `close`. `lost` is called when the server ended it."""
 
-    def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, conn: psycopg.AsyncConnection[Any], lost: Callable[[], None]) -> None:
+        self._lost = lost
         self._conn = conn
         self._pgconn = conn.pgconn
         self._loop = asyncio.get_running_loop()
@@ -99,6 +100,7 @@ class Exchange:
         self.close()
         self._error = self._error or error
         self._finish()
+        self._lost()
 
 
 def _numbered(statement: str) -> str:

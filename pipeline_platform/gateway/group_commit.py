@@ -57,7 +57,7 @@ class GroupCommit:
         self._tried = False
         more = f"-c transaction_timeout={int(ACCEPT_SECONDS_MAX * 1000)}"
         self._links = [
-            StatementLink(url, f"gateway {number}", settings.answer_timeout_s, more)
+            StatementLink(url, f"gateway {number}", settings.answer_timeout_s, more, self._wake.set)
             for number in range(settings.committers)
         ]
         self._careful = Link(url, "gateway careful", settings.answer_timeout_s, more)
@@ -117,8 +117,7 @@ class GroupCommit:
                 self._connected -= 1
 
     async def _commit_while_connected(self, link: StatementLink) -> None:
-        while link.is_connected:
-            group = await self._next_group()
+        while group := await self._next_group(link):
             try:
                 await self._commit_group(link, group)
             except psycopg.Error as error:
@@ -131,16 +130,18 @@ class GroupCommit:
                 # Only when this task is cancelled is anybody left.
                 _refuse(group, TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
 
-    async def _next_group(self) -> list[_Waiting]:
-        """All that wait for the lane whose first request waits longest, up to `commit_events_max` events."""
-        while True:
+    async def _next_group(self, link: StatementLink) -> list[_Waiting]:
+        """The next requests to commit; none when the connection was lost meanwhile."""
+        while link.is_connected:
             group = self._take_group()
             if group:
                 return group
             self._wake.clear()
             await self._wake.wait()
+        return []
 
     def _take_group(self) -> list[_Waiting]:
+        """All that wait for the lane whose first request waits longest, up to `commit_events_max` events."""
         group: list[_Waiting] = []
         others: list[_Waiting] = []
         events = 0

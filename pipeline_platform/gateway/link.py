@@ -8,7 +8,7 @@ not: so when the time is up the socket is shut, and whatever waits on it fails a
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -77,9 +77,19 @@ class Link:
 
 
 class StatementLink(Link):
-    """A connection for single statements, many of them (see exchange.py)."""
+    """A connection for single statements, many of them (see exchange.py). `lost` is called when it breaks."""
 
-    _exchange: Exchange | None = None
+    def __init__(
+        self, url: str, who: str, timeout_s: float, more: str = "", lost: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(url, who, timeout_s, more)
+        self._lost = lost
+        self._exchange: Exchange | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """False from the moment that the server ended the connection, even while it is idle."""
+        return super().is_connected and self._exchange is not None and not self._exchange.is_lost
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
         """The connection, made if there is none or the server ended it. Raises psycopg.OperationalError."""
@@ -87,7 +97,7 @@ class StatementLink(Link):
             await self.close()
         conn = await super().connect()
         if self._exchange is None:
-            self._exchange = Exchange(conn)
+            self._exchange = Exchange(conn, self._lost)
         return conn
 
     async def close(self) -> None:
