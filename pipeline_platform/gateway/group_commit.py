@@ -123,9 +123,6 @@ class GroupCommit:
             except psycopg.Error as error:
                 _LOG.warning("a commit of %d requests failed, they were told to come again: %s", len(group), error)
                 _refuse(group, TryLaterError("not_stored", "the events could not be stored: send this again", 1.0))
-            except Exception:  # noqa: BLE001 -- logged, and the clients keep their events
-                _LOG.exception("a commit of %d requests failed", len(group))
-                _refuse(group, TryLaterError("not_stored", "the events could not be stored: send this again", 5.0))
             finally:
                 # Only when this task is cancelled is anybody left.
                 _refuse(group, TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
@@ -171,8 +168,8 @@ class GroupCommit:
         reach("gateway.before_commit")
         try:
             await link.run(_ACCEPT, accept_params(group[0].lane, accepted, rejected))
-        except psycopg.Error as error:
-            if not is_bad_data(error):
+        except Exception as error:
+            if _is_not_the_datas(error):
                 raise
             _LOG.warning("bad data in a commit of %d requests, writing them one by one: %s", len(group), error)
             await self._commit_one_by_one(group)
@@ -188,14 +185,19 @@ class GroupCommit:
             try:
                 async with self._careful_turn, self._careful.bounded() as conn:
                     late = await accept_carefully(conn, waiting.lane, waiting.judged)
-            except psycopg.Error as error:
-                if not is_bad_data(error):
+            except Exception as error:
+                if _is_not_the_datas(error):
                     raise
-                _LOG.error("a request cannot be stored, not even in quarantine: %s", error)
+                _LOG.exception("a request cannot be stored, not even in quarantine")
                 _refuse([waiting], TryLaterError("not_stored", "the events could not be stored", 30.0))
             else:
                 _resolve(waiting, late)
                 self._committed()
+
+
+def _is_not_the_datas(error: Exception) -> bool:
+    """Whether it would fail with any data; what is no error of PostgreSQL's comes from encoding these."""
+    return isinstance(error, psycopg.Error) and not is_bad_data(error)
 
 
 def _resolve(waiting: _Waiting, late: list[Late]) -> None:

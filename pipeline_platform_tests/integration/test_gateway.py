@@ -3,9 +3,12 @@
 import base64
 import gzip
 import json
+import secrets
 import uuid
 import zlib
 from collections.abc import Callable
+
+import zstandard
 
 from pipeline_platform.write_keys import hash_write_key
 from pipeline_platform_tests.integration.conftest import Start
@@ -76,6 +79,17 @@ def test_encodings(gateway: Gateway) -> None:
     }
     for encoding, content in packed.items():
         assert gateway.post("/v1/batch", content, content_encoding=encoding).json()["accepted"] == 50, encoding
+
+
+def test_a_large_body_arrives_byte_for_byte(gateway: Gateway) -> None:
+    events = [event(properties={"noise": base64.b64encode(secrets.token_bytes(150_000)).decode()}) for _ in range(20)]
+    assert gateway.batch(*events).json()["accepted"] == 20
+    row = gateway.conn.execute("SELECT lengths, codec, payload FROM queue.batches").fetchone()
+    assert row is not None
+    lengths, codec, payload = row
+    payload = zstandard.decompress(payload) if codec == "zstd" else payload
+    assert [len(json.dumps(one)) for one in events] == lengths
+    assert payload == b"".join(json.dumps(one).encode() for one in events)
 
 
 def test_chunked_with_a_byte_order_mark(gateway: Gateway) -> None:
