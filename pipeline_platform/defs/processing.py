@@ -118,7 +118,6 @@ def _process(
                 if ACCOUNT_HOLDS.key in context.selected_asset_check_keys:
                     verdicts.append(check_hour(conn, hour))
                     yield verdicts[-1]
-            context.log.info("hour %s is recorded", key)
     if verdicts:
         yield from conclude(verdicts)
 

@@ -23,7 +23,7 @@ _SQL = queries("control_plane")
 # A run for each range without a gap. Where an import left many gaps, one window over all of them costs less
 # than their runs: an hour that is done again takes a moment.
 _RANGES_MAX = 4
-# Four days: a run that takes longer would come near max_runtime_seconds of dagster.yaml on a busy machine.
+# Four days: more than a retention of three, and far from max_runtime_seconds of dagster.yaml also where much is left.
 _HOURS_A_RUN_MAX = 96
 
 # How a run is told its range of partitions.

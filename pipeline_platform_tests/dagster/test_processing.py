@@ -273,3 +273,19 @@ def test_one_asset_alone(
     assert [materialized(instance, asset) for asset in STAGES] == [[key_of(hour)], [], []]
     assert verdicts(instance) == {}
     assert delivered(conn) == 0
+
+
+def test_the_check_alone_judges_every_sealed_hour_that_is_kept(
+    defs: dg.Definitions, instance: dg.DagsterInstance, conn: Conn, tenants: list[TenantId]
+) -> None:
+    hours = past_hours(2)
+    for hour in hours:
+        plant(conn, tenants[0], hour)
+        conn.execute("SELECT queue.seal_hour(%s)", (hour,))
+    selection = dg.AssetSelection.checks(CHECK)
+    alone = dg.Definitions.merge(defs, dg.Definitions(jobs=[dg.define_asset_job("check_alone", selection=selection)]))
+
+    assert alone.resolve_job_def("check_alone").execute_in_process(instance=instance).success
+
+    assert verdicts(instance) == {key_of(hour): True for hour in hours} | {None: True}
+    assert materialized(instance, "delivered_events") == []
