@@ -8,7 +8,7 @@ from pipeline_platform.errors import NotNowError
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim_hour
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import Engine, Processed
+from pipeline_platform.worker.engine import PLANNING, Engine, Processed
 
 _SQL = queries("queue")
 _BATCHES_AT_ONCE = 16
@@ -22,7 +22,7 @@ def drain_hour(settings: Settings, hour: datetime, *, wait_s: float = 60.0) -> P
     """
     done = Processed()
     lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, f"drain {hour:%Y-%m-%dT%H}", statement_timeout_s=60, more="-c jit=off") as conn:
+    with connect(settings.database_url, f"drain {hour:%Y-%m-%dT%H}", statement_timeout_s=60, more=PLANNING) as conn:
         engine = Engine(settings, conn, lookups)
         progress_at = time.monotonic()
         while True:

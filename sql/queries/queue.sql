@@ -17,7 +17,10 @@ SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
 FROM entered
 CROSS JOIN picked AS p
-JOIN queue.batches AS b ON b.batch_id = p.batch_id AND b.received_at = p.received_at
+-- A probe of one partition's index for each, under any settings of the planner.
+CROSS JOIN LATERAL (
+    SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
+) AS b
 ORDER BY p.work_id
 
 -- name: claim_suspect
@@ -35,7 +38,10 @@ SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
 FROM entered
 CROSS JOIN picked AS p
-JOIN queue.batches AS b ON b.batch_id = p.batch_id AND b.received_at = p.received_at
+-- A probe of one partition's index for each, under any settings of the planner.
+CROSS JOIN LATERAL (
+    SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
+) AS b
 
 -- name: claim_hour
 WITH entered AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(analytics.key_lock())),
@@ -52,7 +58,10 @@ SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
 FROM entered
 CROSS JOIN picked AS p
-JOIN queue.batches AS b ON b.batch_id = p.batch_id AND b.received_at = p.received_at
+-- A probe of one partition's index for each, under any settings of the planner.
+CROSS JOIN LATERAL (
+    SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
+) AS b
 ORDER BY p.lane, p.work_id
 
 -- name: hour_work
