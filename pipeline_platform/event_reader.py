@@ -131,9 +131,7 @@ def read_event(
     )
 
 
-def rejected_event(
-    payload: bytes, tenant_id: TenantId, limits: Limits, error: InvalidEventError
-) -> RejectedEvent:
+def rejected_event(payload: bytes, tenant_id: TenantId, limits: Limits, error: InvalidEventError) -> RejectedEvent:
     """The event as it goes to quarantine; its messageId only helps to find it: it may be cut or missing."""
     message_id = _message_id_in(payload)
     if message_id is not None:
@@ -200,9 +198,7 @@ def _type_of(event: _Event) -> EventType:
         raise InvalidEventError("missing_field", "type is missing")
     kind = _TYPES.get(event.type)
     if kind is None:
-        raise InvalidEventError(
-            "unknown_type", f"unknown type {event.type[:40]!r}: one of {', '.join(_TYPES)}"
-        )
+        raise InvalidEventError("unknown_type", f"unknown type {event.type[:40]!r}: one of {', '.join(_TYPES)}")
     return kind
 
 

@@ -135,6 +135,4 @@ def _check_numbers(payload: bytes) -> None:
         zeros += abs(exponent)
         if before > _DIGITS_BEFORE_MAX or after > _DIGITS_AFTER_MAX or zeros > _EXPONENT_ZEROS_MAX:
             shown = number.group()[:40].decode()
-            raise InvalidEventError(
-                "number_out_of_range", f"the number {shown} is beyond what PostgreSQL holds"
-            )
+            raise InvalidEventError("number_out_of_range", f"the number {shown} is beyond what PostgreSQL holds")

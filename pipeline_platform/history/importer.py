@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from pipeline_platform.client_time import parse_time
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import InvalidEventError, PipelineError
 from pipeline_platform.event import MESSAGE_ID_NAMESPACE, AcceptedEvent, RejectedEvent, TenantId
@@ -20,6 +21,7 @@ from pipeline_platform.event_reader import Limits, read_event, rejected_event
 from pipeline_platform.history.source import CHUNK_EVENTS, Line, Source, Survey, hour_of
 from pipeline_platform.json_limits import doubts_of
 from pipeline_platform.kill_points import reach
+from pipeline_platform.ndjson import peek_text, read_object
 from pipeline_platform.queue import arrays
 from pipeline_platform.queue.batches import batch_params, rejected_params
 from pipeline_platform.queue.low_water import ACCEPT_SECONDS_MAX
@@ -202,9 +204,24 @@ def _event(line: Line, tenant_id: TenantId, limits: Limits, at: datetime, shift:
     if event.client_at is None or not shift:
         return event
     # History that is shifted is shifted as a whole, its own times too.
-    return AcceptedEvent(
-        event.tenant_id, event.event_id, event.type, event.client_at + shift, event.payload, event.envelope, at
-    )
+    client_at, envelope = _moved(event.client_at, shift), _moved_envelope(line.payload, shift)
+    return AcceptedEvent(event.tenant_id, event.event_id, event.type, client_at, event.payload, envelope, at)
+
+
+def _moved(at: datetime, shift: timedelta) -> datetime | None:
+    try:
+        return at + shift
+    except OverflowError:
+        return None
+
+
+def _moved_envelope(payload: bytes, shift: timedelta) -> bytes:
+    """An event's own sentAt, moved as well: it stands in the payload as it was, and the envelope's goes before it."""
+    if b'"sentAt"' not in payload:
+        return b""
+    sent_at = parse_time(peek_text(read_object(payload).get("sentAt")) or "")
+    moved = _moved(sent_at, shift) if sent_at else None
+    return b'{"sentAt":"%s"}' % moved.isoformat().encode() if moved else b""
 
 
 def _row(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:

@@ -94,7 +94,13 @@ def send_file(
     keys = WriteKeys(settings, write_key)
     with open_lines(path) as lines:
         batches = _batches(lines, tenant_field, batch_events, result)
-        asyncio.run(_send_all(batches, gateway, keys, rate, result, progress))
+        try:
+            asyncio.run(_send_all(batches, gateway, keys, rate, result, progress))
+        except ExceptionGroup as group:
+            ours = group.subgroup(PipelineError)
+            if ours is None:
+                raise
+            raise PipelineError(f"{ours.exceptions[0]} ({result.acknowledged} events acknowledged)") from group
     return result
 
 
@@ -194,7 +200,10 @@ async def _send(client: httpx.AsyncClient, url: str, keys: WriteKeys, batch: _Ba
 
 
 def _count(answer: httpx.Response, batch: _Batch, result: SendResult) -> None:
-    said: dict[str, Any] = answer.json()
+    try:
+        said: dict[str, Any] = answer.json()
+    except ValueError as error:
+        raise PipelineError(f"{answer.url} answers {answer.status_code} and no JSON: is it a gateway?") from error
     if answer.status_code == HTTPStatus.OK:
         result.acknowledged += batch.events
         result.accepted += said["accepted"]

@@ -71,13 +71,18 @@ def program(
 def gateway(settings: Settings) -> Child:
     """The gateway; serves when /readyz answers 200."""
     arguments = ["pipeline_platform.gateway", "--port", str(settings.gateway_port)]
-    url = f"http://{settings.gateway_host}:{settings.gateway_port}/readyz"
     return Child(
         "gateway",
         settings.home / "logs" / "gateway.log",
         partial(program, settings.home, "gateway", arguments, environment(settings)),
-        partial(answers, url),
+        partial(answers, f"{gateway_url(settings)}/readyz"),
     )
+
+
+def gateway_url(settings: Settings) -> str:
+    """Where the gateway answers from this machine; a wildcard address is none."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.gateway_host, settings.gateway_host)  # noqa: S104
+    return f"http://[{host}]:{settings.gateway_port}" if ":" in host else f"http://{host}:{settings.gateway_port}"
 
 
 def pool(settings: Settings) -> Child:

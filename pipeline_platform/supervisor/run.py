@@ -117,7 +117,7 @@ def _start(children: Children, settings: Settings, dagster: Dagster | None) -> t
         *(dagster(settings) if dagster else ()),
     )
     return settings, Endpoints(
-        gateway=f"http://{settings.gateway_host}:{settings.gateway_port}",
+        gateway=programs.gateway_url(settings),
         console=None,
         dagster=f"http://127.0.0.1:{settings.dagster_port}" if dagster else None,
         database_url=settings.database_url,

@@ -118,10 +118,13 @@ def test_a_home_has_one_platform_and_down_ends_it(home: Path) -> None:
     assert down(Settings(home=home)) == 0
 
 
-def test_a_detached_platform_serves_when_up_returns(home: Path) -> None:
+def test_a_detached_platform_on_servers_of_the_users_own_serves_when_up_returns(settings: Settings) -> None:
+    home = settings.home
     try:
-        assert up(settings_in(home), detach=True, dagster=False) == 0
+        assert up(settings, detach=True, dagster=False) == 0
         assert ready(home)
+        assert endpoints_of(home).pids.keys() == {"supervisor", "gateway", "workers"}
+        assert endpoints_of(home).database_url == settings.database_url
     finally:
         down(Settings(home=home))
     assert not processes_in(home)
