@@ -53,7 +53,7 @@ def _take(browser: WebDriver, name: str, page: str, shows: str, height: int) -> 
     wait.until_not(lambda found: found.find_elements(By.CSS_SELECTOR, "[class*=Spinner]"))
     _IMAGES.mkdir(exist_ok=True)
     browser.save_screenshot(str(_IMAGES / f"{name}.png"))
-    print(_IMAGES / f"{name}.png")  # noqa: T201
+    print(_IMAGES / f"{name}.png")
 
 
 @contextmanager

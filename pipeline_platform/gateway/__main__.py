@@ -38,7 +38,7 @@ def main() -> int:
             raise ConfigError("PIPELINE_DATABASE_URL is empty: set it, or start everything with pipeline-platform up")
         listener = _listen(settings.gateway_host, settings.gateway_port if arguments.port is None else arguments.port)
     except ConfigError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return 2
     _serve(settings, listener)
     return 0
@@ -83,7 +83,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         signal.signal(asked, stop)
     # What lives as long as the process need not be looked at by every collection.
     gc.freeze()
-    print(f"gateway on http://{host}:{port}", flush=True)  # noqa: T201
+    print(f"gateway on http://{host}:{port}", flush=True)
     server.run(sockets=[listener])
 
 

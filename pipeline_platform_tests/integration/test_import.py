@@ -55,7 +55,11 @@ class Importer:
         source = "-" if stdin is not None else str(self.file)
         command = [sys.executable, "-c", "from pipeline_platform.cli import main; main()", "import", source]
         done = subprocess.run(
-            [*command, "--tenant-field", "tenant", *options], env=environment, input=stdin or b"", capture_output=True
+            [*command, "--tenant-field", "tenant", *options],
+            check=False,
+            env=environment,
+            input=stdin or b"",
+            capture_output=True,
         )
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 

@@ -53,7 +53,7 @@ class GatewayProcess:
         if self._started is not None:
             stop(self._started, signal.SIGTERM, _STOP_S)
         if error is not None:
-            print(f"--- the end of the gateway's log\n{log_tail(self.log, 40)}")  # noqa: T201 -- shown with the failure
+            print(f"--- the end of the gateway's log\n{log_tail(self.log, 40)}")
 
     @property
     def process(self) -> psutil.Process:
