@@ -28,7 +28,7 @@
     drain.py            finishes one hour, for Dagster
 
 On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
-client_time.py, lookups.py (cached reads), write_keys.py, errors.py (named by what happens next), settings.py, db.py
+client_time.py, lookups.py (cached reads), tenants.py and write_keys.py, ndjson.py (files of events), errors.py (named by what happens next), settings.py, db.py
 (connections, named queries, migrations), kill_points.py (where tests may kill).
 
 Around it: account/ counts, recounts and traces, history/ brings the past in, operate/ is what operators do, bench/
