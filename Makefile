@@ -39,7 +39,7 @@ $(STAMP): uv.lock pyproject.toml
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_CACHE) "uv==$(UV_VERSION)"
 	@UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never \
-	  $(BIN)/python -m uv sync --frozen --quiet --python $(BIN)/python $(UV_CACHE)
+	  $(BIN)/python -m uv sync --frozen --quiet --system-certs --python $(BIN)/python $(UV_CACHE)
 	@echo "$(CURDIR)" > $(STAMP)
 
 up: $(STAMP) ## start everything, print the addresses, stop it all on Ctrl-C
