@@ -28,11 +28,12 @@
     drain.py            finishes one hour, for Dagster
 
 On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
-client_time.py, lookups.py (cached reads), tenants.py and write_keys.py, ndjson.py (files of events), errors.py (named by what happens next), settings.py, db.py
-(connections, named queries, migrations), kill_points.py (where tests may kill).
+client_time.py, lookups.py (cached reads), tenants.py and write_keys.py, ndjson.py (files of events), errors.py (named
+by what happens next), settings.py, db.py (connections, named queries, migrations), kill_points.py (where tests may
+kill).
 
 Around it: account/ counts, recounts and traces, history/ brings the past in, operate/ is what operators do, bench/
 measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,
-defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster and does not need it. The tables and the
-queries are in sql/: read sql/migrations first.
+defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster and does not need it.
+The tables and the queries are in sql/: read sql/migrations first.
 """
