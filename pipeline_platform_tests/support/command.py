@@ -1,0 +1,49 @@
+"""`pipeline-platform`, run as an operator runs it: a process of its own, found by its environment."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline_platform.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The one JSON object on standard output."""
+        return json.loads(self.out)
+
+    @property
+    def said(self) -> str:
+        """Standard error without its line breaks."""
+        return " ".join(self.err.split())
+
+
+def run_command(settings: Settings, *words: str, stdin: bytes = b"", **more: str) -> Done:
+    """Run it to its end, on the servers of `settings`; `more`: settings by their lower-case names."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
+    environment |= {
+        "PIPELINE_HOME": str(settings.home),
+        "PIPELINE_DATABASE_URL": settings.database_url,
+        "PIPELINE_REDIS_URL": settings.redis_url,
+        **{f"PIPELINE_{name.upper()}": value for name, value in more.items()},
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from pipeline_platform.cli import main; main()", *words],
+        check=False,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
