@@ -146,6 +146,18 @@ def test_a_mended_dead_letter_is_delivered(
     assert totals(conn) | {"delivered": 1, "enriched": 1, "dead_lettered": 0} == totals(conn)
 
 
+def test_a_dead_letter_counts_as_enriched_once_wherever_it_fails_later(
+    conn: Conn, engine: Engine, settings: Settings, lookups: Lookups, tenant: TenantId
+) -> None:
+    unloadable = b'{"messageId":"a","event":"x","properties":{"a":"\\u0000"}}'
+    accept(conn, AcceptedEvent(tenant, event_id_of("a"), EventType.TRACK, None, unloadable))
+    step(engine)
+    for payload in (b"{", b'{"messageId":"a","event":"x"}'):
+        conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now(), payload = %s", (payload,))
+        redeliver(settings, conn, lookups)
+    assert totals(conn) | {"delivered": 1, "enriched": 1, "dead_lettered": 0} == totals(conn)
+
+
 def test_traits_are_kept_whatever_the_order_and_seen_by_later_events(
     conn: Conn, engine: Engine, tenant: TenantId
 ) -> None:

@@ -102,7 +102,9 @@ WITH counted AS (
       AND stage <> 'load' AND %(stage)s = 'load'
 )
 UPDATE queue.dead_letters SET
-    attempts = attempts + 1, stage = %(stage)s, error_class = %(error_class)s, error = %(error)s,
+    attempts = attempts + 1,
+    -- Counted as enriched once it got as far as the load: a later failure before it must not make it count again.
+    stage = CASE WHEN stage = 'load' THEN stage ELSE %(stage)s END, error_class = %(error_class)s, error = %(error)s,
     fingerprint = %(fingerprint)s, next_attempt_at = %(next_attempt_at)s,
     state = CASE WHEN %(next_attempt_at)s::timestamptz IS NULL THEN 'exhausted' ELSE 'waiting' END
 WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
