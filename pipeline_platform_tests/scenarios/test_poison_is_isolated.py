@@ -1,0 +1,50 @@
+"""Promise: an event that kills its worker every time costs nobody else: it is buried once, with one alert."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.client import Client
+from pipeline_platform_tests.support.ledger import Ledger, account_faults, add_tenants
+from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.waiting import wait_for
+
+Conn = psycopg.Connection[Any]
+
+# Runs at the start of each worker process: whoever decodes the marked event dies of it, as of a bug in a C library.
+_DEADLY = """
+import os, signal, sys
+if "--slot" in sys.orig_argv:
+    from pipeline_platform.worker import engine
+    decode = engine.transform
+    def transform(event):
+        if b"deadly" in event.payload:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(event)
+    engine.transform = transform
+"""
+
+
+def test_an_event_that_kills_its_worker_is_buried_and_its_neighbours_are_delivered(
+    settings: Settings, conn: Conn, seed: int, tmp_path: Path
+) -> None:
+    rng, ledger = random.Random(seed), Ledger(seed)
+    (tenant,) = add_tenants(conn, "a")
+    (tmp_path / "sitecustomize.py").write_text(_DEADLY)
+    batch = [ledger.event(tenant, rng) for _ in range(100)]
+    batch[rng.randrange(100)]["properties"] = {"mark": "deadly"}
+    with Platform(settings) as platform:
+        platform.start_gateway()
+        answer = Client(platform.port, tenant.write_key).send(batch)
+        assert answer.accepted == 100
+        platform.start_workers(python_path=tmp_path)
+        buried = "SELECT count(*) FROM queue.dead_letters WHERE state = 'exhausted'"
+        wait_for("the burial", lambda: conn.execute(buried).fetchone() == (1,), 90)
+        platform.await_drained(conn)
+        assert platform.worker_deaths() >= 5
+    assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (99,)
+    assert conn.execute("SELECT count(*), sum(occurrences) FROM control.alerts").fetchone() == (1, 1)
+    assert account_faults(conn) == [], f"seed {seed}"
