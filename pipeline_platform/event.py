@@ -100,3 +100,6 @@ class QueuedEvent:
     batch_id: BatchId
     event_index: int
     batch_received_at: datetime
+    epoch: int
+    # The old pipeline is production for it: its row goes to shadow.events.
+    is_shadow: bool

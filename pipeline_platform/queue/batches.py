@@ -148,6 +148,8 @@ def read(work: Work) -> list[QueuedEvent]:
         envelopes,
         codec,
         payload,
+        epoch,
+        is_shadow,
     ) = work.row
     wanted = slice(work.first_event, work.end_event)
     sizes = arrays.read_int4s(lengths)
@@ -178,6 +180,8 @@ def read(work: Work) -> list[QueuedEvent]:
             batch_id=work.batch_id,
             event_index=index,
             batch_received_at=work.received_at,
+            epoch=epoch,
+            is_shadow=is_shadow,
         )
         for tenant_id, event_id, code, client_at, own_received_at, envelope, index in columns
     ]

@@ -85,6 +85,7 @@ def bury(
             "fingerprint": [item.fingerprint for item in failures],
             "attempts": arrays.int4s([attempts for _ in failures]),
             "next_attempt_at": arrays.timestamps([next_attempt_at(settings, attempts) for _ in failures]),
+            "epoch": arrays.int4s([event.epoch for event in events]),
         },
     )
     if attempts >= settings.attempts_max:

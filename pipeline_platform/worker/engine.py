@@ -19,7 +19,7 @@ from pipeline_platform.queue.batches import Work, complete, read
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.dead_letters import Failure, bury, failure
 from pipeline_platform.worker.enrich import Enriched, enrich
-from pipeline_platform.worker.load import keep_traits, load
+from pipeline_platform.worker.load import keep_traits, load, new_rows
 from pipeline_platform.worker.transform import Row, transform
 
 # For an engine's connection. Planning the load anew each time costs a millisecond, more than loading three events. A
@@ -55,10 +55,10 @@ class _Loading:
     rows: Sequence[Enriched]
     dead_lettered: int
     changed: Sequence[Key]
-    cursor: psycopg.Cursor[Any] | None
+    cursors: Sequence[psycopg.Cursor[Any]]
 
     def processed(self) -> Processed:
-        return _processed(self.works, self.rows, self.dead_lettered, _first_value(self.cursor))
+        return _processed(self.works, self.rows, self.dead_lettered, new_rows(self.cursors))
 
 
 def transform_all(events: Sequence[QueuedEvent]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
@@ -117,7 +117,7 @@ class Engine:
         transformed, failures = transform_all(_read_all(works))
         rows = enrich(self._conn, self._lookups, transformed)
         reach("worker.after_enrich")
-        loading = load(self._conn, rows) if rows else None
+        loading = load(self._conn, rows)
         reach("worker.mid_load")
         changed = keep_traits(self._conn, rows)
         bury(self._conn, self._settings, failures)
@@ -139,7 +139,7 @@ class Engine:
             return [], 0, []
         try:
             with self._conn.transaction():
-                delivered = _first_value(load(self._conn, rows))
+                delivered = new_rows(load(self._conn, rows))
                 keep_traits(self._conn, rows)
             return list(rows), delivered, []
         except psycopg.Error as error:
@@ -155,11 +155,6 @@ class Engine:
 
 def _read_all(works: Sequence[Work]) -> list[QueuedEvent]:
     return [event for work in works for event in read(work)]
-
-
-def _first_value(cursor: psycopg.Cursor[Any] | None) -> int:
-    row = cursor.fetchone() if cursor else None
-    return row[0] if row else 0
 
 
 def _processed(works: Sequence[Work], rows: Sequence[Enriched], dead_lettered: int, delivered: int) -> Processed:

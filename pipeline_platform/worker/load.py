@@ -1,7 +1,7 @@
 """Enriched rows into the analytics tables, by the unique key, with their account: one statement."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -12,6 +12,11 @@ from pipeline_platform.worker.enrich import Enriched
 from pipeline_platform.worker.transform import traits_of
 
 _SQL = queries("worker")
+# By whether the rows were accepted in a shadow epoch.
+_LOAD: dict[bool, LiteralString] = {
+    False: _SQL["load"],
+    True: _SQL["load"].replace("INTO analytics.events", "INTO shadow.events"),
+}
 
 
 def _firsts(rows: Sequence[Enriched]) -> list[bool]:
@@ -50,6 +55,7 @@ def _columns(rows: Sequence[Enriched]) -> dict[str, Any]:
         "tenant_plan": arrays.texts([item.tenant_plan for item in rows]),
         "user_traits": arrays.jsonbs([item.user_traits for item in rows]),
         "group_traits": arrays.jsonbs([item.group_traits for item in rows]),
+        "epoch": arrays.int4s([event.epoch for event in events]),
     }
 
 
@@ -59,14 +65,23 @@ def load(
     *,
     redelivery: bool = False,
     adds_enriched: bool = True,
-) -> psycopg.Cursor[Any]:
-    """Write rows and their account; the cursor's one value is how many were new, the others were duplicates.
+) -> list[psycopg.Cursor[Any]]:
+    """Write rows and their account, each into the table of its epoch; `new_rows` of the answer were no duplicates.
 
     The caller holds key_lock (query enter_keys) from a statement before. redelivery: the rows were dead letters until
     now. adds_enriched: whether this is the first time that they got as far as the load.
     """
-    params = _columns(rows) | {"redelivery": redelivery, "adds_enriched": adds_enriched}
-    return conn.execute(_SQL["load"], params, prepare=True)
+    cursors: list[psycopg.Cursor[Any]] = []
+    for is_shadow in (False, True):
+        if part := [item for item in rows if item.event.is_shadow is is_shadow]:
+            params = _columns(part) | {"redelivery": redelivery, "adds_enriched": adds_enriched}
+            cursors.append(conn.execute(_LOAD[is_shadow], params, prepare=True))
+    return cursors
+
+
+def new_rows(cursors: Sequence[psycopg.Cursor[Any]]) -> int:
+    """How many rows a load added; in a pipeline to be asked after its end."""
+    return sum((cursor.fetchone() or (0,))[0] for cursor in cursors)
 
 
 def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list[Key]:

@@ -12,7 +12,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.worker.dead_letters import failure, postpone
 from pipeline_platform.worker.engine import Processed, transform_all
 from pipeline_platform.worker.enrich import enrich
-from pipeline_platform.worker.load import keep_traits, load
+from pipeline_platform.worker.load import keep_traits, load, new_rows
 
 _SQL = queries("worker")
 _AT_ONCE = 50
@@ -45,6 +45,8 @@ def _event(row: tuple[Any, ...]) -> QueuedEvent:
         batch_id,
         index,
         batch_received_at,
+        epoch,
+        is_shadow,
     ) = row
     return QueuedEvent(
         tenant_id=tenant_id,
@@ -58,6 +60,8 @@ def _event(row: tuple[Any, ...]) -> QueuedEvent:
         batch_id=batch_id,
         event_index=index,
         batch_received_at=batch_received_at,
+        epoch=epoch,
+        is_shadow=is_shadow,
     )
 
 
@@ -70,8 +74,7 @@ def _try_again(settings: Settings, conn: psycopg.Connection[Any], lookups: Looku
         enriched = enrich(conn, lookups, rows)
         try:
             with conn.transaction():
-                cursor = load(conn, enriched, redelivery=True, adds_enriched=failed_at != "load")
-                delivered = (cursor.fetchone() or (0,))[0]
+                delivered = new_rows(load(conn, enriched, redelivery=True, adds_enriched=failed_at != "load"))
                 lookups.forget(keep_traits(conn, enriched))
         except psycopg.Error as error:
             if not is_bad_data(error):

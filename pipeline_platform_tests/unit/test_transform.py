@@ -25,7 +25,19 @@ def queued(
 ) -> QueuedEvent:
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return QueuedEvent(
-        TenantId(1), _EVENT_ID, kind, client_at, _RECEIVED_AT, body, envelope, Lane.LIVE, BatchId(1), 0, _RECEIVED_AT
+        TenantId(1),
+        _EVENT_ID,
+        kind,
+        client_at,
+        _RECEIVED_AT,
+        body,
+        envelope,
+        Lane.LIVE,
+        BatchId(1),
+        0,
+        _RECEIVED_AT,
+        1,
+        False,
     )
 
 

@@ -100,7 +100,7 @@ WITH occurrence AS MATERIALIZED (
     UNION ALL
     SELECT e.batch_id, e.tenant_id, e.event_id, NULL, NULL, NULL, NULL, NULL, NULL, e.received_at, e.delivered_at,
            k.received_at
-    FROM analytics.events AS e
+    FROM account.delivered AS e
     -- OFFSET 0 keeps this a probe of the index a row: as a join it could be planned as a scan of all keys.
     LEFT JOIN LATERAL (SELECT received_at FROM analytics.keys AS k
                        WHERE k.tenant_id = e.tenant_id AND k.event_id = e.event_id OFFSET 0) AS k ON true
@@ -131,14 +131,14 @@ WITH occurrence AS MATERIALIZED (
     SELECT o.batch_id, o.tenant_id, o.event_id, count(k.event_id) AS keys, count(e.event_id) AS homes
     FROM outcome AS o
     LEFT JOIN analytics.keys AS k USING (tenant_id, event_id)
-    LEFT JOIN analytics.events AS e
+    LEFT JOIN account.delivered AS e
            ON e.tenant_id = k.tenant_id AND e.received_at = k.received_at AND e.event_id = k.event_id
     WHERE o.others > 0 AND o.rows = 0
     GROUP BY o.batch_id, o.tenant_id, o.event_id
 ), older AS (
     -- A duplicate may outlive the key that it met, not the row. Searched for only where there is something to find.
     SELECT DISTINCT tenant_id, event_id
-    FROM analytics.events
+    FROM account.delivered
     WHERE EXISTS (SELECT FROM rowless WHERE keys = 0)
       AND (tenant_id, event_id) IN (SELECT tenant_id, event_id FROM rowless WHERE keys = 0)
       AND received_at >= %(hour)s - interval '2 days'
@@ -191,13 +191,13 @@ FROM problem GROUP BY kind, tenant_id, lane
 WITH kept AS MATERIALIZED (SELECT min(hour) AS since FROM queue.hours WHERE dropped_at IS NULL),
 problem AS (
     SELECT 'extra' AS kind, e.tenant_id, e.received_at, e.event_id, e.batch_id
-    FROM kept JOIN analytics.events AS e ON e.received_at >= kept.since
+    FROM kept JOIN account.delivered AS e ON e.received_at >= kept.since
     LEFT JOIN queue.hours AS h ON h.hour = date_trunc('hour', e.received_at, 'UTC')
     WHERE h.hour IS NULL
     UNION ALL
     SELECT 'key_without_row', k.tenant_id, k.received_at, k.event_id, NULL
     FROM kept JOIN analytics.keys AS k ON k.received_at >= kept.since
-    LEFT JOIN analytics.events AS e
+    LEFT JOIN account.delivered AS e
            ON e.tenant_id = k.tenant_id AND e.received_at = k.received_at AND e.event_id = k.event_id
           AND e.received_at >= kept.since
     WHERE e.event_id IS NULL
@@ -213,7 +213,7 @@ SELECT t.name AS tenant, e.received_at, e.occurred_at, e.delivered_at, e.type, e
        e.batch_id
 FROM control.tenants AS t
 JOIN analytics.keys AS k ON k.tenant_id = t.tenant_id AND k.event_id = %(event_id)s
-JOIN analytics.events AS e
+JOIN account.delivered AS e
   ON e.tenant_id = k.tenant_id AND e.received_at = k.received_at AND e.event_id = k.event_id
 WHERE %(tenant_id)s::integer IS NULL OR t.tenant_id = %(tenant_id)s
 ORDER BY tenant, e.received_at
@@ -222,7 +222,7 @@ ORDER BY tenant, e.received_at
 -- Its key is gone: every row has to be looked at.
 SELECT t.name AS tenant, e.received_at, e.occurred_at, e.delivered_at, e.type, e.name, e.user_id, e.anonymous_id,
        e.batch_id
-FROM analytics.events AS e JOIN control.tenants AS t USING (tenant_id)
+FROM account.delivered AS e JOIN control.tenants AS t USING (tenant_id)
 WHERE e.event_id = %(event_id)s AND (%(tenant_id)s::integer IS NULL OR e.tenant_id = %(tenant_id)s)
 ORDER BY tenant, e.received_at
 

@@ -37,7 +37,7 @@ SELECT e.tenant_id,
        percentile_disc(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (
            ORDER BY extract(epoch FROM e.delivered_at - e.received_at)::float8 * 1000)
 FROM unnest(%(tenant_ids)s::integer[]) AS wanted(tenant_id)
-JOIN analytics.events AS e
+JOIN account.delivered AS e
   ON e.tenant_id = wanted.tenant_id
  AND e.received_at >= %(hour)s AND e.received_at < %(hour)s + interval '1 hour'
 GROUP BY GROUPING SETS ((e.tenant_id), ())

@@ -14,7 +14,8 @@ picked AS MATERIALIZED (
 )
 SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
+       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
+       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
 FROM entered
 CROSS JOIN picked AS p
 -- A probe of one partition's index for each, under any settings of the planner.
@@ -35,7 +36,8 @@ picked AS MATERIALIZED (
 )
 SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
+       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
+       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
 FROM entered
 CROSS JOIN picked AS p
 -- A probe of one partition's index for each, under any settings of the planner.
@@ -55,7 +57,8 @@ picked AS MATERIALIZED (
 )
 SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload
+       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
+       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
 FROM entered
 CROSS JOIN picked AS p
 -- A probe of one partition's index for each, under any settings of the planner.

@@ -2,6 +2,7 @@
 SELECT pg_advisory_xact_lock_shared(analytics.key_lock())
 
 -- name: load
+-- Into production; for what is accepted in a shadow epoch the same with shadow.events.
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 input AS MATERIALIZED (
     SELECT *
@@ -10,10 +11,10 @@ input AS MATERIALIZED (
                 %(name)s::text[], %(user_id)s::text[], %(anonymous_id)s::text[], %(group_id)s::text[],
                 %(previous_id)s::text[], %(occurred_at)s::timestamptz[], %(received_at)s::timestamptz[],
                 %(properties)s::jsonb[], %(traits)s::jsonb[], %(context)s::jsonb[], %(tenant_name)s::text[],
-                %(tenant_plan)s::text[], %(user_traits)s::jsonb[], %(group_traits)s::jsonb[])
+                %(tenant_plan)s::text[], %(user_traits)s::jsonb[], %(group_traits)s::jsonb[], %(epoch)s::integer[])
         AS i(tenant_id, event_id, is_first, lane, batch_received_at, batch_id, message_id, type, name, user_id,
              anonymous_id, group_id, previous_id, occurred_at, received_at, properties, traits, context, tenant_name,
-             tenant_plan, user_traits, group_traits)
+             tenant_plan, user_traits, group_traits, epoch)
 ), fresh AS (
     INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
     SELECT open_generation.generation, i.tenant_id, i.event_id, i.received_at
@@ -32,10 +33,10 @@ input AS MATERIALIZED (
     INSERT INTO analytics.events (
         tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at,
         received_at, delivered_at, properties, traits, context, tenant_name, tenant_plan, user_traits, group_traits,
-        batch_id)
+        batch_id, epoch)
     SELECT i.tenant_id, i.event_id, i.message_id, i.type, i.name, i.user_id, i.anonymous_id, i.group_id,
            i.previous_id, i.occurred_at, i.received_at, clock_timestamp(), i.properties, i.traits, i.context,
-           i.tenant_name, i.tenant_plan, i.user_traits, i.group_traits, i.batch_id
+           i.tenant_name, i.tenant_plan, i.user_traits, i.group_traits, i.batch_id, i.epoch
     FROM input AS i JOIN fresh USING (tenant_id, event_id)
     WHERE i.is_first
     RETURNING tenant_id
@@ -58,16 +59,17 @@ WITH input AS MATERIALIZED (
                 %(lane)s::text[], %(batch_id)s::bigint[], %(event_index)s::integer[],
                 %(batch_received_at)s::timestamptz[], %(received_at)s::timestamptz[], %(client_at)s::timestamptz[],
                 %(envelope)s::bytea[], %(payload)s::bytea[], %(stage)s::text[], %(error_class)s::text[],
-                %(error)s::text[], %(fingerprint)s::text[], %(attempts)s::integer[], %(next_attempt_at)s::timestamptz[])
+                %(error)s::text[], %(fingerprint)s::text[], %(attempts)s::integer[], %(next_attempt_at)s::timestamptz[],
+                %(epoch)s::integer[])
         AS i(tenant_id, event_id, message_id, type, lane, batch_id, event_index, batch_received_at, received_at,
-             client_at, envelope, payload, stage, error_class, error, fingerprint, attempts, next_attempt_at)
+             client_at, envelope, payload, stage, error_class, error, fingerprint, attempts, next_attempt_at, epoch)
 ), buried AS (
     INSERT INTO queue.dead_letters (
         tenant_id, event_id, message_id, type, lane, batch_id, event_index, batch_received_at, received_at, client_at,
-        envelope, payload, stage, error_class, error, fingerprint, state, attempts, next_attempt_at)
+        envelope, payload, stage, error_class, error, fingerprint, state, attempts, next_attempt_at, epoch)
     SELECT tenant_id, event_id, message_id, type::"char", lane::queue.lane, batch_id, event_index, batch_received_at,
            received_at, client_at, envelope, payload, stage, error_class, error, fingerprint,
-           CASE WHEN next_attempt_at IS NULL THEN 'exhausted' ELSE 'waiting' END, attempts, next_attempt_at
+           CASE WHEN next_attempt_at IS NULL THEN 'exhausted' ELSE 'waiting' END, attempts, next_attempt_at, epoch
     FROM input
 )
 INSERT INTO account.deltas (tenant_id, hour, lane, in_flight, claimed, enriched, dead_lettered)
@@ -80,12 +82,12 @@ SELECT EXISTS (SELECT FROM queue.dead_letters WHERE state = 'waiting' AND next_a
 
 -- name: due_dead_letters
 SELECT dead_letter_id, attempts, stage, tenant_id, event_id, type::text, client_at, received_at, payload,
-       coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at
-FROM queue.dead_letters
+       coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, d.epoch, e.is_shadow
+FROM queue.dead_letters AS d JOIN control.epochs AS e USING (epoch)
 WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp()
 ORDER BY next_attempt_at
 LIMIT %s
-FOR UPDATE SKIP LOCKED
+FOR UPDATE OF d SKIP LOCKED
 
 -- name: resolve_dead_letter
 UPDATE queue.dead_letters SET
