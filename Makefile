@@ -38,7 +38,8 @@ $(STAMP): uv.lock pyproject.toml
 	@echo "installing into .venv" >&2
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_CACHE) "uv==$(UV_VERSION)"
-	@UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never \
+	@# An empty UV_CACHE_DIR would be taken as a directory without a name.
+	@$(if $(UV_CACHE_DIR),,env -u UV_CACHE_DIR) UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never \
 	  $(BIN)/python -m uv sync --frozen --quiet --system-certs --python $(BIN)/python $(UV_CACHE)
 	@echo "$(CURDIR)" > $(STAMP)
 

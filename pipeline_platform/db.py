@@ -65,6 +65,12 @@ async def connect_async(
     return await psycopg.AsyncConnection.connect(url, **_options(who, statement_timeout_s, lock_timeout_s, more))
 
 
+def missing_migrations(conn: psycopg.Connection[Any]) -> list[str]:
+    """Names of migrations that this code has and the database has not, in order."""
+    applied = {name for (name,) in conn.execute("SELECT name FROM public.pipeline_migrations")}
+    return [path.stem for path in sorted((sql_dir() / "migrations").glob("*.sql")) if path.stem not in applied]
+
+
 def migrate(url: str) -> list[str]:
     """Apply what is missing of `sql/migrations`, in order; returns their names.
 

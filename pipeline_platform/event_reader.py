@@ -91,7 +91,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        return cls(settings.event_bytes_max, settings.nesting_max, settings.id_chars_max)
+        return cls(settings.event_bytes_max, settings.nesting_max, settings.id_bytes_max)
 
 
 def read_event(

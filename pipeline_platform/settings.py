@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     event_bytes_max: int = Field(default=256 << 10, ge=256, description="Largest event (quarantined beyond).")
     request_events_max: int = Field(default=2_500, ge=1, description="Most events a request (413 beyond).")
     nesting_max: int = Field(default=64, ge=4, description="Deepest nesting of an event (quarantined beyond).")
-    id_chars_max: int = Field(
+    id_bytes_max: int = Field(
         default=1_024, ge=64, le=2_000, description="Longest id or name in UTF-8 (quarantined beyond)."
     )
     body_timeout_s: float = Field(default=5.0, gt=0, description="Longest wait for the next piece of a request body.")

@@ -109,7 +109,8 @@ def audit(as_json: AsJson = False) -> None:
         if excluded["hours"]:
             console.print(f"not recounted: {excluded['hours']} hours whose batches are past retention", highlight=False)
         for difference in found.differences:
-            console.print(f"differs: {json.dumps(_plain(difference), default=str)}", highlight=False, markup=False)
+            shown = json.dumps(_plain(difference), default=str)
+            console.print(f"differs: {shown}", highlight=False, markup=False, soft_wrap=True)
         verdict = "rows and account agree" if not found.differences else "ROWS AND ACCOUNT DIFFER"
         console.print(f"{len(found.hours)} hours recounted: {verdict}", highlight=False)
     raise typer.Exit(0 if not found.differences and found.balanced else 1)
@@ -145,5 +146,5 @@ def trace(
         for name, rows in parts.items():
             for row in rows:
                 shown = "  ".join(f"{key}={value}" for key, value in row.items() if value is not None)
-                console.print(f"{name}: {shown}", highlight=False, markup=False)
+                console.print(f"{name}: {shown}", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(0 if found.found else 1)

@@ -33,7 +33,7 @@ def import_(
 ) -> None:
     """Bring history in, with received_at from the events; run it again to go on after it was killed.
 
-    Hours past the retention are reported and left out. Exit 1 where lines could not be read.
+    Hours past the retention are reported and left out. Exit 1 where lines could not be read or lie in the future.
 
     Example: pipeline-platform import events.ndjson.gz --tenant-field tenant --received-at timestamp --shift-to-now
     """

@@ -28,8 +28,8 @@ def status(as_json: AsJson = False) -> None:
             said = {True: "answers", False: "DOES NOT ANSWER", None: "not started here"}[answer]
             console.print(f"{name:14} {said}", highlight=False)
         for part in ("queue", "hours", "dead_letters"):
-            numbers = "  ".join(f"{name} {value}" for name, value in found.get(part, {}).items())
-            console.print(f"{part:14} {numbers}", highlight=False)
+            numbers = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.get(part, {}).items())
+            console.print(f"{part.replace('_', ' '):14} {numbers}", highlight=False)
         for alert in found.get("alerts", []):
             console.print(
                 f"alert          {alert['message']} ({alert['occurrences']} times)", highlight=False, markup=False

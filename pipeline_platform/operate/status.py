@@ -9,7 +9,7 @@ import psycopg
 import redis
 from psycopg.rows import dict_row
 
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect, missing_migrations, queries
 from pipeline_platform.services.endpoints import Endpoints
 from pipeline_platform.settings import Settings
 
@@ -76,9 +76,16 @@ def findings_of(settings: Settings, endpoints: Endpoints | None) -> list[Finding
 def _database_findings(settings: Settings, found: dict[str, Any]) -> list[Finding]:
     with connect(settings.database_url, "doctor") as conn:
         server, oldest = _one(conn, "server"), _one(conn, "oldest_transaction")
+        missing = missing_migrations(conn)
     durable = server["fsync"] == "on" and server["synchronous_commit"] != "off"
     hours, letters, queue = found["hours"], found["dead_letters"], found["queue"]
     return [
+        Finding(
+            "migrations",
+            not missing,
+            f"missing: {', '.join(missing)}" if missing else "all applied",
+            "pipeline-platform migrate",
+        ),
         Finding("durability", durable, f"PostgreSQL {server['version']}, fsync {server['fsync']}", "set fsync = on"),
         Finding("partitions", hours["ahead"] > 0, f"{hours['ahead']} hours ahead", "start the workers: they open them"),
         Finding(

@@ -19,8 +19,12 @@ _SQL = queries("queue")
 _SELDOM_S = 30.0
 
 
+# For a keeper's connection. While a chore waits for a long reader, all who come later wait behind it, the gateway too.
+LOCK_TIMEOUT_S = 0.25
+
+
 class Keeper:
-    """Does the chores on one connection."""
+    """Does the chores on one connection, which has `LOCK_TIMEOUT_S`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -35,7 +39,10 @@ class Keeper:
         open_partitions(conn)
         drop_old_hours(conn, self._settings.retention)
         span = timedelta(hours=self._settings.key_generation_h)
-        conn.execute(_SQL["rotate_keys"], (span, self._settings.retention))
+        try:
+            conn.execute(_SQL["rotate_keys"], (span, self._settings.retention))
+        except psycopg.errors.LockNotAvailable:
+            _LOG.warning("identity keys are rotated later: somebody reads them for long")
         self._seldom_at = time.monotonic()
 
 
@@ -56,7 +63,7 @@ def drop_old_hours(conn: psycopg.Connection[Any], retention: timedelta) -> dict[
     for (hour,) in conn.execute(_SQL["hours_past_retention"], (retention,)).fetchall():
         try:
             conn.execute(_SQL["drop_hour"], (hour, retention))
-        except psycopg.errors.ObjectInUse as error:
+        except (psycopg.errors.ObjectInUse, psycopg.errors.LockNotAvailable) as error:
             refused[hour.isoformat()] = error.diag.message_primary or str(error)
             _LOG.warning("hour %s stays: %s", hour.isoformat(), refused[hour.isoformat()])
     return refused

@@ -19,7 +19,7 @@ import psycopg
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import is_transient
 from pipeline_platform.queue.claim_notes import read_claim_note
-from pipeline_platform.queue.keeper import Keeper
+from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper
 from pipeline_platform.services.process import tied_to_us
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.process import note_path
@@ -51,7 +51,7 @@ class Pool:
         try:
             while not self._stopping:
                 try:
-                    with connect(self._settings.database_url, "keeper") as conn:
+                    with connect(self._settings.database_url, "keeper", lock_timeout_s=LOCK_TIMEOUT_S) as conn:
                         self._keep(conn)
                 except psycopg.Error as error:
                     if not is_transient(error):

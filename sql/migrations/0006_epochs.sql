@@ -25,6 +25,31 @@ ALTER TABLE analytics.events ADD COLUMN epoch integer NOT NULL DEFAULT 1,
 CREATE SCHEMA shadow;
 CREATE TABLE shadow.events (LIKE analytics.events INCLUDING ALL) PARTITION BY RANGE (received_at);
 
+-- Made beside its parent and attached, which waits for nobody: as PARTITION OF it would wait for whoever reads the
+-- parent, and the gateway behind it.
+CREATE FUNCTION control.add_partition(parent regclass, part text, from_at timestamptz, to_at timestamptz)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING ALL)', part, parent);
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)', parent, part, from_at, to_at);
+END $$;
+
+CREATE OR REPLACE FUNCTION queue.open_hour(an_hour timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    part text := 'queue.batches_' || to_char(an_hour AT TIME ZONE 'UTC', 'YYYYMMDD_HH24');
+BEGIN
+    IF EXISTS (SELECT FROM queue.hours WHERE hour = an_hour AND dropped_at IS NULL) THEN
+        RETURN;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('queue.open_hour'));
+    IF to_regclass(part) IS NULL THEN
+        PERFORM control.add_partition('queue.batches', part, an_hour, an_hour + interval '1 hour');
+    END IF;
+    PERFORM analytics.open_day((an_hour AT TIME ZONE 'UTC')::date);
+    INSERT INTO queue.hours (hour) VALUES (an_hour)
+    ON CONFLICT (hour) DO UPDATE SET dropped_at = NULL, sealed_at = NULL;
+END $$;
+
 CREATE OR REPLACE FUNCTION analytics.open_day(a_day date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     part text := 'events_' || to_char(a_day, 'YYYYMMDD');
@@ -36,8 +61,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('analytics.open_day'));
     FOREACH a_schema IN ARRAY ARRAY['analytics', 'shadow'] LOOP
         IF to_regclass(a_schema || '.' || part) IS NULL THEN
-            EXECUTE format('CREATE TABLE %I.%I PARTITION OF %I.events FOR VALUES FROM (%L) TO (%L)', a_schema, part,
-                           a_schema, a_day::timestamp AT TIME ZONE 'UTC', (a_day + 1)::timestamp AT TIME ZONE 'UTC');
+            PERFORM control.add_partition(a_schema || '.events', a_schema || '.' || part,
+                                          a_day::timestamp AT TIME ZONE 'UTC', (a_day + 1)::timestamp AT TIME ZONE 'UTC');
         END IF;
     END LOOP;
 END $$;
