@@ -12,6 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from pipeline_platform.account.numbers import Numbers, numbers_of
+from pipeline_platform.account.old_pipeline import OldPipeline, old_pipeline_of
 from pipeline_platform.db import queries
 from pipeline_platform.errors import NoSuchThingError
 
@@ -52,13 +53,14 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """The account of a selection, in all and by tenant, hour and lane."""
+    """The account of a selection, in all and by tenant, hour and lane; while moving over, the old pipeline beside it."""
 
     whole: Part
     tenants: list[Part]
     hours: list[Part]
     lanes: list[Part]
     causes: list[Cause]
+    old_pipeline: OldPipeline | None
 
     @property
     def numbers(self) -> Numbers:
@@ -76,6 +78,7 @@ class Funnel:
             "lanes": [part.to_json() for part in self.lanes],
             "hours": [part.to_json() for part in self.hours],
             "causes": [asdict(cause) for cause in self.causes],
+            **({"legacy": self.old_pipeline.to_json()} if self.old_pipeline else {}),
         }
 
 
@@ -87,13 +90,14 @@ def funnel_of(conn: psycopg.Connection[Any], tenant: str | None = None, since: d
     hour = since.replace(minute=0, second=0, microsecond=0) if since else None
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        selection = {"tenant_id": tenant_id_of(conn, tenant) if tenant else None, "since": hour}
+        selection: dict[str, Any] = {"tenant_id": tenant_id_of(conn, tenant) if tenant else None, "since": hour}
         levels: dict[int, list[Part]] = {_ALL: [], _TENANT: [], _HOUR: [], _LANE: []}
         for row in cursor.execute(_SQL["funnel"], selection):
             part = Part(numbers_of(row), row["balanced"], row["tenant"], row["hour"], row["lane"])
             levels[row["level"]].append(part)
         causes = [Cause(**row) for row in cursor.execute(_SQL["causes"], selection)]
-    return Funnel(levels[_ALL][0], levels[_TENANT], levels[_HOUR], levels[_LANE], causes)
+        old_pipeline = old_pipeline_of(conn, **selection)
+    return Funnel(levels[_ALL][0], levels[_TENANT], levels[_HOUR], levels[_LANE], causes, old_pipeline)
 
 
 def tenant_id_of(conn: psycopg.Connection[Any], name: str) -> int:

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from pipeline_platform.account.audit import audit as audit_rows
 from pipeline_platform.account.funnel import Funnel, Part, funnel_of
+from pipeline_platform.account.old_pipeline import OldPipeline
 from pipeline_platform.account.trace import trace as trace_event
-from pipeline_platform.cli.output import AsJson, console, database, print_json, progress_bar
+from pipeline_platform.cli.output import AsJson, console, database, print_json, print_rows, progress_bar
 from pipeline_platform.cli.since import Since, since_of
 from pipeline_platform.event import event_id_of
 
@@ -71,6 +72,21 @@ def _print_funnel(found: Funnel) -> None:
         for cause in found.causes:
             causes.add_row(cause.stage, cause.outcome, f"{cause.events:,}", cause.cause, cause.example)
         console.print(causes)
+    if found.old_pipeline:
+        _print_old_pipeline(found.old_pipeline)
+
+
+def _print_old_pipeline(found: OldPipeline) -> None:
+    columns = ("stage", "arrived", "proceeded", "failed")
+    stages = Table(*columns, title="The old pipeline, as it counts itself", title_justify="left", box=SIMPLE_HEAD)
+    for stage in found.stages:
+        stages.add_row(stage.stage, f"{stage.arrived:,}", f"{stage.proceeded:,}", f"{stage.failed:,}")
+    console.print(stages)
+    rows = [{**cause, "events": f"{cause['events']:,}"} for cause in found.causes]
+    if rows:
+        print_rows(rows, ("stage", "cause", "events"), title="Where its events died", empty="")
+    said = "does not say what it delivered" if found.delivered is None else f"reports {found.delivered:,} as delivered"
+    console.print(f"of {found.mirrored:,} events it {said}; proof: pipeline-platform reconcile", highlight=False)
 
 
 def funnel(
