@@ -53,7 +53,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """The account of a selection, in all and by tenant, hour and lane; while moving over, the old pipeline beside it."""
+    """The account of a selection, in all and by tenant, hour and lane; beside it the old pipeline, if there is one."""
 
     whole: Part
     tenants: list[Part]

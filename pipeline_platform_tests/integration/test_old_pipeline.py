@@ -21,7 +21,8 @@ def _report(conn: Conn, tenant_id: int, stage: str, arrived: int, failed: int) -
     )
     for _ in range(failed):
         conn.execute(
-            "INSERT INTO legacy.losses (tenant_id, event_id, stage, cause) VALUES (%s, gen_random_uuid(), %s, 'timeout')",
+            "INSERT INTO legacy.losses (tenant_id, event_id, stage, cause)"
+            " VALUES (%s, gen_random_uuid(), %s, 'timeout')",
             (tenant_id, stage),
         )
 
