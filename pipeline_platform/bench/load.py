@@ -1,10 +1,6 @@
-"""The load: events of many tenants, sent over plain keep-alive HTTP at a steady rate.
-
-The client is small on purpose: it shares two cores with what it measures.
-"""
+"""The load: events of many tenants, sent over plain keep-alive HTTP at a steady rate."""
 
 import asyncio
-import base64
 import json
 import random
 import secrets
@@ -16,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from pipeline_platform.bench.http_client import Connection
 from pipeline_platform.write_keys import hash_write_key, new_write_key
 
 _USERS = 2_000
@@ -84,35 +81,6 @@ def event_maker(tenants: int, seed: int) -> Callable[[], bytes]:
     return make
 
 
-class _Client:
-    """One keep-alive connection."""
-
-    def __init__(self, port: int, path: str) -> None:
-        self._port = port
-        self._path = path
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def post(self, write_key: str, body: bytes) -> int:
-        """Send one request; its status."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = self._streams
-        basic = base64.b64encode(f"{write_key}:".encode()).decode()
-        head = (
-            f"POST {self._path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {basic}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        writer.write(head.encode() + body)
-        answer = await reader.readuntil(b"\r\n\r\n")
-        length = int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        await reader.readexactly(length)
-        return int(answer[9:12])
-
-    def close(self) -> None:
-        if self._streams:
-            self._streams[1].close()
-
-
 async def send_steadily(
     port: int,
     keys: list[str],
@@ -134,7 +102,7 @@ async def send_steadily(
     start = time.monotonic()
 
     async def run(number: int) -> None:
-        client = _Client(port, "/v1/batch" if batch > 1 else "/v1/track")
+        client = Connection(port, "/v1/batch" if batch > 1 else "/v1/track")
         turn = start + interval_s * number / clients
         key = number
         while turn < start + seconds:
