@@ -1,0 +1,130 @@
+"""What the demo reads from the database: everything in it is the demo's own, so it is counted whole, from rows."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import PipelineError
+
+_SQL = queries("demo")
+OLD_STAGES = ("mirror", "gateway", "queue", "lookup", "write")
+PLATFORM_STAGES = ("claim", "transform", "enrich", "load")
+Conn = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Both pipelines at a moment, in events."""
+
+    accepted: int = 0
+    delivered: int = 0
+    dead_lettered: int = 0
+    offered: int = 0
+    written: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The events accepted in a span of time, and how many of them each pipeline delivered."""
+
+    accepted: int
+    delivered: int
+    legacy_delivered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Of one pipeline: the 95th percentile in milliseconds, and events by logarithmic class (see query latencies)."""
+
+    p95_ms: float
+    classes: Counter[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One tenant's events while both pipelines ran, and how many of them each delivered."""
+
+    tenant: str
+    events: int
+    platform: int
+    legacy: int
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """Events in one second."""
+
+    second: datetime
+    accepted: int
+    platform: int
+    legacy: int
+
+
+def live(conn: Conn) -> Live:
+    return Live(**_row(conn, "live"))
+
+
+def legacy_is_busy(conn: Conn) -> bool:
+    """Whether the old pipeline has still to write or to lose something."""
+    row = _row(conn, "legacy_busy")
+    return row["mirrored"] > 0 or row["inside"] > 0
+
+
+def totals(conn: Conn) -> dict[str, int]:
+    """accepted, delivered, legacy_accepted, legacy_delivered."""
+    return _row(conn, "totals")
+
+
+def window(conn: Conn, begin: datetime, end: datetime) -> Window:
+    return Window(**_row(conn, "window", begin=begin, end=end))
+
+
+def latencies(conn: Conn, begin: datetime, end: datetime) -> dict[str, Latency]:
+    """By pipeline (platform, legacy). Before a recovery: rows that it moved carry its commit's time."""
+    rows = _rows(conn, "latencies", begin=begin, end=end)
+    return {row["pipeline"]: Latency(row["p95_ms"], Counter(row["classes"])) for row in rows}
+
+
+def losses(conn: Conn, accepted: int, delivered: int) -> dict[str, int]:
+    """Events that the old pipeline lost, by stage; `unreported`: what no stage says anything of."""
+    found = dict.fromkeys(OLD_STAGES, 0) | {row["stage"]: row["events"] for row in _rows(conn, "losses")}
+    unreported = accepted - delivered - sum(found.values())
+    return found | ({"unreported": unreported} if unreported else {})
+
+
+def dead_letters(conn: Conn) -> dict[str, int]:
+    """Events that the platform accepted and could not write, by stage."""
+    return dict.fromkeys(PLATFORM_STAGES, 0) | {row["stage"]: row["events"] for row in _rows(conn, "dead_letters")}
+
+
+def rates(conn: Conn) -> list[Second]:
+    return [Second(**row) for row in _rows(conn, "rates")]
+
+
+def tenants(conn: Conn) -> list[Tenant]:
+    """The largest first."""
+    return [Tenant(**row) for row in _rows(conn, "tenants")]
+
+
+def production(conn: Conn) -> tuple[int, int]:
+    """Accepted events that production lacks, and those that it has more than once."""
+    row = _row(conn, "production")
+    return row["missing"], row["doubled"]
+
+
+def _rows(conn: Conn, query: str, **params: Any) -> list[dict[str, Any]]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SQL[query], params).fetchall()
+
+
+def _row(conn: Conn, query: str, **params: Any) -> dict[str, Any]:
+    rows = _rows(conn, query, **params)
+    if len(rows) != 1:
+        raise PipelineError(f"the query {query} found {len(rows)} rows instead of one")
+    return rows[0]
