@@ -63,6 +63,13 @@ CREATE FUNCTION control.is_erased(
               END)
 $$;
 
+-- The same while the ids are still known.
+CREATE FUNCTION control.is_theirs(
+    a_user_id text, an_anonymous_id text, a_previous_id text, users text[], anonymous text[]
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(a_user_id = ANY(users), false) OR coalesce(a_previous_id = ANY(users || anonymous), false)
+       OR (a_user_id IS NULL AND coalesce(an_anonymous_id = ANY(anonymous), false));
+
 -- The key of the lock that an erasure takes exclusively while it changes a batch and what became of it. Whoever writes
 -- rows from batches without holding their work (replay, recovery) holds it shared, from a statement before it reads.
 CREATE FUNCTION control.erasure_lock() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN 1::bigint << 42;
