@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     hour_wait_s: float = Field(
         default=60.0, gt=0, description="Longest wait of a Dagster run for an import or a worker that holds its hour."
     )
+    legacy_port: int = Field(
+        default=8090, ge=0, le=65535, description="Port of the simulated old pipeline; 0: any free one."
+    )
+    legacy_capacity_per_s: float = Field(
+        default=400.0, ge=10, description="Events a second that the simulated old pipeline can look up."
+    )
     lane_shares: dict[str, float] = Field(
         default={"live": 0.7, "overflow": 0.1, "retry": 0.1, "replay": 0.1},
         description="Minimum share of a busy worker's time, by lane (JSON).",

@@ -110,7 +110,8 @@ def accept_params(lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Seque
     return (lane.value, *batch_params(accepted), *rejected_params(rejected))
 
 
-def _work(row: tuple[Any, ...]) -> Work:
+def work_of(row: tuple[Any, ...]) -> Work:
+    """A row of the claiming queries."""
     lane, work_id, batch_id, received_at, first_event, end_event, attempts = row[:7]
     return Work(Lane(lane), work_id, batch_id, received_at, first_event, end_event, attempts, row[7:])
 
@@ -122,17 +123,18 @@ def claim(conn: psycopg.Connection[Any], lane: Lane, limit: int, low_water: int)
     """
     cursor = conn.cursor(binary=True)
     cursor.execute(_SQL["claim"], {"lane": lane.value, "limit": limit, "low_water": low_water}, prepare=True)
-    return [_work(row) for row in cursor]
+    return [work_of(row) for row in cursor]
 
 
 def claim_suspect(conn: psycopg.Connection[Any]) -> list[Work]:
     """Lock one piece of work whose worker died before: it is processed alone."""
-    return [_work(row) for row in conn.cursor(binary=True).execute(_SQL["claim_suspect"])]
+    return [work_of(row) for row in conn.cursor(binary=True).execute(_SQL["claim_suspect"])]
 
 
 def claim_hour(conn: psycopg.Connection[Any], hour: datetime, limit: int) -> list[Work]:
     """Lock up to `limit` waiting pieces of work of one hour of received_at, in any lane."""
-    return [_work(row) for row in conn.cursor(binary=True).execute(_SQL["claim_hour"], {"hour": hour, "limit": limit})]
+    cursor = conn.cursor(binary=True).execute(_SQL["claim_hour"], {"hour": hour, "limit": limit})
+    return [work_of(row) for row in cursor]
 
 
 def read(work: Work) -> list[QueuedEvent]:

@@ -16,13 +16,16 @@ def main() -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--no-dagster", action="store_true", help="the data plane alone")
     kind.add_argument("--dagster-dev", action="store_true", help="`dagster dev`, which loads edited definitions anew")
+    parser.add_argument("--with-legacy", action="store_true", help="with the simulated old pipeline")
     arguments = parser.parse_args()
+    legacy = arguments.with_legacy
     try:
         if arguments.dagster_dev:
-            supervise(Settings.read(), dagster_dev, screen.summary)
+            supervise(Settings.read(), dagster_dev, screen.summary, legacy=legacy)
         else:
             # The waiting `up --detach` says where it serves.
-            supervise(Settings.read(), None if arguments.no_dagster else dagster, lambda _home, _endpoints: None)
+            kind_of_dagster = None if arguments.no_dagster else dagster
+            supervise(Settings.read(), kind_of_dagster, lambda _home, _endpoints: None, legacy=legacy)
     except PipelineError as error:
         sys.stderr.write(f"{error}\n")
         return 2 if isinstance(error, ConfigError) else 1

@@ -13,13 +13,13 @@ from pipeline_platform.supervisor.programs import environment
 _TICK_S = 0.1
 
 
-def up_detached(settings: Settings, *, dagster: bool) -> int:
+def up_detached(settings: Settings, *, dagster: bool, legacy: bool) -> int:
     """Return 0 when the platform serves, else the exit code of the supervisor, whose errors were shown.
 
     settings.home is absolute. Interrupted, it stops what it started.
     """
     log = settings.home / "logs" / "up.log"
-    arguments = [] if dagster else ["--no-dagster"]
+    arguments = [*([] if dagster else ["--no-dagster"]), *(["--with-legacy"] if legacy else [])]
     with process.open_log(log) as output:
         said = log.stat().st_size
         supervisor = subprocess.Popen(

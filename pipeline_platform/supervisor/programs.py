@@ -97,6 +97,39 @@ def pool(settings: Settings) -> Child:
     return Child("workers", settings.home / "logs" / "workers.log", start, ready_file.exists)
 
 
+def mirror(settings: Settings) -> Child:
+    """The mirror; serves as soon as it runs."""
+    return Child(
+        "mirror",
+        settings.home / "logs" / "mirror.log",
+        partial(program, settings.home, "mirror", ["pipeline_platform.mirror"], environment(settings)),
+    )
+
+
+def legacy(settings: Settings) -> list[Child]:
+    """The simulated old pipeline; its gateway serves when it answers."""
+    module = "pipeline_platform.legacy"
+    return [
+        _legacy_part(settings, "legacy-gateway", [module, "gateway", "--port", str(settings.legacy_port)], "healthz"),
+        _legacy_part(settings, "legacy-functions", [module, "functions"]),
+    ]
+
+
+def legacy_url(settings: Settings) -> str:
+    """Where the simulated old pipeline takes batches."""
+    return f"http://127.0.0.1:{settings.legacy_port}/v1/batch"
+
+
+def _legacy_part(settings: Settings, name: str, arguments: Sequence[str], health: str = "") -> Child:
+    url = f"http://127.0.0.1:{settings.legacy_port}/{health}"
+    return Child(
+        name,
+        settings.home / "logs" / f"{name}.log",
+        partial(program, settings.home, name, arguments, environment(settings)),
+        partial(answers, url) if health else lambda: True,
+    )
+
+
 def answers(url: str) -> bool:
     """True where a GET is answered with success."""
     try:

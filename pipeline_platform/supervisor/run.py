@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -34,24 +34,34 @@ from pipeline_platform.supervisor.leftovers import end_marked, mark_of
 Dagster = Callable[[Settings], list[Child]]
 Announce = Callable[[Path, Endpoints], None]
 
+_SQL = db.queries("supervisor")
 _LEFTOVER_GRACE_S = 10.0
 _DOWN_LIMIT_S = 180.0
 _SIGNAL_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What runs beside the data plane."""
+
+    dagster: Dagster | None
+    legacy: bool
 
 
 class _StopRequested(BaseException):
     """Somebody asked for the end: not an error."""
 
 
-def up(settings: Settings, *, detach: bool = False, dagster: bool = True) -> int:
-    """Start everything, say where it serves, and keep it so until told to stop; `detach`: return when it serves.
+def up(settings: Settings, *, detach: bool = False, dagster: bool = True, legacy: bool = False) -> int:
+    """Start everything, say where it serves, and keep it so until told to stop; `detach`: return when it serves,
+    `legacy`: with the simulated old pipeline.
 
     Returns the exit code. ConfigError where it cannot work (home in use, port taken), ServiceError where a part does
     not start.
     """
     if detach:
-        return up_detached(_at_home(settings), dagster=dagster)
-    supervise(settings, dagster_programs.dagster if dagster else None)
+        return up_detached(_at_home(settings), dagster=dagster, legacy=legacy)
+    supervise(settings, dagster_programs.dagster if dagster else None, legacy=legacy)
     screen.say("stopped")
     return 0
 
@@ -75,17 +85,19 @@ def down(settings: Settings) -> int:
     return 0
 
 
-def supervise(settings: Settings, dagster: Dagster | None, announce: Announce = screen.summary) -> None:
+def supervise(
+    settings: Settings, dagster: Dagster | None, announce: Announce = screen.summary, *, legacy: bool = False
+) -> None:
     """Run the platform until a signal says stop; `announce(home, endpoints)` once it serves."""
     settings = _at_home(settings)
     with HomeLock(settings.home / "up.lock"):
         _sweep(settings.home)
-        settings = _with_ports(settings)
+        settings = _with_ports(settings, legacy=legacy)
         with _watchman(settings.home), contextlib.suppress(_StopRequested), _stop_signals() as stop_requested:
-            _run(settings, dagster, announce, stop_requested)
+            _run(settings, Parts(dagster, legacy), announce, stop_requested)
 
 
-def _run(settings: Settings, dagster: Dagster | None, announce: Announce, stop_requested: Callable[[], bool]) -> None:
+def _run(settings: Settings, parts: Parts, announce: Announce, stop_requested: Callable[[], bool]) -> None:
     children = Children(screen.serves)
 
     def write() -> None:
@@ -94,7 +106,7 @@ def _run(settings: Settings, dagster: Dagster | None, announce: Announce, stop_r
 
     try:
         with screen.busy("starting"):
-            settings, endpoints = _start(children, settings, dagster)
+            settings, endpoints = _start(children, settings, parts)
         write()
         announce(settings.home, endpoints)
         children.watch(write, stop_requested)
@@ -104,32 +116,37 @@ def _run(settings: Settings, dagster: Dagster | None, announce: Announce, stop_r
             children.stop()
 
 
-def _start(children: Children, settings: Settings, dagster: Dagster | None) -> tuple[Settings, Endpoints]:
+def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settings, Endpoints]:
     for name, field in (("postgres", "database_url"), ("redis", "redis_url")):
         if not getattr(settings, field):
             server = programs.Embedded(name, settings.home)
             children.start(server.child)
             settings = settings.model_copy(update={field: server.url})
-    _prepare(settings, dagster is not None)
+    _prepare(settings, parts)
     children.start(
         programs.gateway(settings),
         programs.pool(settings),
-        *(dagster(settings) if dagster else ()),
+        programs.mirror(settings),
+        *(programs.legacy(settings) if parts.legacy else ()),
+        *(parts.dagster(settings) if parts.dagster else ()),
     )
     return settings, Endpoints(
         gateway=programs.gateway_url(settings),
         console=None,
-        dagster=f"http://127.0.0.1:{settings.dagster_port}" if dagster else None,
+        dagster=f"http://127.0.0.1:{settings.dagster_port}" if parts.dagster else None,
         database_url=settings.database_url,
         redis_url=settings.redis_url,
     )
 
 
-def _prepare(settings: Settings, with_dagster: bool) -> None:
+def _prepare(settings: Settings, parts: Parts) -> None:
     try:
         db.migrate(settings.database_url)
-        if with_dagster:
+        if parts.dagster:
             dagster_programs.ensure_storage(settings.database_url)
+        if parts.legacy:
+            with db.connect(settings.database_url, "supervisor") as conn:
+                conn.execute(_SQL["forward_to_simulation"], (programs.legacy_url(settings),))
     except psycopg.OperationalError as error:
         raise ConfigError(f"PIPELINE_DATABASE_URL does not answer: {error}") from error
 
@@ -147,11 +164,12 @@ def _sweep(home: Path) -> bool:
     return bool(end_orphans(home) or found)
 
 
-def _with_ports(settings: Settings) -> Settings:
+def _with_ports(settings: Settings, *, legacy: bool) -> Settings:
     return settings.model_copy(
         update={
             "gateway_port": _port(settings.gateway_host, settings.gateway_port, "gateway"),
             "dagster_port": _port("127.0.0.1", settings.dagster_port, "dagster"),
+            **({"legacy_port": _port("127.0.0.1", settings.legacy_port, "legacy")} if legacy else {}),
         }
     )
 
@@ -165,7 +183,7 @@ def _port(host: str, port: int, name: str) -> int:
         except OSError as error:
             raise ConfigError(
                 f"port {port} on {host} cannot be used for the {name} ({error.strerror}): "
-                f"choose another with --{name}-port (PIPELINE_{name.upper()}_PORT), 0 for any free one"
+                f"choose another with PIPELINE_{name.upper()}_PORT (0: any free one)"
             ) from error
         return int(probe.getsockname()[1])
 

@@ -1,0 +1,194 @@
+"""The old pipeline's functions: one invocation an event, a synchronous look-up, one insert, each with a time-out.
+
+What times out is lost, what a killed process had in hand is lost and reported by nobody until its messages' visibility
+time-out has passed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from pipeline_platform.client_time import parse_time
+from pipeline_platform.db import queries
+from pipeline_platform.legacy.capacity import Capacity
+from pipeline_platform.legacy.counts import Counts, counting
+from pipeline_platform.legacy.queueing import Message, Queue
+from pipeline_platform.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_SQL = queries("legacy")
+_POLL_S = 0.02
+_RECEIVE_MAX = 50
+_SWEEP_EVERY_S = 1.0
+# The stores are here; the distance to them is slept while a place of the pool is held.
+_CONNECTIONS = 4
+
+
+class _Event(msgspec.Struct):
+    type: str = "track"
+    messageId: str | None = None
+    event: str | None = None
+    name: str | None = None
+    userId: str | None = None
+    anonymousId: str | None = None
+    groupId: str | None = None
+    previousId: str | None = None
+    timestamp: str | None = None
+    properties: msgspec.Raw = msgspec.Raw()
+    traits: msgspec.Raw = msgspec.Raw()
+    context: msgspec.Raw = msgspec.Raw()
+
+
+_decode = msgspec.json.Decoder(_Event, strict=False).decode
+
+
+class Remote:
+    """A store at a distance: few places, each held for as long as a call takes."""
+
+    def __init__(self, places: int, call_s: float, timeout_s: float) -> None:
+        self._places = asyncio.Semaphore(places)
+        self._call_s = call_s
+        self._timeout_s = timeout_s
+
+    @contextlib.asynccontextmanager
+    async def call(self) -> AsyncGenerator[None]:
+        """One call; TimeoutError where no place comes free in time."""
+        clock = asyncio.get_running_loop()
+        async with asyncio.timeout(self._timeout_s):
+            await self._places.acquire()
+        begin = clock.time()
+        try:
+            yield
+            await asyncio.sleep(max(0.0, begin + self._call_s - clock.time()))
+        finally:
+            self._places.release()
+
+
+class Functions:
+    """The process that invokes them."""
+
+    def __init__(self, settings: Settings, pool: AsyncConnectionPool[Any], counts: Counts) -> None:
+        self._capacity = capacity = Capacity(settings.legacy_capacity_per_s)
+        self._pool = pool
+        self._counts = counts
+        self._queue = Queue(settings.redis_url)
+        self._lookups = Remote(capacity.lookups_at_once, capacity.lookup_s, capacity.lookup_timeout_s)
+        self._writes = Remote(capacity.writes_at_once, capacity.write_s, capacity.write_timeout_s)
+        self._invocations: set[asyncio.Task[None]] = set()
+        self._finished: list[bytes] = []
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until told to stop; what is in hand is finished."""
+        clock = asyncio.get_running_loop()
+        sweep_at = 0.0
+        while not stopping.is_set():
+            room = self._capacity.functions_at_once - len(self._invocations)
+            received = await self._queue.receive(min(room, _RECEIVE_MAX), self._capacity.visibility_s) if room else []
+            for receipt, message in received:
+                task = asyncio.create_task(self._invoke(receipt, message))
+                self._invocations.add(task)
+                task.add_done_callback(self._invocations.discard)
+            await self._tell_finished()
+            if clock.time() >= sweep_at:
+                sweep_at = clock.time() + _SWEEP_EVERY_S
+                self._counts.failed("queue", "visibility time-out", await self._queue.expired())
+            if len(received) < _RECEIVE_MAX:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), _POLL_S)
+        if self._invocations:
+            await asyncio.wait(self._invocations)
+        await self._tell_finished()
+        await self._queue.close()
+
+    async def _tell_finished(self) -> None:
+        if self._finished:
+            finished, self._finished = self._finished, []
+            await self._queue.finish(finished)
+
+    async def _invoke(self, receipt: bytes, message: Message) -> None:
+        self._counts.proceeded("queue", [message])
+        try:
+            known = await self._stage("lookup", message, self._look_up(message))
+            if known is not None:
+                await self._stage("write", message, self._write(message, known))
+        finally:
+            self._finished.append(receipt)
+
+    async def _stage(self, stage: str, message: Message, work: Any) -> Any:
+        """One stage of one event; None: it was lost there, and counted."""
+        self._counts.arrived(stage, [message])
+        try:
+            result = await work
+        except TimeoutError:
+            self._counts.failed(stage, "time-out", [message])
+            return None
+        except (psycopg.Error, ValueError) as error:
+            self._counts.failed(stage, type(error).__name__, [message])
+            return None
+        self._counts.proceeded(stage, [message])
+        return result
+
+    async def _look_up(self, message: Message) -> tuple[Any, ...]:
+        user_id = _decode(bytes(message.event)).userId
+        async with self._lookups.call(), self._pool.connection() as conn:
+            cursor = await conn.execute(
+                _SQL["look_up"], {"tenant_id": message.tenant_id, "user_id": user_id or ""}, prepare=True
+            )
+            return await cursor.fetchone() or (None, None)
+
+    async def _write(self, message: Message, known: tuple[Any, ...]) -> bool:
+        event = _decode(bytes(message.event))
+        arrived_at = datetime.fromtimestamp(message.arrived_at, UTC)
+        row = (
+            message.tenant_id,
+            message.event_id,
+            event.messageId or message.event_id,
+            event.type,
+            event.event if event.type == "track" else event.name,
+            event.userId,
+            event.anonymousId,
+            event.groupId,
+            event.previousId,
+            (parse_time(event.timestamp) if event.timestamp else None) or arrived_at,
+            arrived_at,
+            _json(event.properties),
+            _json(event.traits),
+            _json(event.context),
+            *known,
+        )
+        async with self._writes.call(), self._pool.connection() as conn:
+            await conn.execute(_SQL["write"], row, prepare=True)
+        return True
+
+
+def _json(raw: msgspec.Raw) -> str | None:
+    text = bytes(raw)
+    return text.decode() if text and text != b"null" else None
+
+
+async def run_functions(settings: Settings) -> None:
+    """The process, until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    options = {
+        "autocommit": True,
+        # The rows of a pipeline that acknowledged long ago: nobody waits for their fsync.
+        "options": "-c synchronous_commit=off -c TimeZone=UTC",
+        "application_name": "pipeline-platform legacy functions",
+    }
+    async with (
+        AsyncConnectionPool(
+            settings.database_url, min_size=_CONNECTIONS, max_size=_CONNECTIONS, kwargs=options
+        ) as pool,
+        counting(settings.database_url) as counts,
+    ):
+        await Functions(settings, pool, counts).run(stopping)

@@ -1,0 +1,211 @@
+"""The mirror: every accepted event goes to the old pipeline once, as its SDK would have sent it."""
+
+import base64
+import json
+import random
+import string
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import psycopg
+import pytest
+
+from pipeline_platform.db import queries
+from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
+from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.legacy import LegacyPipeline, point_mirror, turn
+from pipeline_platform_tests.support.waiting import wait_for
+
+Conn = psycopg.Connection[Any]
+
+
+@dataclass
+class OldPipeline:
+    """A real server; answers with `status` after `open` is set, and keeps what it got."""
+
+    status: int = 200
+    got: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    open: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+
+    @property
+    def events(self) -> list[str]:
+        return [event["messageId"] for _, body in self.got for event in body["batch"]]
+
+
+@contextmanager
+def old_pipeline(status: int = 200, *, hangs: bool = False) -> Iterator[OldPipeline]:
+    state = OldPipeline(status)
+    if not hangs:
+        state.open.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            state.got.append((dict(self.headers), json.loads(body)))
+            state.open.wait(30)
+            self.send_response(state.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    state.url = f"http://127.0.0.1:{server.server_port}/v1/batch"
+    try:
+        yield state
+    finally:
+        state.open.set()
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def mirror(settings: Settings, kill_point: str = "") -> Iterator[LegacyPipeline]:
+    """The mirror's process alone."""
+    process = LegacyPipeline(settings)
+    process.start_mirror(kill_point)
+    try:
+        yield process
+    finally:
+        process.__exit__(None, None, None)
+
+
+def _accept(conn: Conn, tenant_id: int, *names: str, envelope: bytes = b"") -> None:
+    events = [
+        AcceptedEvent(
+            TenantId(tenant_id), event_id_of(name), EventType.TRACK, None,
+            json.dumps({"type": "track", "event": "x", "messageId": name}).encode(), envelope,
+        )
+        for name in names
+    ]  # fmt: skip
+    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+
+
+def _drained(conn: Conn) -> None:
+    wait_for(
+        "the mirror to be through", lambda: conn.execute("SELECT count(*) FROM queue.mirror").fetchone() == (0,), 30
+    )
+
+
+def _stages(conn: Conn) -> dict[str, tuple[int, int, int]]:
+    rows = conn.execute(
+        "SELECT stage, sum(arrived)::int, sum(proceeded)::int, sum(failed)::int FROM legacy.stage_counts GROUP BY stage"
+    )
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_every_event_arrives_as_it_was_sent(conn: Conn, settings: Settings) -> None:
+    acme, umbra = add_tenants(conn, "acme", "Ümbra & Söhne")
+    conn.execute("INSERT INTO control.legacy_keys VALUES (%s, 'old-key')", (acme.tenant_id,))
+    turn(conn, "shadow")
+    with old_pipeline() as old, mirror(settings):
+        point_mirror(settings, old.url, headers=json.dumps({"X-Stage": "prod"}))
+        _accept(conn, acme.tenant_id, "a", "b")
+        _accept(conn, acme.tenant_id, "c", envelope=b'{"context":{"ip":"1.2.3.4"},"sentAt":"2026-01-01T00:00:00Z"}')
+        _accept(conn, umbra.tenant_id, "d")
+        _drained(conn)
+    assert sorted(old.events) == ["a", "b", "c", "d"]
+    headers = {event["messageId"]: headers for headers, body in old.got for event in body["batch"]}
+    assert headers["a"]["Authorization"] == "Basic " + base64.b64encode(b"old-key:").decode()
+    assert headers["a"]["X-Stage"] == "prod"
+    assert "Authorization" not in headers["d"]
+    assert headers["d"]["X-Pipeline-Tenant"] == "%C3%9Cmbra%20%26%20S%C3%B6hne"
+    (around,) = [body for _, body in old.got if body["batch"][0]["messageId"] == "c"]
+    assert around["context"] == {"ip": "1.2.3.4"} and around["sentAt"] == "2026-01-01T00:00:00Z"
+    assert _stages(conn) == {"mirror": (4, 4, 0), "gateway": (4, 4, 0)}
+
+
+def test_without_a_migration_nothing_is_mirrored(conn: Conn) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    _accept(conn, acme.tenant_id, "a")
+    turn(conn, "shadow")
+    turn(conn, "legacy_off")
+    _accept(conn, acme.tenant_id, "b")
+    assert conn.execute("SELECT count(*) FROM queue.mirror").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(("status", "retries", "times"), [(429, 0, 1), (500, 2, 3), (400, 2, 1)])
+def test_what_is_refused_is_lost_at_its_gateway(
+    conn: Conn, settings: Settings, status: int, retries: int, times: int
+) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    turn(conn, "legacy_only")
+    with old_pipeline(status) as old, mirror(settings):
+        point_mirror(settings, old.url, retries=retries)
+        _accept(conn, acme.tenant_id, "a", "b")
+        _drained(conn)
+    assert len(old.got) == times
+    assert _stages(conn) == {"mirror": (2, 2, 0), "gateway": (2, 0, 2)}
+    assert conn.execute("SELECT stage, cause FROM legacy.losses").fetchall() == [("gateway", f"status {status}")] * 2
+
+
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:1/v1/batch"])
+def test_what_reaches_nobody_is_lost_at_the_mirror(conn: Conn, settings: Settings, url: str | None) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    turn(conn, "shadow")
+    point_mirror(settings, url)
+    _accept(conn, acme.tenant_id, "a")
+    with mirror(settings):
+        _drained(conn)
+    assert _stages(conn) == {"mirror": (1, 0, 1)}
+
+
+def test_batches_that_wait_too_long_are_given_up(conn: Conn, settings: Settings) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    turn(conn, "shadow")
+    with old_pipeline() as old:
+        point_mirror(settings, old.url, give_up_s=0.000001)
+        _accept(conn, acme.tenant_id, "a")
+        with mirror(settings):
+            _drained(conn)
+        assert not old.got
+    assert conn.execute("SELECT cause FROM legacy.losses").fetchall() == [("waited too long",)]
+
+
+@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.before_settle"])
+def test_a_mirror_that_died_sends_nothing_twice(conn: Conn, settings: Settings, place: str) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    turn(conn, "shadow")
+    with old_pipeline() as old:
+        point_mirror(settings, old.url)
+        _accept(conn, acme.tenant_id, "a", "b")
+        with mirror(settings, place) as first:
+            first.processes["mirror"].wait(30)
+        with mirror(settings):
+            _accept(conn, acme.tenant_id, "c")
+            _drained(conn)
+        assert sorted(old.events) == (["c"] if place == "mirror.before_send" else ["a", "b", "c"])
+    assert _stages(conn)["mirror"] == (3, 1, 2)
+    assert conn.execute("SELECT DISTINCT cause FROM legacy.losses").fetchall() == [("the mirror died",)]
+
+
+def test_a_hanging_old_pipeline_is_waited_for_no_longer_than_said(conn: Conn, settings: Settings) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    turn(conn, "shadow")
+    with old_pipeline(hangs=True) as old, mirror(settings):
+        point_mirror(settings, old.url, timeout_s=0.2)
+        for number in range(20):
+            _accept(conn, acme.tenant_id, f"m{number}")
+        _drained(conn)
+    assert _stages(conn) == {"mirror": (20, 0, 20)}
+
+
+def test_the_identity_of_a_message_id_is_the_same_in_sql(conn: Conn) -> None:
+    rng = random.Random(7)
+    alphabet = string.printable + "äöü€漢字😀"
+    ids = ["", "a", str(uuid.uuid4()), str(uuid.uuid4()).upper(), uuid.uuid4().hex, "ajs-next-1700000000000-abc"]
+    ids += ["".join(rng.choice(alphabet) for _ in range(rng.randrange(1, 200))) for _ in range(150)]
+    found = conn.execute("SELECT id, legacy.event_id_of(id) FROM unnest(%s::text[]) AS id", (ids,)).fetchall()
+    assert found == [(message_id, event_id_of(message_id)) for message_id in ids]

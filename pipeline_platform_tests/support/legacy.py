@@ -1,0 +1,110 @@
+"""The simulated old pipeline and the mirror as processes of their own, always ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from pipeline_platform.legacy.queueing import events_inside
+from pipeline_platform.services.process import free_port, log_tail, spawn, stop
+from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.waiting import wait_for
+
+_ROOT = Path(__file__).parents[2]
+
+
+class LegacyPipeline:
+    """Both processes on the servers of `settings`; `mirror=True` starts the mirror and points it here."""
+
+    def __init__(self, settings: Settings, *, capacity_per_s: float = 400.0, mirror: bool = False) -> None:
+        self.settings = settings
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1/batch"
+        self._mirror = mirror
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
+            "PYTHONPATH": str(_ROOT),
+            "PIPELINE_HOME": str(settings.home),
+            "PIPELINE_DATABASE_URL": settings.database_url,
+            "PIPELINE_REDIS_URL": settings.redis_url,
+            "PIPELINE_LEGACY_CAPACITY_PER_S": str(capacity_per_s),
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        self.start("legacy-gateway", ["pipeline_platform.legacy", "gateway", "--port", str(self.port)])
+        self.start("legacy-functions", ["pipeline_platform.legacy", "functions"])
+        wait_for("the old pipeline to answer", self._answers, 30)
+        if self._mirror:
+            point_mirror(self.settings, self.url)
+            self.start_mirror()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self.processes.values():
+            stop(process, signal.SIGTERM, 20)
+        if error is not None:
+            for name in self.processes:
+                print(f"--- the end of {name}.log\n{log_tail(self._log(name), 40)}")
+
+    def start(self, name: str, arguments: list[str], **more: str) -> None:
+        environment = self._environment | more
+        command = [sys.executable, "-m", *arguments]
+        self.processes[name] = spawn(command, log=self._log(name), cwd=_ROOT, env=environment)
+
+    def start_mirror(self, kill_point: str = "") -> None:
+        self.start("mirror", ["pipeline_platform.mirror"], PIPELINE_KILL_POINT=kill_point)
+
+    def kill(self, name: str) -> None:
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def await_idle(self, conn: psycopg.Connection[Any], deadline_s: float = 60.0) -> None:
+        """Until nothing waits for the mirror or inside the old pipeline."""
+
+        def busy() -> bool:
+            waiting = conn.execute("SELECT count(*) FROM queue.mirror").fetchone()
+            return waiting != (0,) or events_inside(self.settings.redis_url) > 0
+
+        wait_for("the old pipeline to be idle", lambda: not busy(), deadline_s)
+        # Its last counts are written at its end, or a moment later.
+        for name in ("legacy-functions", "legacy-gateway"):
+            stop(self.processes[name], signal.SIGTERM, 20)
+
+    def _log(self, name: str) -> Path:
+        return self.settings.home / "logs" / f"{name}.log"
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as response:
+                return response.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def point_mirror(settings: Settings, url: str | None, **more: Any) -> None:
+    """Configure where the mirror sends."""
+    with psycopg.connect(settings.database_url, autocommit=True) as conn:
+        conn.execute("UPDATE control.legacy_target SET forward_url = %s, settle_s = 0", (url,))
+        for name, value in more.items():
+            conn.execute(f"UPDATE control.legacy_target SET {name} = %s", (value,))
+
+
+def turn(conn: psycopg.Connection[Any], phase: str) -> int:
+    """Open an epoch of `phase` at once."""
+    row = conn.execute(
+        "INSERT INTO control.epochs (epoch, phase) SELECT max(epoch) + 1, %s::control.phase FROM control.epochs"
+        " RETURNING epoch",
+        (phase,),
+    ).fetchone()
+    assert row
+    return row[0]

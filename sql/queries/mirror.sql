@@ -1,0 +1,54 @@
+-- name: only_one
+SELECT pg_try_advisory_lock(hashtext('pipeline_platform.mirror'))
+
+-- name: target
+SELECT forward_url, headers, retries, timeout_s, requests_at_once, give_up_s FROM control.legacy_target
+
+-- name: tenants
+SELECT t.tenant_id, t.name, k.write_key
+FROM control.tenants AS t LEFT JOIN control.legacy_keys AS k USING (tenant_id)
+WHERE t.tenant_id = ANY(%s)
+
+-- name: take
+-- Marked and committed before anything is sent; answers their batches in the form of a claim.
+WITH taken AS (
+    UPDATE queue.mirror SET sending_at = clock_timestamp()
+    WHERE mirror_id IN (SELECT mirror_id FROM queue.mirror WHERE sending_at IS NULL ORDER BY mirror_id LIMIT %(limit)s)
+    RETURNING mirror_id, batch_id, received_at
+)
+SELECT t.mirror_id, t.received_at < clock_timestamp() - make_interval(secs => %(give_up_s)s) AS is_late,
+       b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
+       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
+       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
+       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+FROM taken AS t
+CROSS JOIN LATERAL (
+    SELECT * FROM queue.batches AS own WHERE own.batch_id = t.batch_id AND own.received_at = t.received_at OFFSET 0
+) AS b
+ORDER BY t.mirror_id
+
+-- name: left_behind
+-- What a mirror that died may have sent or not.
+SELECT mirror_id, e.tenant_id, e.event_id, e.batch_received_at
+FROM queue.mirror AS m
+JOIN queue.events AS e ON e.batch_id = m.batch_id AND e.batch_received_at = m.received_at
+WHERE m.sending_at IS NOT NULL
+
+-- name: settle
+-- The fate of mirrored batches, all at once: counts by tenant, hour and stage, the lost events, and the rows are gone.
+WITH gone AS (DELETE FROM queue.mirror WHERE mirror_id = ANY(%(mirror_ids)s)),
+lost AS (
+    INSERT INTO legacy.losses (tenant_id, event_id, stage, cause)
+    SELECT * FROM unnest(%(lost_tenant_ids)s::integer[], %(lost_event_ids)s::uuid[], %(lost_stages)s::text[],
+                         %(lost_causes)s::text[])
+)
+INSERT INTO legacy.stage_counts AS c (tenant_id, hour, stage, arrived, proceeded, failed)
+SELECT tenant_id, hour, stage, sum(proceeded + failed), sum(proceeded), sum(failed)
+FROM unnest(%(tenant_ids)s::integer[], %(hours)s::timestamptz[], %(stages)s::text[], %(proceeded)s::bigint[],
+            %(failed)s::bigint[]) AS i(tenant_id, hour, stage, proceeded, failed)
+GROUP BY tenant_id, hour, stage
+-- One order for all who count here.
+ORDER BY tenant_id, hour, stage
+ON CONFLICT (tenant_id, hour, stage) DO UPDATE
+SET arrived = c.arrived + excluded.arrived, proceeded = c.proceeded + excluded.proceeded,
+    failed = c.failed + excluded.failed
