@@ -183,7 +183,7 @@ async def run_functions(settings: Settings) -> None:
         "autocommit": True,
         # The rows of a pipeline that acknowledged long ago: nobody waits for their fsync.
         "options": "-c synchronous_commit=off -c TimeZone=UTC",
-        "application_name": "pipeline-platform legacy functions",
+        "application_name": "pipeline-platform-legacy-functions",
     }
     async with (
         AsyncConnectionPool(

@@ -181,9 +181,10 @@ def _port(host: str, port: int, name: str) -> int:
         try:
             probe.bind((host, port))
         except OSError as error:
+            option = "" if name == "legacy" else f"--{name}-port or "
             raise ConfigError(
                 f"port {port} on {host} cannot be used for the {name} ({error.strerror}): "
-                f"choose another with PIPELINE_{name.upper()}_PORT (0: any free one)"
+                f"choose another with {option}PIPELINE_{name.upper()}_PORT, 0 for any free one"
             ) from error
         return int(probe.getsockname()[1])
 
