@@ -31,6 +31,7 @@ def settings_of_demo(settings: Settings) -> Settings:
         "database_url": "",
         "redis_url": "",
         "gateway_port": 0,
+        "legacy_port": 0,
         "dagster_port": settings.dagster_port if _is_free(settings.dagster_port) else 0,
     }
     return settings.model_copy(update=own)
