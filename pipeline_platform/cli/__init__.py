@@ -8,7 +8,18 @@ import sys
 import psycopg
 import typer
 
-from pipeline_platform.cli import account, bench, dead_letters, history, quarantine, running, send, status, tenants
+from pipeline_platform.cli import (
+    account,
+    bench,
+    dead_letters,
+    history,
+    quarantine,
+    recovery,
+    running,
+    send,
+    status,
+    tenants,
+)
 from pipeline_platform.cli.output import log_console
 from pipeline_platform.errors import ConfigError, PipelineError
 
@@ -20,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (running, tenants, send, history, account, status, dead_letters, quarantine, bench):
+for room in (running, tenants, send, history, account, status, dead_letters, quarantine, recovery, bench):
     room.register(app)
 
 

@@ -1,0 +1,1 @@
+"""Recovery: events that the old pipeline dropped while it was production are put into production."""

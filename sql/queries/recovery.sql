@@ -1,0 +1,90 @@
+-- name: waits_for
+-- Why a window is not settled yet: work, batches for the mirror, and seconds until the old pipeline may be trusted to
+-- have delivered all that it will.
+SELECT (SELECT coalesce(sum(w.end_event - w.first_event), 0)::bigint FROM queue.work AS w
+        WHERE w.received_at >= date_trunc('hour', %(start)s::timestamptz, 'UTC') AND w.received_at < %(end)s) AS in_flight,
+       (SELECT coalesce(sum(m.events), 0)::bigint FROM queue.mirror AS m
+        WHERE m.received_at >= date_trunc('hour', %(start)s::timestamptz, 'UTC') AND m.received_at < %(end)s) AS mirrored,
+       greatest(0, extract(epoch FROM least(%(end)s::timestamptz,
+                           (SELECT max(received_at) FROM queue.batches
+                            WHERE received_at >= %(start)s AND received_at < %(end)s))
+                           + make_interval(secs => t.settle_s) - clock_timestamp()))::float8 AS settles_in_s
+FROM control.legacy_target AS t
+
+-- name: dropped
+-- By tenant and by the stage that reported the loss.
+WITH dropped AS MATERIALIZED (
+    SELECT s.tenant_id, s.event_id
+    FROM shadow.events AS s
+    WHERE s.received_at >= %(start)s AND s.received_at < %(end)s
+      AND (%(tenant_ids)s::integer[] IS NULL OR s.tenant_id = ANY(%(tenant_ids)s))
+      AND NOT EXISTS (SELECT FROM legacy.output AS o WHERE o.tenant_id = s.tenant_id AND o.event_id = s.event_id)
+), reported AS (
+    SELECT DISTINCT ON (l.tenant_id, l.event_id) l.tenant_id, l.event_id, l.stage
+    FROM legacy.losses AS l JOIN dropped USING (tenant_id, event_id)
+    ORDER BY l.tenant_id, l.event_id, l.lost_at DESC
+)
+SELECT coalesce(t.name, d.tenant_id::text) AS tenant, coalesce(r.stage, 'unreported') AS stage, count(*) AS events,
+       (array_agg(d.event_id::text ORDER BY d.event_id))[1:3] AS samples
+FROM dropped AS d
+LEFT JOIN reported AS r USING (tenant_id, event_id)
+LEFT JOIN control.tenants AS t ON t.tenant_id = d.tenant_id
+GROUP BY 1, 2
+ORDER BY events DESC, 1, 2
+
+-- name: recovered_before
+SELECT count(*) FROM analytics.events
+WHERE received_at >= %(start)s AND received_at < %(end)s AND recovery_id IS NOT NULL
+  AND (%(tenant_ids)s::integer[] IS NULL OR tenant_id = ANY(%(tenant_ids)s))
+
+-- name: begin
+INSERT INTO recovery.runs (window_start, window_end, actor, reason)
+VALUES (%(start)s, %(end)s, %(actor)s, %(reason)s) RETURNING recovery_id
+
+-- name: list_dropped
+CREATE TEMPORARY TABLE to_recover ON COMMIT PRESERVE ROWS AS
+SELECT (row_number() OVER (ORDER BY s.received_at, s.tenant_id, s.event_id) - 1) / %(chunk)s AS chunk, s.tenant_id,
+       s.received_at, s.event_id
+FROM shadow.events AS s
+WHERE s.received_at >= %(start)s AND s.received_at < %(end)s
+  AND (%(tenant_ids)s::integer[] IS NULL OR s.tenant_id = ANY(%(tenant_ids)s))
+  AND NOT EXISTS (SELECT FROM legacy.output AS o WHERE o.tenant_id = s.tenant_id AND o.event_id = s.event_id)
+
+-- name: chunks
+SELECT chunk, count(*) FROM to_recover GROUP BY chunk ORDER BY chunk
+
+-- name: move
+-- A row leaves shadow.events in the transaction that puts it into production, and can leave only once: two recoveries
+-- at work on the same rows wait for each other at the DELETE, and the second finds them gone. The identity's key stays
+-- where it is, so nothing that production has under it can be touched.
+WITH taken AS (
+    DELETE FROM shadow.events AS s USING to_recover AS t
+    WHERE t.chunk = %(chunk)s AND s.tenant_id = t.tenant_id AND s.received_at = t.received_at
+      AND s.event_id = t.event_id
+      AND s.received_at >= %(start)s AND s.received_at < %(end)s
+    RETURNING s.*
+), put AS (
+    INSERT INTO analytics.events
+    SELECT r.* FROM taken AS t CROSS JOIN LATERAL jsonb_populate_record(
+        NULL::analytics.events, to_jsonb(t) || jsonb_build_object('recovery_id', %(recovery_id)s::bigint)) AS r
+    RETURNING tenant_id, received_at
+), noted AS (
+    INSERT INTO recovery.moves (recovery_id, tenant_id, hour, events)
+    SELECT %(recovery_id)s, tenant_id, date_trunc('hour', received_at, 'UTC'), count(*) FROM put GROUP BY 2, 3
+)
+SELECT count(*) FROM put
+
+-- name: finish
+WITH logged AS (
+    INSERT INTO control.audit_log (actor, action, reason, detail)
+    VALUES (%(actor)s, 'recovery', %(reason)s, %(detail)s)
+)
+UPDATE recovery.runs SET finished_at = clock_timestamp() WHERE recovery_id = %(recovery_id)s
+
+-- name: moved
+SELECT coalesce(t.name, m.tenant_id::text) AS tenant, sum(m.events)::bigint AS events
+FROM recovery.moves AS m LEFT JOIN control.tenants AS t USING (tenant_id)
+WHERE m.recovery_id = %(recovery_id)s GROUP BY 1 ORDER BY events DESC, 1
+
+-- name: tenant_ids
+SELECT tenant_id, name FROM control.tenants WHERE name = ANY(%s)
