@@ -36,6 +36,10 @@ class ServiceError(PipelineError):
     """A process of the platform does not run as it should: the message ends with its log. Exit 1."""
 
 
+class ClosedGateError(PipelineError):
+    """A phase may not be entered yet; the message names what its gate waits for: exit 1."""
+
+
 class NoSuchThingError(PipelineError):
     """What a command names does not exist: exit 1."""
 

@@ -81,6 +81,13 @@ class Settings(BaseSettings):
     legacy_capacity_per_s: float = Field(
         default=400.0, ge=10, description="Events a second that the simulated old pipeline can look up."
     )
+    parity_h: float = Field(
+        default=24.0, ge=0, description="Hours without a difference that the cutover to the platform asks for."
+    )
+    cutover_watch_h: float = Field(default=48.0, ge=0, description="Hours that a cutover is watched for anomalies.")
+    latency_p95_ms_max: float = Field(
+        default=250.0, gt=0, description="Latency from acceptance to delivery beyond which a cutover is no success."
+    )
     lane_shares: dict[str, float] = Field(
         default={"live": 0.7, "overflow": 0.1, "retry": 0.1, "replay": 0.1},
         description="Minimum share of a busy worker's time, by lane (JSON).",

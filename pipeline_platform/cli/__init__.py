@@ -11,6 +11,7 @@ import typer
 from pipeline_platform.cli import (
     account,
     bench,
+    cutover,
     dead_letters,
     history,
     quarantine,
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (running, tenants, send, history, account, status, dead_letters, quarantine, recovery, bench):
+for room in (running, tenants, send, history, account, status, dead_letters, quarantine, recovery, cutover, bench):
     room.register(app)
 
 

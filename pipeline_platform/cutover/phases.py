@@ -1,0 +1,50 @@
+"""The phases of moving over, in their order. `legacy_off` is where an installation without an old pipeline stands."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+
+_SQL = queries("cutover")
+
+
+class Phase(StrEnum):
+    """Who is production: the old pipeline in the first two, the platform in the others."""
+
+    LEGACY_ONLY = "legacy_only"
+    SHADOW = "shadow"
+    PLATFORM_PRIMARY = "platform_primary"
+    LEGACY_OFF = "legacy_off"
+
+    @property
+    def next(self) -> "Phase":
+        """The phase after this one; after the end a new migration."""
+        order = list(Phase)
+        return order[(order.index(self) + 1) % len(order)]
+
+    @property
+    def previous(self) -> "Phase | None":
+        order = list(Phase)
+        return order[order.index(self) - 1] if self is not Phase.LEGACY_ONLY else None
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The epoch in force."""
+
+    epoch: int
+    phase: Phase
+    since: datetime
+    is_shadow: bool
+    is_mirrored: bool
+
+
+def current(conn: psycopg.Connection[Any]) -> Current:
+    """The newest epoch."""
+    row = conn.execute(_SQL["current"]).fetchone()
+    assert row
+    return Current(row[0], Phase(row[1]), *row[2:])

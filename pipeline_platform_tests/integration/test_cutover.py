@@ -1,0 +1,188 @@
+"""Phases, gates, the turn and the watch after it."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from pipeline_platform.cutover.gates import gate_of
+from pipeline_platform.cutover.phases import Phase, current
+from pipeline_platform.cutover.turning import back, status, turn
+from pipeline_platform.cutover.watch import watch
+from pipeline_platform.errors import ClosedGateError, ConfigError
+from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support import legacy
+from pipeline_platform_tests.support.command import run_command
+from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+
+Conn = psycopg.Connection[Any]
+
+
+def _closed(conn: Conn, settings: Settings, phase: Phase) -> list[str]:
+    return [condition.name for condition in gate_of(conn, settings, phase) if not condition.is_met]
+
+
+def _compared(conn: Conn, tenant_id: int, start: datetime, hours: float, **numbers: int) -> None:
+    """A settled comparison, as reconcile writes it."""
+    window = (start, start + timedelta(hours=hours))
+    conn.execute(
+        "INSERT INTO reconcile.windows (window_start, window_end, is_settled, seconds, coverage)"
+        " VALUES (%s, %s, true, 1, '{}')",
+        window,
+    )
+    numbers = {"accepted": 5, "platform": 5, "legacy": 5, "matched": 5, **numbers}
+    columns = ", ".join(numbers)
+    values = ", ".join(["%s"] * (3 + len(numbers)))
+    conn.execute(
+        f"INSERT INTO reconcile.results (window_start, window_end, tenant_id, {columns}) VALUES ({values})",
+        (*window, tenant_id, *numbers.values()),
+    )
+
+
+def _in_shadow_for(conn: Conn, hours: float) -> datetime:
+    """A shadow phase that began so long ago; its begin."""
+    legacy.turn(conn, "legacy_only")
+    legacy.turn(conn, "shadow")
+    begin = datetime.now(UTC) - timedelta(hours=hours)
+    conn.execute("UPDATE control.epochs SET opened_at = %s WHERE phase = 'shadow'", (begin,))
+    return begin
+
+
+def test_a_new_installation_is_its_own_production(conn: Conn, settings: Settings) -> None:
+    here = current(conn)
+    assert (here.phase, here.is_shadow, here.is_mirrored) == (Phase.LEGACY_OFF, False, False)
+    assert status(conn, settings).next_phase is Phase.LEGACY_ONLY
+    with pytest.raises(ConfigError, match="no phase before"):
+        back(conn, settings, reason="x")
+
+
+def test_a_migration_begins_with_somebody_to_mirror_to(conn: Conn, settings: Settings) -> None:
+    assert _closed(conn, settings, Phase.LEGACY_ONLY) == ["forward target", "mirror"]
+    with pytest.raises(ClosedGateError, match=r"forward target: none is configured .*mirror configure"):
+        turn(conn, settings, Phase.LEGACY_ONLY, reason="x")
+    with legacy.LegacyPipeline(settings, mirror=True):
+        legacy.wait_for("the gate", lambda: not _closed(conn, settings, Phase.LEGACY_ONLY), 10)
+        assert turn(conn, settings, Phase.LEGACY_ONLY, reason="we begin") == 2
+        assert "mirror delivers" in _closed(conn, settings, Phase.SHADOW)
+        (acme,) = add_tenants(conn, "acme")
+        accept(conn, acme.tenant_id, [uuid.uuid4()])
+        legacy.wait_for("the gate to shadow", lambda: not _closed(conn, settings, Phase.SHADOW), 20)
+        assert turn(conn, settings, Phase.SHADOW, reason="it arrives") == 3
+    assert conn.execute("SELECT action, reason, detail->>'to' FROM control.audit_log ORDER BY entry_id").fetchall() == [
+        ("cutover", "we begin", "legacy_only"),
+        ("cutover", "it arrives", "shadow"),
+    ]
+
+
+def test_phases_are_entered_in_order_or_by_force(conn: Conn, settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="after legacy_off comes legacy_only"):
+        turn(conn, settings, Phase.PLATFORM_PRIMARY, reason="x")
+    with pytest.raises(ConfigError, match="needs --reason"):
+        turn(conn, settings, Phase.PLATFORM_PRIMARY, reason="", force=True)
+    turn(conn, settings, Phase.PLATFORM_PRIMARY, reason="an emergency", force=True)
+    with pytest.raises(ConfigError, match="already"):
+        turn(conn, settings, Phase.PLATFORM_PRIMARY, reason="x", force=True)
+    assert back(conn, settings, reason="all wrong") == 3
+    assert current(conn).phase is Phase.SHADOW
+    forced = conn.execute("SELECT detail->>'forced' FROM control.audit_log ORDER BY entry_id").fetchall()
+    assert forced == [("true",), ("false",)]
+
+
+@pytest.mark.parametrize(
+    ("hours", "numbers", "opens"),
+    [
+        ([1.0] * 3, {}, True),
+        ([1.0] * 2, {}, False),
+        ([3.0], {"dropped": 4, "missing": 4, "matched": 1}, True),  # what the old pipeline lost is no objection
+        ([3.0], {"extra": 1}, False),
+        ([3.0], {"mismatched": 1}, False),
+        ([3.0], {"platform": 4}, False),
+        ([], {}, False),
+    ],
+)
+def test_the_cutover_asks_for_hours_of_parity(
+    conn: Conn, settings: Settings, hours: list[float], numbers: dict[str, int], opens: bool
+) -> None:
+    settings = settings.model_copy(update={"parity_h": 3})
+    begin = _in_shadow_for(conn, 3.1)
+    for place, length in enumerate(hours):
+        _compared(conn, 1, begin + timedelta(hours=place), length, **numbers)
+    assert ("parity" not in _closed(conn, settings, Phase.PLATFORM_PRIMARY)) is opens
+
+
+def test_a_gap_a_difference_or_an_old_end_breaks_the_parity(conn: Conn, settings: Settings) -> None:
+    settings = settings.model_copy(update={"parity_h": 3})
+    begin = _in_shadow_for(conn, 8)
+    _compared(conn, 1, begin, 4)
+    assert _closed(conn, settings, Phase.PLATFORM_PRIMARY) == ["parity"]  # it ended four hours ago
+    _compared(conn, 1, begin + timedelta(hours=4), 1, extra=1)
+    _compared(conn, 1, begin + timedelta(hours=5), 2.9)
+    assert _closed(conn, settings, Phase.PLATFORM_PRIMARY) == ["parity"]
+    conn.execute("UPDATE reconcile.results SET extra = 0")
+    assert _closed(conn, settings, Phase.PLATFORM_PRIMARY) == []
+    conn.execute("DELETE FROM reconcile.windows WHERE window_start = %s", (begin + timedelta(hours=4),))
+    assert _closed(conn, settings, Phase.PLATFORM_PRIMARY) == ["parity"]
+
+
+def test_the_watch_names_what_is_wrong_once_and_resolves_it(conn: Conn, settings: Settings) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    legacy.turn(conn, "platform_primary")
+    assert watch(conn, settings) == []
+    conn.execute("INSERT INTO legacy.losses VALUES (%s, gen_random_uuid(), 'mirror', 'unreachable')", (acme.tenant_id,))
+    _compared(conn, acme.tenant_id, datetime.now(UTC) - timedelta(minutes=30), 1, extra=2)
+    for _ in range(2):
+        assert [each.name for each in watch(conn, settings)] == ["drift", "mirror_losses"]
+    alerts = "SELECT kind, occurrences FROM control.alerts WHERE resolved_at IS NULL ORDER BY kind"
+    assert conn.execute(alerts).fetchall() == [("cutover_drift", 2), ("cutover_mirror_losses", 2)]
+    conn.execute("UPDATE reconcile.results SET extra = 0")
+    watch(conn, settings)
+    assert conn.execute(alerts).fetchall() == [("cutover_mirror_losses", 3)]
+    back(conn, settings, reason="x")
+    watch(conn, settings)
+    assert conn.execute(alerts).fetchall() == []
+
+
+def test_the_old_pipeline_goes_when_watch_and_recovery_are_over(conn: Conn, settings: Settings) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    legacy.turn(conn, "shadow")
+    ids = [uuid.uuid4() for _ in range(3)]
+    accept(conn, acme.tenant_id, ids)
+    deliver_all(settings)
+    old_pipeline_has(conn, ids[:2])
+    settle(conn)
+    legacy.turn(conn, "platform_primary")
+    assert _closed(conn, settings, Phase.LEGACY_OFF) == ["watch", "recovery"]
+    over = settings.model_copy(update={"cutover_watch_h": 0})
+    assert _closed(conn, over, Phase.LEGACY_OFF) == ["recovery"]
+    assert run_command(settings, "recover", "--reason", "before the end").code == 0
+    assert _closed(conn, over, Phase.LEGACY_OFF) == []
+    turn(conn, over, Phase.LEGACY_OFF, reason="done")
+    assert not current(conn).is_mirrored
+
+
+@pytest.mark.parametrize(
+    ("place", "phase"), [("cutover.before_commit", "legacy_off"), ("cutover.after_commit", "platform_primary")]
+)
+def test_a_killed_cutover_is_made_or_not(conn: Conn, settings: Settings, place: str, phase: str) -> None:
+    words = ("cutover", "to", "platform_primary", "--force", "--reason", "x")
+    assert run_command(settings, *words, kill_point=place).code == -9
+    assert current(conn).phase == phase
+    entries = conn.execute("SELECT count(*) FROM control.audit_log").fetchone()
+    assert entries == ((1,) if phase == "platform_primary" else (0,))
+
+
+def test_the_commands_say_where_it_stands_and_what_is_missing(settings: Settings) -> None:
+    found = run_command(settings, "cutover", "status")
+    assert found.code == 0 and "Gate to legacy_only: closed" in found.out and "mirror configure" in found.out
+    refused = run_command(settings, "cutover", "to", "legacy_only")
+    assert refused.code == 1 and "the gate to legacy_only is closed" in refused.said
+    assert run_command(settings, "cutover", "to", "legacy_only", "--dry-run").code == 1
+    assert run_command(settings, "cutover", "to", "shadow", "--force").code == 2
+    done = run_command(settings, "cutover", "to", "shadow", "--force", "--reason", "test", "--json")
+    assert done.code == 0 and done.answer == {"phase": "shadow", "epoch": 2}
+    assert run_command(settings, "cutover", "status", "--json").answer["production"] == "legacy"
+    assert run_command(settings, "cutover", "back", "--json").answer["phase"] == "legacy_only"
+    assert run_command(settings, "cutover", "back").code == 2

@@ -1,0 +1,85 @@
+-- name: current
+SELECT epoch, phase::text, opened_at, is_shadow, is_mirrored FROM control.epochs ORDER BY epoch DESC LIMIT 1
+
+-- name: last_entry
+SELECT actor, reason, detail FROM control.audit_log WHERE action = 'cutover' ORDER BY entry_id DESC LIMIT 1
+
+-- name: lock
+SELECT pg_advisory_xact_lock(hashtext('control.cutover'))
+
+-- name: turn
+-- One row: whatever is accepted from its commit on is stamped with it, what was stamped before stays as it was.
+WITH turned AS (
+    INSERT INTO control.epochs (epoch, phase)
+    SELECT max(epoch) + 1, %(phase)s::control.phase FROM control.epochs
+    RETURNING epoch
+), logged AS (
+    INSERT INTO control.audit_log (actor, action, reason, detail)
+    SELECT %(actor)s, 'cutover', %(reason)s, %(detail)s::jsonb || jsonb_build_object('epoch', epoch) FROM turned
+)
+SELECT epoch FROM turned
+
+-- name: mirror
+SELECT t.forward_url,
+       EXISTS (SELECT FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'pipeline-platform mirror wake') AS runs,
+       (SELECT coalesce(sum(events), 0)::bigint FROM queue.mirror) AS waiting,
+       (SELECT extract(epoch FROM clock_timestamp() - min(received_at))::float8 FROM queue.mirror) AS oldest_s,
+       (SELECT coalesce(sum(proceeded), 0)::bigint FROM legacy.stage_counts WHERE stage = 'mirror') AS proceeded,
+       (SELECT count(*) FROM legacy.losses
+        WHERE stage = 'mirror' AND lost_at > clock_timestamp() - interval '5 minutes') AS lost_lately
+FROM control.legacy_target AS t
+
+-- name: output_has_rows
+SELECT EXISTS (SELECT FROM legacy.output)
+
+-- name: windows
+-- Settled comparisons since the shadow phase began, newest first, and whether the platform lacked or changed anything.
+SELECT w.window_start, w.window_end,
+       coalesce(sum(r.extra + r.mismatched + greatest(r.accepted - r.platform, 0)), 0) = 0 AS has_parity
+FROM reconcile.windows AS w
+LEFT JOIN reconcile.results AS r USING (window_start, window_end)
+WHERE w.is_settled AND w.window_end > (
+    SELECT min(opened_at) FROM control.epochs
+    WHERE phase = 'shadow' AND epoch > coalesce((SELECT max(epoch) FROM control.epochs WHERE phase = 'legacy_only'), 0))
+GROUP BY w.window_start, w.window_end
+ORDER BY w.window_end DESC, w.window_start
+
+-- name: shadow_since
+SELECT min(opened_at) FROM control.epochs
+WHERE phase = 'shadow' AND epoch > coalesce((SELECT max(epoch) FROM control.epochs WHERE phase = 'legacy_only'), 0)
+
+-- name: dead_letters
+SELECT count(*) FROM queue.dead_letters
+WHERE state IN ('waiting', 'exhausted') AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
+
+-- name: lag
+SELECT coalesce(extract(epoch FROM clock_timestamp() - (SELECT min(received_at) FROM queue.work WHERE lane = 'live')),
+                0)::float8 AS oldest_s,
+       (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM e.delivered_at - e.received_at) * 1000)
+        FROM account.delivered AS e
+        WHERE e.received_at > greatest(clock_timestamp() - interval '5 minutes', %(since)s))::float8 AS p95_ms
+
+-- name: unbalanced
+SELECT count(*) FROM account.funnel
+WHERE received <> accepted + rejected
+   OR accepted <> delivered + duplicate + dead_lettered + discarded + in_flight
+
+-- name: drift
+-- What the old pipeline has and the platform has not, or has differently, in windows since the turn.
+SELECT coalesce(sum(r.extra), 0)::bigint AS extra, coalesce(sum(r.mismatched), 0)::bigint AS mismatched
+FROM reconcile.windows AS w JOIN reconcile.results AS r USING (window_start, window_end)
+WHERE w.is_settled AND w.window_end > %(since)s
+
+-- name: mirror_losses
+SELECT count(*) FROM legacy.losses WHERE stage = 'mirror' AND lost_at >= %(since)s
+
+-- name: open_alert
+INSERT INTO control.alerts AS a (kind, fingerprint, message)
+VALUES (%(kind)s, %(kind)s, %(message)s)
+ON CONFLICT (kind, fingerprint) WHERE resolved_at IS NULL
+DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now(), message = excluded.message
+
+-- name: resolve_alerts
+UPDATE control.alerts SET resolved_at = now()
+WHERE resolved_at IS NULL AND kind LIKE 'cutover\_%%' AND NOT (kind = ANY(%(kinds)s))
