@@ -13,7 +13,9 @@ from pipeline_platform.cli import (
     bench,
     cutover,
     dead_letters,
+    erasure,
     history,
+    mirror,
     quarantine,
     recovery,
     running,
@@ -32,7 +34,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (running, tenants, send, history, account, status, dead_letters, quarantine, recovery, cutover, bench):
+for room in (
+    running,
+    tenants,
+    send,
+    history,
+    account,
+    status,
+    dead_letters,
+    quarantine,
+    recovery,
+    mirror,
+    cutover,
+    bench,
+):
     room.register(app)
 
 

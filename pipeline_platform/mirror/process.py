@@ -115,6 +115,8 @@ class Mirror:
             try:
                 while not self._stopping.is_set():
                     target = Target(await self._config(conn))
+                    # Keys may have been added with the configuration.
+                    self._tenants = {}
                     try:
                         await self._forward(conn, side, target)
                     finally:
@@ -200,7 +202,6 @@ class Mirror:
             for task in done:
                 if error := task.exception():
                     _LOG.warning("a round ended with %s: its batches count as lost by the mirror", error)
-        self._tenants = {}
 
     async def _settle_left_behind(self, conn: psycopg.AsyncConnection[Any]) -> None:
         rows = await (await conn.execute(_SQL["left_behind"])).fetchall()

@@ -7,6 +7,7 @@ import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -29,6 +30,7 @@ class Config:
     timeout_s: float
     requests_at_once: int
     give_up_s: float
+    configured_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

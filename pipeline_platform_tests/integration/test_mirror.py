@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import LegacyPipeline, point_mirror, turn
 from pipeline_platform_tests.support.waiting import wait_for
@@ -209,3 +211,74 @@ def test_the_identity_of_a_message_id_is_the_same_in_sql(conn: Conn) -> None:
     ids += ["".join(rng.choice(alphabet) for _ in range(rng.randrange(1, 200))) for _ in range(150)]
     found = conn.execute("SELECT id, legacy.event_id_of(id) FROM unnest(%s::text[]) AS id", (ids,)).fetchall()
     assert found == [(message_id, event_id_of(message_id)) for message_id in ids]
+
+
+_FILE = """
+[forward]
+url = "{url}"
+retries = 2
+[output]
+table = "public.old events"
+settle_s = 7
+compared = ["type", "properties"]
+[output.columns]
+tenant = "account"
+message_id = "Msg"
+received_at = "inserted"
+type = "kind"
+properties = "payload"
+"""
+
+
+def _old_table(conn: Conn, tenant: str) -> None:
+    conn.execute(
+        'CREATE TABLE public."old events" (account text, "Msg" text, inserted timestamp, kind text, payload json)'
+    )
+    conn.execute(
+        """INSERT INTO public."old events" VALUES (%s, 'm-1', '2026-11-01T10:00', 'track', '{"a": 1}')""", (tenant,)
+    )
+
+
+def test_a_table_of_the_users_own_is_the_output(conn: Conn, settings: Settings, tmp_path: Path) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    _old_table(conn, "acme")
+    file = tmp_path / "legacy.toml"
+    file.write_text(_FILE.format(url="http://127.0.0.1:1/v1/batch"))
+    assert run_command(settings, "mirror", "configure", str(file), "--dry-run").code == 0
+    assert run_command(settings, "mirror", "show", "--json").answer["output_table"] is None
+    assert run_command(settings, "mirror", "configure", str(file)).code == 0
+    found = conn.execute("SELECT tenant_id, event_id, type, properties, user_id FROM legacy.output").fetchall()
+    assert found == [(acme.tenant_id, event_id_of("m-1"), "track", {"a": 1}, None)]
+    shown = run_command(settings, "mirror", "show", "--json").answer
+    assert (shown["retries"], shown["settle_s"], shown["compared"]) == (2, 7.0, ["type", "properties"])
+    assert run_command(settings, "mirror", "key", "acme", "old").code == 0
+    file.write_text("")
+    assert run_command(settings, "mirror", "configure", str(file)).code == 0
+    assert conn.execute("SELECT count(*) FROM legacy.output").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('"kind"', '"kimd"'), "no column 'kimd' (for type); it has: account, Msg"),
+        (("public.old events", "public.nowhere"), "there is no table or view 'public.nowhere'"),
+        (('tenant = "account"', ""), "needs either tenant"),
+        (('"type", "properties"', '"type", "context"'), "output.compared names context"),
+        (('"type", "properties"', '"colour"'), "output.compared names 'colour'; there are: message_id"),
+        (("http://", "ftp://"), "must begin with http"),
+        (("retries = 2", "retries = 99"), "forward: "),
+        (("retries = 2", "tries = 2"), "unknown field `tries`"),
+        (('"Msg"', '"Msg'), "legacy.toml"),
+        (('properties = "payload"', 'properties = "account"'), "cannot be read as configured"),
+    ],
+)
+def test_a_wrong_description_is_named_and_changes_nothing(
+    conn: Conn, settings: Settings, tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    add_tenants(conn, "acme")
+    _old_table(conn, "acme")
+    file = tmp_path / "legacy.toml"
+    file.write_text(_FILE.format(url="http://127.0.0.1:1/v1/batch").replace(*change))
+    done = run_command(settings, "mirror", "configure", str(file))
+    assert done.code == 2 and says in done.said, done.said
+    assert conn.execute("SELECT forward_url, output_table FROM control.legacy_target").fetchone() == (None, None)

@@ -2,7 +2,7 @@
 SELECT pg_try_advisory_lock(hashtext('pipeline_platform.mirror'))
 
 -- name: target
-SELECT forward_url, headers, retries, timeout_s, requests_at_once, give_up_s FROM control.legacy_target
+SELECT forward_url, headers, retries, timeout_s, requests_at_once, give_up_s, configured_at FROM control.legacy_target
 
 -- name: tenants
 SELECT t.tenant_id, t.name, k.write_key
@@ -52,3 +52,35 @@ ORDER BY tenant_id, hour, stage
 ON CONFLICT (tenant_id, hour, stage) DO UPDATE
 SET arrived = c.arrived + excluded.arrived, proceeded = c.proceeded + excluded.proceeded,
     failed = c.failed + excluded.failed
+
+-- name: configure
+UPDATE control.legacy_target SET
+    forward_url = %(forward_url)s, headers = %(headers)s, retries = %(retries)s, timeout_s = %(timeout_s)s,
+    requests_at_once = %(requests_at_once)s, give_up_s = %(give_up_s)s, settle_s = %(settle_s)s,
+    compared = %(compared)s, output_table = %(output_table)s, configured_at = clock_timestamp()
+
+-- name: show
+SELECT t.forward_url, t.headers, t.retries, t.timeout_s, t.requests_at_once, t.give_up_s, t.settle_s, t.compared,
+       t.output_table, t.configured_at,
+       EXISTS (SELECT FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'pipeline-platform mirror wake') AS runs,
+       (SELECT coalesce(sum(events), 0)::bigint FROM queue.mirror) AS waiting,
+       (SELECT coalesce(sum(proceeded), 0)::bigint FROM legacy.stage_counts WHERE stage = 'mirror') AS forwarded,
+       (SELECT coalesce(sum(failed), 0)::bigint FROM legacy.stage_counts WHERE stage = 'mirror') AS lost
+FROM control.legacy_target AS t
+
+-- name: keep_key
+-- The mirror takes it with the configuration that it sees changed.
+WITH kept AS (
+    INSERT INTO control.legacy_keys (tenant_id, write_key) VALUES (%s, %s)
+    ON CONFLICT (tenant_id) DO UPDATE SET write_key = excluded.write_key
+)
+UPDATE control.legacy_target SET configured_at = clock_timestamp()
+
+-- name: columns_of
+SELECT attname FROM pg_attribute
+WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum
+
+-- name: try_output
+SELECT count(*) FROM (SELECT * FROM legacy.output LIMIT 100) AS o WHERE o.* IS NOT NULL

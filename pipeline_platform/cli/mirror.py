@@ -1,0 +1,69 @@
+"""mirror configure, show, key: the old pipeline that gets a copy of every event."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline_platform.cli.output import AsJson, DryRun, console, database, print_json
+
+
+def register(app: typer.Typer) -> None:
+    mirror = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The old pipeline that gets every event.")
+    mirror.command("configure")(configure)
+    mirror.command("show")(show)
+    mirror.command("key")(key)
+    app.add_typer(mirror, name="mirror")
+
+
+def configure(
+    file: Annotated[Path, typer.Argument(help="A TOML file; see docs/how-to/migrate-from-your-pipeline.md.")],
+    dry_run: DryRun = False,
+) -> None:
+    """Say where events are forwarded to, and which table holds what the old pipeline delivered.
+
+    Example: pipeline-platform mirror configure legacy.toml --dry-run
+    """
+    from pipeline_platform.mirror.configure import configure as apply
+    from pipeline_platform.mirror.configure import read_file
+
+    target = read_file(file)
+    with database() as conn:
+        apply(conn, target, dry_run=dry_run)
+    done = "would be" if dry_run else "is"
+    forward, output = target.forward.url or "nobody", target.output.table or "legacy.events (the simulated pipeline's)"
+    console.print(
+        f"what is mirrored {done} sent to {forward}, and compared with {output}", highlight=False, markup=False
+    )
+
+
+def show(as_json: AsJson = False) -> None:
+    """The configuration in force, and how the mirror does.
+
+    Example: pipeline-platform mirror show
+    """
+    from pipeline_platform.mirror.configure import shown
+
+    with database() as conn:
+        found = shown(conn)
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        console.print(f"{name.replace('_', ' '):18} {value}", highlight=False, markup=False)
+
+
+def key(
+    tenant: Annotated[str, typer.Argument(help="The tenant's name here.")],
+    write_key: Annotated[str, typer.Argument(help="Its write key at the old pipeline.")],
+) -> None:
+    """Keep a tenant's write key for the old pipeline: its requests are authorized with it.
+
+    Example: pipeline-platform mirror key acme OLD_WRITE_KEY
+    """
+    from pipeline_platform.account.funnel import tenant_id_of
+    from pipeline_platform.mirror.configure import keep_key
+
+    with database() as conn:
+        keep_key(conn, tenant_id_of(conn, tenant), write_key)
+    console.print(f"requests of {tenant} to the old pipeline carry its key", highlight=False)

@@ -1,0 +1,183 @@
+"""The old pipeline as its owner describes it, from a TOML file into the database: where to forward, what its output is.
+
+    [forward]
+    url = "https://events.example.com/v1/batch"
+    headers = { X-Source = "mirror" }
+    retries = 3
+
+    [output]
+    table = "public.old_events"
+    settle_s = 900
+    compared = ["type", "name", "user_id", "properties"]
+
+    [output.columns]
+    tenant = "account_name"          # or tenant_id
+    message_id = "msg_id"
+    received_at = "inserted_at"
+    type = "kind"
+    properties = "payload"
+
+Columns that are not named are NULL and are not to be compared. Everything is checked against the catalogue first; what
+is wrong is a ConfigError, and nothing is changed.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, LiteralString
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import ConfigError
+
+_SQL = queries("mirror")
+_TYPES: dict[str, LiteralString] = {
+    "message_id": "text", "type": "text", "name": "text", "user_id": "text", "anonymous_id": "text",
+    "group_id": "text", "previous_id": "text", "occurred_at": "timestamptz", "received_at": "timestamptz",
+    "delivered_at": "timestamptz", "properties": "jsonb", "traits": "jsonb", "context": "jsonb",
+}  # fmt: skip
+_NEEDED = ("message_id", "received_at")
+
+
+class Forward(msgspec.Struct, forbid_unknown_fields=True):
+    """Where every event is sent."""
+
+    url: str | None = None
+    headers: dict[str, str] = {}
+    retries: int = 0
+    timeout_s: float = 5.0
+    requests_at_once: int = 32
+    give_up_s: float = 3600.0
+
+
+class Output(msgspec.Struct, forbid_unknown_fields=True):
+    """What the old pipeline delivered; no table: the simulated one's."""
+
+    table: str | None = None
+    columns: dict[str, str] = {}
+    settle_s: float = 300.0
+    compared: tuple[str, ...] = ("type", "name", "user_id", "anonymous_id", "properties", "traits", "context")
+
+
+class LegacyTarget(msgspec.Struct, forbid_unknown_fields=True):
+    """The whole file."""
+
+    forward: Forward = msgspec.field(default_factory=Forward)
+    output: Output = msgspec.field(default_factory=Output)
+
+
+def read_file(path: Path) -> LegacyTarget:
+    """Raises ConfigError for what is no such description."""
+    try:
+        target = msgspec.convert(tomllib.loads(path.read_text()), LegacyTarget)
+    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    url = target.forward.url
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{path}: forward.url must begin with http:// or https://, not {url!r}")
+    unknown = [name for name in target.output.compared if name not in _TYPES]
+    if unknown:
+        raise ConfigError(f"{path}: output.compared names {unknown[0]!r}; there are: {', '.join(_TYPES)}")
+    return target
+
+
+def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: bool = False) -> None:
+    """Make it so, in one transaction. Raises ConfigError where the table or a column is not there."""
+    output, forward = target.output, target.forward
+    with conn.transaction(force_rollback=dry_run):
+        conn.execute(_view_over(conn, output) if output.table else _view_over_simulation())
+        params = {
+            "forward_url": forward.url, "headers": Jsonb(forward.headers), "retries": forward.retries,
+            "timeout_s": forward.timeout_s, "requests_at_once": forward.requests_at_once,
+            "give_up_s": forward.give_up_s, "settle_s": output.settle_s, "compared": list(output.compared),
+            "output_table": output.table,
+        }  # fmt: skip
+        try:
+            conn.execute(_SQL["configure"], params)
+        except psycopg.errors.CheckViolation as error:
+            raise ConfigError(f"forward: {error.diag.message_primary}") from error
+        if output.table:
+            _try_out(conn, output)
+
+
+def shown(conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
+    """The configuration in force and how the mirror does, as JSON."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SQL["show"]).fetchone() or {}
+
+
+def keep_key(conn: psycopg.Connection[Any], tenant_id: int, write_key: str) -> None:
+    """What a tenant's requests to the old pipeline are authorized with."""
+    conn.execute(_SQL["keep_key"], (tenant_id, write_key))
+
+
+def _view_over_simulation() -> sql.Composed:
+    columns = sql.SQL(", ").join(
+        sql.SQL("arrived_at AS received_at") if name == "received_at" else sql.Identifier(name)
+        for name in ("tenant_id", "event_id", *_TYPES)
+    )
+    return sql.SQL("CREATE OR REPLACE VIEW legacy.output AS SELECT {} FROM legacy.events").format(columns)
+
+
+def _view_over(conn: psycopg.Connection[Any], output: Output) -> sql.Composed:
+    assert output.table
+    there = _columns_of(conn, output.table)
+    tenant = [name for name in ("tenant", "tenant_id") if name in output.columns]
+    missing = [name for name in _NEEDED if name not in output.columns]
+    if len(tenant) != 1:
+        raise ConfigError("[output.columns] needs either tenant (a name) or tenant_id")
+    if missing:
+        raise ConfigError(f"[output.columns] needs {missing[0]}")
+    for name, column in output.columns.items():
+        if name not in (*_TYPES, "tenant", "tenant_id"):
+            raise ConfigError(f"[output.columns] has {name!r}; there are: tenant, tenant_id, {', '.join(_TYPES)}")
+        if column not in there:
+            raise ConfigError(f"{output.table} has no column {column!r} (for {name}); it has: {', '.join(there)}")
+    unmapped = [name for name in output.compared if name not in output.columns]
+    if unmapped:
+        raise ConfigError(f"output.compared names {unmapped[0]}, which [output.columns] does not")
+    columns = [
+        sql.SQL("o.{}::{} AS {}").format(sql.Identifier(output.columns[name]), sql.SQL(kind), sql.Identifier(name))
+        if name in output.columns
+        else sql.SQL("NULL::{} AS {}").format(sql.SQL(kind), sql.Identifier(name))
+        for name, kind in _TYPES.items()
+    ]
+    by_name = tenant[0] == "tenant"
+    return sql.SQL(
+        "CREATE OR REPLACE VIEW legacy.output AS "
+        "SELECT {tenant}, legacy.event_id_of(o.{message_id}::text) AS event_id, {columns} FROM {table} AS o {join}"
+    ).format(
+        tenant=sql.SQL("t.tenant_id" if by_name else "o.{}::integer AS tenant_id").format(
+            sql.Identifier(output.columns[tenant[0]])
+        ),
+        message_id=sql.Identifier(output.columns["message_id"]),
+        columns=sql.SQL(", ").join(columns),
+        table=sql.Identifier(*output.table.split(".")),
+        join=sql.SQL("JOIN control.tenants AS t ON t.name = o.{}::text").format(
+            sql.Identifier(output.columns[tenant[0]])
+        )
+        if by_name
+        else sql.SQL(""),
+    )
+
+
+def _columns_of(conn: psycopg.Connection[Any], table: str) -> list[str]:
+    rows = conn.execute(_SQL["columns_of"], (sql.Identifier(*table.split(".")).as_string(conn),)).fetchall()
+    if not rows:
+        raise ConfigError(
+            f"there is no table or view {table!r} in the platform's database (see postgres_fdw for others)"
+        )
+    return [name for (name,) in rows]
+
+
+def _try_out(conn: psycopg.Connection[Any], output: Output) -> None:
+    """Read a row through the view: a column that cannot be cast shows now, not at three in the morning."""
+    try:
+        conn.execute(_SQL["try_output"])
+    except psycopg.DataError as error:
+        raise ConfigError(f"{output.table} cannot be read as configured: {error.diag.message_primary}") from error
