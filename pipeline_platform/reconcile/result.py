@@ -1,0 +1,127 @@
+"""What a reconciliation found: numbers by tenant, where events were lost, which fields differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Events by identity; of one tenant or of all.
+
+    accepted: in the window, without what was sent again and belongs to another window. platform, legacy: delivered by
+    either (platform = matched + mismatched + dropped, legacy = matched + mismatched + extra, once all is settled).
+    dropped: the platform's only. extra: the old pipeline's only. missing: accepted, and not in production. recovered:
+    of the dropped. duplicates: further rows in the old pipeline's output.
+    """
+
+    accepted: int = 0
+    platform: int = 0
+    legacy: int = 0
+    matched: int = 0
+    mismatched: int = 0
+    dropped: int = 0
+    extra: int = 0
+    missing: int = 0
+    duplicates: int = 0
+    recovered: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def has_drift(self) -> bool:
+        return self.missing + self.extra + self.mismatched > 0
+
+    @staticmethod
+    def of(found: Mapping[str, int]) -> "Counts":
+        """From the numbers of the query `counts`, by name; what is not there is 0."""
+
+        def get(name: str) -> int:
+            return found.get(name, 0)
+
+        platform, mismatched, extra, dropped = get("platform"), get("mismatched"), get("extra"), get("dropped")
+        matched = platform - mismatched - dropped - get("in_mirror")
+        met_rows = get("legacy_rows") - get("unmet_rows") + get("late_rows")
+        met_events = platform - get("unmet_events") + get("late_events")
+        return Counts(
+            accepted=platform + get("undelivered"),
+            platform=platform,
+            legacy=matched + mismatched + extra,
+            matched=matched,
+            mismatched=mismatched,
+            dropped=dropped,
+            extra=extra,
+            missing=get("missing"),
+            duplicates=met_rows - met_events,
+            recovered=get("recovered"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One tenant's counts; name: its id where it is not known any more."""
+
+    tenant_id: int
+    name: str
+    counts: Counts
+
+    def to_json(self) -> dict[str, Any]:
+        return {"tenant": self.name, **asdict(self.counts), "drift": self.counts.has_drift}
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """One window compared.
+
+    waits_for: why the numbers may still change; none where it is settled. coverage: what was compared, and what could
+    not be (in_flight, in_mirror, discarded), `undelivered` in all, `elsewhere`: sent again, compared in another window.
+    tenants: the largest first. fields: events by the field that differs. stages: dropped events by the stage that
+    reported them, 'unreported' where none did. samples: some events of each kind; types and lengths, never values.
+    """
+
+    start: datetime
+    end: datetime
+    waits_for: Sequence[str]
+    coverage: Mapping[str, Any]
+    tenants: Sequence[Tenant]
+    fields: Mapping[str, int]
+    stages: Mapping[str, int]
+    samples: Sequence[Mapping[str, Any]]
+    seconds: float
+
+    @property
+    def is_settled(self) -> bool:
+        return not self.waits_for
+
+    @property
+    def totals(self) -> Counts:
+        return sum((tenant.counts for tenant in self.tenants), Counts())
+
+    @property
+    def has_drift(self) -> bool:
+        """An event is missing, extra or different."""
+        return self.totals.has_drift
+
+    @property
+    def has_parity(self) -> bool:
+        """The platform delivered everything accepted but what was discarded by name, and nothing else or different."""
+        totals = self.totals
+        return totals.extra + totals.mismatched == 0 and self.coverage["undelivered"] == self.coverage["discarded"]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "from": self.start,
+            "to": self.end,
+            "settled": self.is_settled,
+            "waits_for": list(self.waits_for),
+            "coverage": dict(self.coverage),
+            **asdict(self.totals),
+            "fields": dict(self.fields),
+            "stages": dict(self.stages),
+            "tenants": [tenant.to_json() for tenant in self.tenants],
+            "samples": list(self.samples),
+            "drift": self.has_drift,
+            "parity": self.has_parity,
+        }

@@ -1,0 +1,59 @@
+"""Whether both pipelines have delivered all that they will of a window.
+
+Never guesses from a count. What the old pipeline still holds nobody can see, so it is trusted once settle_s seconds
+have passed since the window's end and it has delivered nothing of the window for as long. A window that never settles:
+look at `pipeline-platform status` for work that waits, and at the mirror.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import NotNowError
+
+_SQL = queries("reconcile")
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """waits_for: each reason why a window may still change; empty when it is settled."""
+
+    waits_for: tuple[str, ...]
+
+    @property
+    def is_settled(self) -> bool:
+        return not self.waits_for
+
+    def require(self) -> None:
+        """Raises NotNowError where the window is not settled."""
+        if self.waits_for:
+            raise NotNowError(f"the window is not settled: {'; '.join(self.waits_for)}")
+
+
+def settled(conn: psycopg.Connection[Any], start: datetime, end: datetime, settle_s: float | None = None) -> Settled:
+    """What the window [start, end) of received_at still waits for. settle_s: seconds; None: as configured."""
+    if settle_s is None:
+        row = conn.execute(_SQL["target"]).fetchone()
+        assert row, "0007_legacy_target.sql makes the row"
+        settle_s = float(row[1])
+    window = {"start": start, "end": end, "settle_s": settle_s}
+    row = conn.execute(_SQL["waiting"], window).fetchone()
+    assert row
+    in_flight, in_mirror, accepting, ends_in_s, settles_in_s = row
+    waits: list[str] = []
+    if ends_in_s > 0:
+        waits.append(f"the window ends in {ends_in_s:.0f} s")
+    if accepting:
+        waits.append(f"{accepting} transactions may still accept events into it")
+    if in_flight:
+        waits.append(f"{in_flight:,} events are in flight on the platform")
+    if in_mirror:
+        waits.append(f"{in_mirror:,} events wait for the mirror")
+    if settles_in_s > 0:
+        waits.append(f"the old pipeline may deliver for another {settles_in_s:.0f} s (settle_s)")
+    if not waits and conn.execute(_SQL["still_delivers"], window).fetchone() == (True,):
+        waits.append(f"the old pipeline delivered some of it within the last {settle_s:.0f} s")
+    return Settled(tuple(waits))

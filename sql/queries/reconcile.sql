@@ -1,0 +1,311 @@
+-- name: target
+-- What is compared and for how long the old pipeline may still deliver; the epochs that were mirrored.
+SELECT t.compared, t.settle_s, ARRAY(SELECT epoch FROM control.epochs WHERE is_mirrored ORDER BY epoch)
+FROM control.legacy_target AS t
+
+-- name: default_window
+-- From the first mirrored batch still kept to now.
+SELECT (SELECT min(b.received_at) FROM queue.batches AS b JOIN control.epochs USING (epoch) WHERE is_mirrored),
+       clock_timestamp()
+
+-- name: waiting
+-- What the platform and the mirror have still to do in a window, and who may still accept into it.
+SELECT (SELECT coalesce(sum(w.end_event - w.first_event), 0)::bigint FROM queue.work AS w
+        WHERE w.received_at >= %(start)s AND w.received_at < %(end)s) AS in_flight,
+       (SELECT coalesce(sum(m.events), 0)::bigint FROM queue.mirror AS m
+        WHERE m.received_at >= %(start)s AND m.received_at < %(end)s) AS in_mirror,
+       (SELECT count(DISTINCT l.pid) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND a.xact_start < %(end)s
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND (l.classid::bigint << 32 | l.objid::bigint)
+              IN (SELECT queue.hour_lock(hour) FROM queue.hours WHERE hour < %(end)s AND sealed_at IS NULL))::bigint
+       AS accepting,
+       greatest(0, extract(epoch FROM %(end)s - clock_timestamp()))::float8 AS ends_in_s,
+       greatest(0, extract(epoch FROM %(end)s - clock_timestamp()) + %(settle_s)s)::float8 AS settles_in_s
+
+-- name: still_delivers
+-- Whether the old pipeline delivered events of the window within the last settle_s seconds.
+SELECT EXISTS (
+    SELECT FROM legacy.output AS o
+    WHERE o.received_at > clock_timestamp() - make_interval(secs => %(settle_s)s)
+      AND EXISTS (SELECT FROM analytics.keys AS k
+                  WHERE k.tenant_id = o.tenant_id AND k.event_id = o.event_id
+                    AND k.received_at >= %(start)s AND k.received_at < %(end)s OFFSET 0))
+
+-- name: differing
+-- Every identity of the window on one side only, or with another content on both. One hash join over key and content:
+-- what is equal leaves no row. The old pipeline's rows are those that arrived about when the platform's did; later and
+-- earlier ones are looked up afterwards, by key.
+CREATE TEMPORARY TABLE differing ON COMMIT DROP AS
+SELECT tenant_id, event_id, p.received_at, p.batch_id, p.is_shadow, p.is_recovered, p.content IS NOT NULL AS is_platforms,
+       l.content IS NOT NULL AS is_legacys, l.is_inside
+FROM (
+    SELECT tenant_id, event_id, received_at, batch_id, is_shadow, recovery_id IS NOT NULL AS is_recovered,
+           reconcile.content(%(compared)s::text[], type, name, user_id, anonymous_id, group_id, previous_id, message_id,
+                             occurred_at, properties, traits, context) AS content
+    FROM account.delivered
+    WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+) AS p
+FULL JOIN (
+    SELECT tenant_id, event_id, received_at >= %(start)s AND received_at < %(end)s AS is_inside,
+           reconcile.content(%(compared)s::text[], type, name, user_id, anonymous_id, group_id, previous_id, message_id,
+                             occurred_at, properties, traits, context) AS content
+    FROM legacy.output
+    WHERE received_at >= %(from)s AND received_at < %(until)s
+) AS l USING (tenant_id, event_id)
+WHERE p.content IS DISTINCT FROM l.content
+
+-- name: platform_sums
+-- The identities that the platform delivered, as a count and an XOR of their hashes by tenant and bucket.
+CREATE TEMPORARY TABLE platform_sums ON COMMIT DROP AS
+SELECT tenant_id, uuid_hash_extended(event_id, 0) & 63 AS bucket, count(*) AS events,
+       bit_xor(uuid_hash_extended(event_id, 0)) AS identities
+FROM account.delivered
+WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+GROUP BY 1, 2
+
+-- name: accepted_sums
+CREATE TEMPORARY TABLE accepted_sums ON COMMIT DROP AS
+SELECT e.tenant_id, uuid_hash_extended(e.event_id, 0) & 63 AS bucket, count(*) AS events,
+       bit_xor(uuid_hash_extended(e.event_id, 0)) AS identities
+FROM queue.batches AS b CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) AS e(tenant_id, event_id)
+WHERE b.received_at >= %(start)s AND b.received_at < %(end)s AND b.epoch = ANY(%(epochs)s::integer[])
+GROUP BY 1, 2
+
+-- name: uneven
+-- Tenants and buckets whose accepted identities are not the delivered ones: something was sent twice, or is missing.
+CREATE TEMPORARY TABLE uneven ON COMMIT DROP AS
+SELECT tenant_id, bucket
+FROM accepted_sums AS a LEFT JOIN platform_sums AS p USING (tenant_id, bucket)
+WHERE (a.events, a.identities) IS DISTINCT FROM (p.events, p.identities)
+
+-- name: undelivered
+-- Of those, the identities without a row of the platform in this window.
+CREATE TEMPORARY TABLE undelivered ON COMMIT DROP AS
+SELECT a.tenant_id, a.event_id, max(a.batch_id) AS batch_id
+FROM (
+    SELECT e.tenant_id, e.event_id, b.batch_id
+    FROM queue.batches AS b CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) AS e(tenant_id, event_id)
+    WHERE b.received_at >= %(start)s AND b.received_at < %(end)s AND b.epoch = ANY(%(epochs)s::integer[])
+      AND (e.tenant_id, uuid_hash_extended(e.event_id, 0) & 63) IN (SELECT tenant_id, bucket FROM uneven)
+) AS a
+LEFT JOIN (
+    SELECT tenant_id, event_id FROM account.delivered
+    WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+) AS p USING (tenant_id, event_id)
+WHERE p.event_id IS NULL
+GROUP BY a.tenant_id, a.event_id
+
+-- name: unknown
+-- What one side has or was given and the platform has not in this window: accepted here, or the old pipeline's.
+CREATE TEMPORARY TABLE unknown ON COMMIT DROP AS
+SELECT tenant_id, event_id, u.batch_id, u.event_id IS NOT NULL AS is_accepted, l.event_id IS NOT NULL AS is_legacys,
+       false AS is_elsewhere, NULL::text AS fate
+FROM undelivered AS u
+FULL JOIN (SELECT DISTINCT tenant_id, event_id FROM differing WHERE NOT is_platforms AND is_inside) AS l
+    USING (tenant_id, event_id)
+
+-- name: elsewhere
+-- Those that the platform delivered in another window: sent again, or arrived late at the old pipeline. A key counts
+-- only with its row: an event whose row is gone is missing.
+UPDATE unknown AS u SET is_elsewhere = true
+WHERE EXISTS (
+    SELECT FROM analytics.keys AS k
+    JOIN account.delivered AS d
+      ON d.tenant_id = k.tenant_id AND d.received_at = k.received_at AND d.event_id = k.event_id
+    WHERE k.tenant_id = u.tenant_id AND k.event_id = u.event_id OFFSET 0)
+
+-- name: elsewhere_before
+-- Those that it delivered before the oldest keys that are kept. All older rows are looked at.
+UPDATE unknown AS u SET is_elsewhere = true
+FROM account.delivered AS d
+WHERE NOT u.is_elsewhere AND d.tenant_id = u.tenant_id AND d.event_id = u.event_id
+  AND d.delivered_at < (SELECT min(opened_at) FROM analytics.key_generations)
+
+-- name: oldest_generation
+SELECT min(generation) FROM analytics.key_generations
+
+-- name: fates
+-- What the platform knows of the others: still at work, waiting for the mirror, a dead letter, discarded by name.
+UPDATE unknown AS u SET fate = f.fate
+FROM (
+    SELECT tenant_id, event_id, (array_agg(fate ORDER BY place))[1] AS fate
+    FROM (
+        SELECT tenant_id, event_id, 1 AS place, 'in_flight' AS fate
+        FROM queue.work AS w
+        JOIN queue.batches AS b ON b.batch_id = w.batch_id AND b.received_at = w.received_at
+        CROSS JOIN LATERAL unnest(b.tenant_ids[w.first_event + 1:w.end_event], b.event_ids[w.first_event + 1:w.end_event])
+            AS e(tenant_id, event_id)
+        UNION ALL
+        SELECT tenant_id, event_id, 3, CASE state WHEN 'discarded' THEN 'discarded' ELSE 'dead_lettered' END
+        FROM queue.dead_letters WHERE state IN ('waiting', 'exhausted', 'discarded')
+        UNION ALL
+        SELECT u.tenant_id, u.event_id, 2, 'in_mirror'
+        FROM unknown AS u JOIN queue.mirror USING (batch_id) WHERE NOT u.is_legacys
+    ) AS known
+    WHERE (tenant_id, event_id) IN (SELECT tenant_id, event_id FROM unknown WHERE NOT is_elsewhere)
+    GROUP BY tenant_id, event_id
+) AS f
+WHERE u.tenant_id = f.tenant_id AND u.event_id = f.event_id AND NOT u.is_elsewhere
+
+-- name: late
+-- Rows of the old pipeline outside of the range above, of what the platform delivered in this window; and its rows, of
+-- whatever time, of what was accepted here and not delivered.
+CREATE TEMPORARY TABLE late ON COMMIT DROP AS
+SELECT d.tenant_id, d.event_id, true AS is_platforms, o.received_at
+FROM differing AS d JOIN legacy.output AS o USING (tenant_id, event_id)
+WHERE d.is_platforms AND NOT d.is_legacys AND (o.received_at < %(from)s OR o.received_at >= %(until)s)
+UNION ALL
+SELECT u.tenant_id, u.event_id, false, o.received_at
+FROM unknown AS u JOIN legacy.output AS o USING (tenant_id, event_id)
+WHERE u.is_accepted AND NOT u.is_legacys AND NOT u.is_elsewhere
+
+-- name: late_range
+SELECT least(min(received_at), %(from)s), greatest(max(received_at) + interval '1 us', %(until)s) FROM late WHERE is_platforms
+
+-- name: both_have
+-- The events with a row on both sides whose contents may differ.
+CREATE TEMPORARY TABLE both_have ON COMMIT DROP AS
+SELECT DISTINCT tenant_id, event_id, d.received_at
+FROM differing AS d LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM late) AS l USING (tenant_id, event_id)
+WHERE d.is_platforms AND (d.is_legacys OR l.event_id IS NOT NULL)
+
+-- name: fields
+-- Those, field by field. One of several rows of the old pipeline that is equal is enough: the others are further rows
+-- of an event that arrived.
+CREATE TEMPORARY TABLE mismatched ON COMMIT DROP AS
+WITH contents AS MATERIALIZED (
+    SELECT b.tenant_id, b.event_id, o.received_at AS arrived_at, to_jsonb(p) AS ours, to_jsonb(o) AS theirs
+    FROM both_have AS b
+    JOIN account.delivered AS p
+      ON p.tenant_id = b.tenant_id AND p.received_at = b.received_at AND p.event_id = b.event_id
+    JOIN legacy.output AS o ON o.tenant_id = b.tenant_id AND o.event_id = b.event_id
+    WHERE p.received_at >= %(start)s AND p.received_at < %(end)s
+      AND o.received_at >= %(from)s AND o.received_at < %(until)s
+), row_pair AS MATERIALIZED (
+    SELECT tenant_id, event_id, arrived_at, (
+        SELECT coalesce(jsonb_object_agg(f.field, jsonb_build_object(
+            'platform', reconcile.shape(f.our_value), 'legacy', reconcile.shape(f.their_value))), '{}')
+        FROM reconcile.differing_fields(%(compared)s::text[], ours, theirs) AS f) AS samples
+    FROM contents
+)
+SELECT * FROM (
+    SELECT DISTINCT ON (tenant_id, event_id) tenant_id, event_id, samples
+    FROM row_pair ORDER BY tenant_id, event_id, samples <> '{}', arrived_at
+) AS closest
+WHERE samples <> '{}'
+
+-- name: verdicts
+-- Each event that differs, with where it was lost. What still waits for the mirror is not judged.
+CREATE TEMPORARY TABLE verdicts ON COMMIT DROP AS
+WITH dropped AS MATERIALIZED (
+    SELECT d.tenant_id, d.event_id, d.is_shadow, d.is_recovered, m.batch_id IS NOT NULL AS is_in_mirror
+    FROM differing AS d
+    LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM late) AS l USING (tenant_id, event_id)
+    LEFT JOIN (SELECT DISTINCT batch_id FROM queue.mirror) AS m USING (batch_id)
+    WHERE d.is_platforms AND NOT d.is_legacys AND l.event_id IS NULL
+), never AS MATERIALIZED (
+    SELECT u.tenant_id, u.event_id
+    FROM unknown AS u LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM late) AS l USING (tenant_id, event_id)
+    WHERE u.is_accepted AND NOT u.is_legacys AND NOT u.is_elsewhere AND l.event_id IS NULL
+      AND (u.fate IS NULL OR u.fate = 'dead_lettered')
+), lost AS (
+    SELECT DISTINCT ON (tenant_id, event_id) tenant_id, event_id, l.stage
+    FROM legacy.losses AS l JOIN (SELECT tenant_id, event_id FROM dropped UNION ALL SELECT * FROM never) AS d
+        USING (tenant_id, event_id)
+    ORDER BY tenant_id, event_id, l.lost_at DESC
+)
+SELECT d.tenant_id, d.event_id, k.kind, coalesce(lost.stage, 'unreported') AS stage, NULL::jsonb AS samples,
+       d.is_recovered
+FROM dropped AS d LEFT JOIN lost USING (tenant_id, event_id)
+CROSS JOIN (VALUES ('dropped'), ('missing'), ('in_mirror')) AS k(kind)
+WHERE CASE WHEN d.is_in_mirror THEN k.kind = 'in_mirror' ELSE k.kind = 'dropped' OR (k.kind = 'missing' AND d.is_shadow)
+      END
+UNION ALL
+SELECT n.tenant_id, n.event_id, 'missing', coalesce(lost.stage, 'unreported'), NULL, false
+FROM never AS n LEFT JOIN lost USING (tenant_id, event_id)
+UNION ALL
+SELECT tenant_id, event_id, 'extra',
+       coalesce(fate, CASE WHEN is_accepted THEN 'undelivered' ELSE 'not_accepted' END), NULL, false
+FROM unknown WHERE is_legacys AND NOT is_elsewhere AND (fate IS NULL OR fate = 'dead_lettered')
+UNION ALL
+SELECT tenant_id, event_id, 'mismatched', NULL, samples, false FROM mismatched
+
+-- name: counts
+-- Numbers by tenant, to be put together by name.
+SELECT tenant_id, 'platform' AS number, sum(events)::bigint AS events FROM platform_sums GROUP BY tenant_id
+UNION ALL
+SELECT tenant_id, kind, count(*) FROM verdicts GROUP BY tenant_id, kind
+UNION ALL
+SELECT tenant_id, 'recovered', count(*) FROM verdicts WHERE kind = 'dropped' AND is_recovered GROUP BY tenant_id
+UNION ALL
+SELECT tenant_id, 'undelivered', count(*) FROM unknown
+WHERE is_accepted AND NOT is_elsewhere GROUP BY tenant_id
+UNION ALL
+SELECT tenant_id, 'fate_' || fate, count(*) FROM unknown
+WHERE is_accepted AND NOT is_elsewhere AND fate IS NOT NULL GROUP BY tenant_id, fate
+UNION ALL
+SELECT tenant_id, 'elsewhere', count(*) FROM unknown WHERE is_accepted AND is_elsewhere GROUP BY tenant_id
+UNION ALL
+-- Rows of the old pipeline that met one of the platform's, less the events that they met: further rows.
+SELECT tenant_id, 'legacy_rows', count(*) FROM legacy.output
+WHERE received_at >= %(from)s AND received_at < %(until)s GROUP BY tenant_id
+UNION ALL
+SELECT tenant_id, 'unmet_rows', count(*) FROM differing WHERE NOT is_platforms GROUP BY tenant_id
+UNION ALL
+SELECT tenant_id, 'unmet_events', count(*) FROM differing WHERE NOT is_legacys GROUP BY tenant_id
+UNION ALL
+SELECT tenant_id, 'late_rows', count(*) FROM late WHERE is_platforms GROUP BY tenant_id
+UNION ALL
+SELECT tenant_id, 'late_events', count(DISTINCT event_id) FROM late WHERE is_platforms GROUP BY tenant_id
+
+-- name: stages
+SELECT stage, count(*) FROM verdicts WHERE kind = 'dropped' GROUP BY stage ORDER BY count(*) DESC, stage
+
+-- name: field_counts
+SELECT field, count(*) FROM mismatched CROSS JOIN LATERAL jsonb_object_keys(samples) AS field
+GROUP BY field ORDER BY count(*) DESC, field
+
+-- name: samples
+SELECT v.kind, coalesce(t.name, v.tenant_id::text) AS tenant, v.event_id::text, v.stage, v.samples AS fields
+FROM (SELECT *, row_number() OVER (PARTITION BY kind ORDER BY event_id, tenant_id) AS place
+      FROM verdicts WHERE kind <> 'in_mirror') AS v
+LEFT JOIN control.tenants AS t USING (tenant_id)
+WHERE v.place <= %(samples)s
+ORDER BY v.kind, v.place
+
+-- name: coverage
+SELECT (SELECT count(*) FROM queue.hours
+        WHERE hour < %(end)s AND hour > %(start)s - interval '1 hour' AND dropped_at IS NOT NULL) AS hours_past_retention,
+       (SELECT extract(epoch FROM clock_timestamp() - max(received_at))::float8 FROM legacy.output
+        WHERE received_at >= %(from)s AND received_at < %(until)s) AS seconds_since_last_delivery,
+       (SELECT coalesce(jsonb_object_agg(stage, failed), '{}') FROM (
+            SELECT stage, sum(failed) AS failed FROM legacy.stage_counts
+            WHERE hour < %(end)s AND hour > %(start)s - interval '1 hour' GROUP BY stage) AS s) AS reported_lost
+
+-- name: tenant_names
+SELECT tenant_id, name FROM control.tenants
+
+-- name: forget
+WITH gone AS (DELETE FROM reconcile.differences WHERE window_start = %(start)s AND window_end = %(end)s),
+     results AS (DELETE FROM reconcile.results WHERE window_start = %(start)s AND window_end = %(end)s)
+DELETE FROM reconcile.windows WHERE window_start = %(start)s AND window_end = %(end)s
+
+-- name: store_differences
+INSERT INTO reconcile.differences (window_start, window_end, tenant_id, event_id, kind, stage, fields, samples)
+SELECT %(start)s, %(end)s, tenant_id, event_id, kind, stage,
+       (SELECT jsonb_agg(field ORDER BY field) FROM jsonb_object_keys(samples) AS field), samples
+FROM verdicts WHERE kind <> 'in_mirror'
+ORDER BY tenant_id, kind, event_id
+
+-- name: store_result
+INSERT INTO reconcile.results (window_start, window_end, tenant_id, accepted, platform, legacy, matched, mismatched,
+                               dropped, extra, missing, duplicates, recovered)
+SELECT %(start)s, %(end)s, r.*
+FROM unnest(%(tenant_id)s::integer[], %(accepted)s::bigint[], %(platform)s::bigint[], %(legacy)s::bigint[],
+            %(matched)s::bigint[], %(mismatched)s::bigint[], %(dropped)s::bigint[], %(extra)s::bigint[],
+            %(missing)s::bigint[], %(duplicates)s::bigint[], %(recovered)s::bigint[]) AS r
+
+-- name: store_window
+INSERT INTO reconcile.windows (window_start, window_end, is_settled, seconds, coverage)
+VALUES (%(start)s, %(end)s, %(is_settled)s, %(seconds)s, %(coverage)s)
