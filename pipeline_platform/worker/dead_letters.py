@@ -58,10 +58,14 @@ def next_attempt_at(settings: Settings, attempts: int) -> datetime | None:
 
 def bury(
     conn: psycopg.Connection[Any], settings: Settings, failures: Sequence[Failure], *, exhausted: bool = False
-) -> None:
-    """Move events from the queue to the dead letters, counted, in the caller's transaction."""
+) -> int:
+    """Move events from the queue to the dead letters, counted, in the caller's transaction; returns how many.
+
+    Those that failed because they were erased meanwhile are no dead letters: they are counted as discarded.
+    """
+    failures = _not_erased(conn, failures)
     if not failures:
-        return
+        return 0
     events = [item.event for item in failures]
     attempts = settings.attempts_max if exhausted else 1
     conn.execute(
@@ -91,6 +95,22 @@ def bury(
     if attempts >= settings.attempts_max:
         for item in failures:
             alert_exhausted(conn, item)
+    return len(failures)
+
+
+def _not_erased(conn: psycopg.Connection[Any], failures: Sequence[Failure]) -> Sequence[Failure]:
+    """All but the events that an erasure emptied, which are counted here; others without bytes are damaged."""
+    empty = [item.event for item in failures if not item.event.payload]
+    if not empty:
+        return failures
+    params = {
+        "tenant_id": arrays.int4s([event.tenant_id for event in empty]),
+        "lane": [event.lane.value for event in empty],
+        "batch_id": arrays.int8s([event.batch_id for event in empty]),
+        "event_index": arrays.int4s([event.event_index for event in empty]),
+    }
+    erased = set(conn.execute(_SQL["discard_erased"], params).fetchall())
+    return [item for item in failures if (item.event.batch_id, item.event.event_index) not in erased]
 
 
 def postpone(

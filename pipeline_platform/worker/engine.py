@@ -120,9 +120,9 @@ class Engine:
         loading = load(self._conn, rows)
         reach("worker.mid_load")
         changed = keep_traits(self._conn, rows)
-        bury(self._conn, self._settings, failures)
+        buried = bury(self._conn, self._settings, failures)
         complete(self._conn, works)
-        return _Loading(works, rows, len(failures), changed, loading)
+        return _Loading(works, rows, buried, changed, loading)
 
     def _process_carefully(self, works: Sequence[Work]) -> Processed:
         """The slow way after bad data: every part of the load in a savepoint, down to the single event."""
@@ -130,9 +130,9 @@ class Engine:
         rows = enrich(self._conn, self._lookups, transformed)
         loaded, delivered, unloadable = self._load_splitting(rows)
         failures = [*unsound, *unloadable]
-        bury(self._conn, self._settings, failures)
+        buried = bury(self._conn, self._settings, failures)
         complete(self._conn, works)
-        return _processed(works, loaded, len(failures), delivered)
+        return _processed(works, loaded, buried, delivered)
 
     def _load_splitting(self, rows: Sequence[Enriched]) -> tuple[list[Enriched], int, list[Failure]]:
         if not rows:

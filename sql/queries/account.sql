@@ -90,15 +90,20 @@ WITH occurrence AS MATERIALIZED (
     SELECT batch_id, event_index, tenant_id, event_id, stage, state
     FROM queue.dead_letters
     WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
+), erased AS MATERIALIZED (
+    SELECT batch_id, event_index, tenant_id, event_id, was
+    FROM control.erased_events
+    WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
 ), evidence AS (
-    SELECT o.batch_id, o.tenant_id, o.event_id, o.lane, o.event_index, w.times AS waiting, l.state, l.stage,
+    SELECT o.batch_id, o.tenant_id, o.event_id, o.lane, o.event_index, w.times AS waiting, l.state, l.stage, x.was,
            w.times > 1 OR (w.times > 0 AND l.state IS NOT NULL) AS is_twice,
            NULL::timestamptz AS row_at, NULL::timestamptz AS delivered_at, NULL::timestamptz AS key_at
     FROM occurrence AS o
     LEFT JOIN waiting AS w USING (batch_id, event_index)
     LEFT JOIN letter AS l USING (batch_id, event_index, tenant_id, event_id)
+    LEFT JOIN erased AS x USING (batch_id, event_index, tenant_id, event_id)
     UNION ALL
-    SELECT e.batch_id, e.tenant_id, e.event_id, NULL, NULL, NULL, NULL, NULL, NULL, e.received_at, e.delivered_at,
+    SELECT e.batch_id, e.tenant_id, e.event_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, e.received_at, e.delivered_at,
            k.received_at
     FROM account.delivered AS e
     -- OFFSET 0 keeps this a probe of the index a row: as a join it could be planned as a scan of all keys.
@@ -109,7 +114,9 @@ WITH occurrence AS MATERIALIZED (
     SELECT batch_id, tenant_id, event_id, max(lane) AS lane, min(event_index) AS event_index,
            count(lane) AS occurrences, count(waiting) AS waiting,
            count(*) FILTER (WHERE state IN ('waiting', 'exhausted')) AS dead,
-           count(*) FILTER (WHERE state = 'discarded') AS discarded,
+           count(*) FILTER (WHERE state = 'discarded' OR was = 'delivered' OR (was = 'in_flight' AND waiting IS NULL))
+               AS discarded,
+           count(*) FILTER (WHERE was = 'delivered') AS erased,
            count(*) FILTER (WHERE stage = 'load' AND state IN ('waiting', 'exhausted', 'discarded')) AS dead_at_load,
            bool_or(is_twice) AS is_twice,
            -- A row with two keys comes twice, with its own key only once.
@@ -119,8 +126,8 @@ WITH occurrence AS MATERIALIZED (
     FROM evidence
     GROUP BY batch_id, tenant_id, event_id
 ), outcome AS MATERIALIZED (
-    SELECT batch_id, tenant_id, event_id, lane, event_index, occurrences, waiting, dead, discarded, dead_at_load, rows,
-           occurrences - waiting - dead - discarded - rows AS others,
+    SELECT batch_id, tenant_id, event_id, lane, event_index, occurrences, waiting, dead, discarded, dead_at_load, erased,
+           rows, occurrences - waiting - dead - discarded - rows AS others,
            is_twice IS TRUE OR rows > 1 OR (is_anothers IS TRUE AND is_keyed) AS is_doubled,
            keyless > 0 AND is_keyed AS is_keyless
     FROM event
@@ -148,6 +155,9 @@ WITH occurrence AS MATERIALIZED (
     FROM rowless AS r JOIN outcome AS o USING (batch_id, tenant_id, event_id)
     LEFT JOIN older USING (tenant_id, event_id)
     WHERE r.homes = 0 AND (r.keys > 0 OR older.event_id IS NULL)
+      -- A duplicate of an event that was erased.
+      AND NOT EXISTS (SELECT FROM control.erased_events AS x
+                      WHERE x.tenant_id = o.tenant_id AND x.event_id = o.event_id)
     UNION ALL
     SELECT CASE WHEN occurrences = 0 THEN 'extra' WHEN is_doubled OR others < 0 THEN 'doubled'
                 ELSE 'row_without_key' END,
@@ -169,14 +179,14 @@ WITH occurrence AS MATERIALIZED (
 ), accepted AS (
     SELECT tenant_id, lane, sum(occurrences)::bigint AS accepted, sum(waiting)::bigint AS in_flight,
            sum(rows)::bigint AS delivered, sum(dead)::bigint AS dead_lettered, sum(discarded)::bigint AS discarded,
-           sum(dead_at_load)::bigint AS dead_at_load,
+           sum(dead_at_load + erased)::bigint AS loaded_once,
            coalesce(sum(others) FILTER (WHERE others > 0), 0)::bigint AS duplicate
     FROM outcome WHERE occurrences > 0
     GROUP BY tenant_id, lane
 )
 SELECT 'count' AS kind, tenant_id, lane::text, NULL::bigint AS events, NULL::json AS samples,
        coalesce(accepted, 0) + coalesce(rejected, 0), coalesce(accepted, 0), coalesce(rejected, 0),
-       coalesce(accepted - in_flight, 0), coalesce(delivered + duplicate + dead_at_load, 0), coalesce(delivered, 0),
+       coalesce(accepted - in_flight, 0), coalesce(delivered + duplicate + loaded_once, 0), coalesce(delivered, 0),
        coalesce(duplicate, 0), coalesce(dead_lettered, 0), coalesce(discarded, 0), coalesce(in_flight, 0)
 FROM accepted FULL JOIN rejected USING (tenant_id, lane)
 UNION ALL
@@ -201,6 +211,8 @@ problem AS (
            ON e.tenant_id = k.tenant_id AND e.received_at = k.received_at AND e.event_id = k.event_id
           AND e.received_at >= kept.since
     WHERE e.event_id IS NULL
+      AND NOT EXISTS (SELECT FROM control.erased_events AS x
+                      WHERE x.tenant_id = k.tenant_id AND x.event_id = k.event_id)
 )
 SELECT kind, tenant_id, date_trunc('hour', received_at, 'UTC') AS hour, count(*)::bigint,
        to_json((array_agg(json_build_object('event_id', event_id, 'batch_id', batch_id)

@@ -77,6 +77,22 @@ SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane::queue.lane
        count(*) FILTER (WHERE stage = 'load'), count(*)
 FROM input GROUP BY 1, 2, 3
 
+-- name: discard_erased
+-- Events that were erased while they waited: their place in the queue is empty, and they count as discarded.
+WITH met AS MATERIALIZED (
+    SELECT i.tenant_id, i.lane, i.batch_id, i.event_index, x.batch_received_at
+    FROM unnest(%(tenant_id)s::integer[], %(lane)s::text[], %(batch_id)s::bigint[], %(event_index)s::integer[])
+        AS i(tenant_id, lane, batch_id, event_index)
+    JOIN control.erased_events AS x
+      ON x.tenant_id = i.tenant_id AND x.batch_id = i.batch_id AND x.event_index = i.event_index
+    WHERE x.was = 'in_flight'
+), counted AS (
+    INSERT INTO account.deltas (tenant_id, hour, lane, in_flight, claimed, discarded)
+    SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane::queue.lane, -count(*), count(*), count(*)
+    FROM met GROUP BY 1, 2, 3
+)
+SELECT batch_id, event_index FROM met
+
 -- name: any_due_dead_letter
 SELECT EXISTS (SELECT FROM queue.dead_letters WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp())
 

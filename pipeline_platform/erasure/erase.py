@@ -1,0 +1,300 @@
+"""Erase one person of one tenant: plan, tombstone, wait, erase, look again until nothing is left.
+
+The order is what makes it exact under load. First the tombstones: from then on nothing that brings old events in takes
+this person's. Then it waits for transactions that are older, since they may not have seen them. Then batch by batch,
+each in one transaction, with its work locked. What the person sends after `erased_at` is accepted as anybody's.
+
+Killed at any place it leaves the account exact; run again, the same command goes on and finishes it.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, LiteralString, cast
+from uuid import UUID
+
+import psycopg
+import redis
+
+from pipeline_platform.archive.hold import exclusively
+from pipeline_platform.db import connect, queries
+from pipeline_platform.erasure.batches import erase_batch
+from pipeline_platform.erasure.person import Person
+from pipeline_platform.erasure.scan import Place, look_for
+from pipeline_platform.erasure.settle import Occurrence, settle
+from pipeline_platform.errors import ConfigError, PipelineError
+from pipeline_platform.kill_points import reach
+from pipeline_platform.lookups import Key
+from pipeline_platform.settings import Settings
+from pipeline_platform.tenants import tenant_id_of
+
+_SQL = queries("erasure")
+# The longest statements of this platform that write end in a minute; an audit or a report may read for longer.
+_OLDER_S_MAX = 600.0
+_PAUSE_S = 0.05
+_LOOKS_MAX = 10
+_REDIS_S = 5.0
+_ROWS_AT_ONCE = 1_000
+
+Conn = psycopg.Connection[Any]
+
+
+@dataclass(slots=True)
+class Erasure:
+    """What was found and what was done.
+
+    found: events by place and by which id ("queue": {"by_user_id": 3, "by_other_ids": 1}). changed: rows by table.
+    outcomes: of the accepted events, what they were until then. not_ours: what this command cannot reach.
+    """
+
+    tenant: str
+    subject_hash: str
+    person: Person
+    found: dict[str, dict[str, int]]
+    erasure_id: int | None = None
+    erased_at: datetime | None = None
+    changed: Counter[str] = field(default_factory=Counter[str])
+    outcomes: dict[str, int] = field(default_factory=dict[str, int])
+    not_ours: list[str] = field(default_factory=list[str])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "erasure_id": self.erasure_id,
+            "tenant": self.tenant,
+            "subject_hash": self.subject_hash,
+            "erased_at": self.erased_at,
+            "ids": {
+                "users": len(self.person.users),
+                "anonymous": len(self.person.anonymous - self.person.users),
+                "shared": len(self.person.shared),
+            },
+            "also_erased_users": sorted(self.person.users - {self.person.user_id}),
+            "now_known_as": sorted(self.person.now_known_as),
+            "found": self.found,
+            "changed": dict(self.changed),
+            "outcomes": self.outcomes,
+            "not_ours": self.not_ours,
+        }
+
+    def counts(self) -> dict[str, Any]:
+        """What is kept of it: numbers, no names."""
+        kept = ("ids", "found", "changed", "outcomes")
+        return {name: value for name, value in self.to_json().items() if name in kept}
+
+
+def plan(settings: Settings, tenant: str, user_id: str) -> Erasure:
+    """What an erasure would find now; changes nothing. NoSuchThingError where there is no such tenant."""
+    with connect(settings.database_url, "erase plan", statement_timeout_s=0) as conn:
+        return _plan(conn, tenant, tenant_id_of(conn, tenant), user_id)
+
+
+def erase(
+    settings: Settings, tenant: str, user_id: str, reason: str, progress: Callable[[str], None] = lambda _: None
+) -> Erasure:
+    """Erase a person. progress: told what is done next.
+
+    Raises ConfigError where the reason, which is kept, names the person; PipelineError where something does not end.
+    """
+    if user_id in reason:
+        raise ConfigError("the reason is kept, so it must not name the person: refer to the request instead")
+    with connect(settings.database_url, "erase", statement_timeout_s=0, lock_timeout_s=60) as conn, exclusively(conn):
+        tenant_id = tenant_id_of(conn, tenant)
+        progress("looking for the person's events")
+        erasure = _plan(conn, tenant, tenant_id, user_id)
+        _Eraser(settings, conn, erasure, progress).run(reason)
+        return erasure
+
+
+def _plan(conn: Conn, tenant: str, tenant_id: int, user_id: str, before: datetime | None = None) -> Erasure:
+    person = look_for(conn, tenant_id, user_id, before)
+    params = person.params() | {"user_id": user_id, "before": before}
+    found: dict[str, dict[str, int]] = {}
+    for source, is_named, events in conn.execute(_SQL["planned"], params):
+        by = found.setdefault(source, {"by_user_id": 0, "by_other_ids": 0})
+        by["by_user_id" if is_named else "by_other_ids"] += events
+    (subject,) = _row(conn, "subject_hash", params)
+    return Erasure(tenant, subject, person, found)
+
+
+class _Eraser:
+    """One run on one connection, which holds the erasure's lock."""
+
+    def __init__(self, settings: Settings, conn: Conn, erasure: Erasure, progress: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._conn = conn
+        self._erasure = erasure
+        self._progress = progress
+
+    @property
+    def _person(self) -> Person:
+        return self._erasure.person
+
+    @property
+    def _params(self) -> dict[str, Any]:
+        return self._person.params() | {"before": self._erasure.erased_at, "erasure_id": self._erasure.erasure_id}
+
+    def run(self, reason: str) -> None:
+        erasure = self._erasure
+        named = self._person.params() | {"user_id": self._person.user_id, "reason": reason}
+        with self._conn.transaction():
+            erasure.erasure_id, erasure.erased_at = _row(self._conn, "begin", named)
+            self._conn.execute(_SQL["bury_ids"], self._params)
+        reach("erase.after_tombstones")
+        self._wait_for_older()
+        # Again, now that nothing of that time can still appear.
+        again = _plan(self._conn, erasure.tenant, self._person.tenant_id, self._person.user_id, erasure.erased_at)
+        erasure.person, erasure.found = again.person, again.found
+        self._conn.execute(_SQL["bury_ids"], self._params)
+        self._erase_queue()
+        self._erase_letters()
+        self._erase_rows()
+        self._erase_copies()
+        self._erase_traits()
+        self._erase_rows()
+        self._finish(reason)
+
+    def _erase_queue(self) -> None:
+        places: list[Place] = [(row[0], row[1]) for row in self._conn.execute(_SQL["marked_batches"], self._params)]
+        for number, place in enumerate(places):
+            self._progress(f"batch {number + 1} of {len(places)}")
+            self._changed(erase_batch(self._conn, self._person, self._id, place))
+            reach("erase.after_batch")
+
+    def _erase_letters(self) -> None:
+        """Those whose batch was dropped; the others went with their batch."""
+        rows = self._conn.execute(
+            _SQL["letters_places"], self._params | {"ids": self._marked("dead_letters")}
+        ).fetchall()
+        with self._conn.transaction():
+            self._conn.execute(_SQL["enter"])
+            self._changed(settle(self._conn, self._person, self._id, [Occurrence(*row) for row in rows]))
+
+    def _erase_rows(self) -> None:
+        """Delivered rows that are left: of dropped batches, and what came from a recovery or replay under way."""
+        for _ in range(_LOOKS_MAX):
+            self._progress("delivered rows")
+            kept: dict[Place, set[UUID]] = {}
+            gone: list[Occurrence] = []
+            for batch_id, event_id, received_at, batch_received_at in self._conn.execute(
+                _SQL["their_rows"], self._params
+            ).fetchall():
+                if batch_received_at is None:
+                    gone.append(Occurrence(batch_id, -1, event_id, received_at, received_at, ""))
+                else:
+                    kept.setdefault((batch_id, batch_received_at), set()).add(event_id)
+            if not kept and not gone:
+                return
+            for place, rows in kept.items():
+                self._changed(erase_batch(self._conn, self._person, self._id, place, rows))
+            for start in range(0, len(gone), _ROWS_AT_ONCE):
+                self._erase_gone(gone[start : start + _ROWS_AT_ONCE])
+        raise PipelineError("rows of this person keep appearing: stop what writes them (a replay?), then erase again")
+
+    def _erase_gone(self, gone: list[Occurrence]) -> None:
+        with self._conn.transaction():
+            self._conn.execute(_SQL["enter"])
+            self._changed(settle(self._conn, self._person, self._id, _with_lanes(self._conn, self._person, gone)))
+
+    def _erase_copies(self) -> None:
+        """What is in no batch of ours, and what a replay keeps for itself."""
+        self._progress("copies")
+        quarantined = self._conn.execute(
+            _SQL["empty_quarantined"], self._params | {"ids": self._marked("quarantine")}
+        ).rowcount
+        legacy = self._conn.execute(_SQL["delete_legacy"], self._params).rowcount
+        self._changed(Counter(quarantine=quarantined, legacy=legacy))
+        for (table,) in self._conn.execute(_SQL["scratch_tables"]).fetchall():
+            # A name of our own, quoted by the query that found it.
+            statement = cast("LiteralString", _SQL["delete_scratch"].replace("{table}", table))
+            self._changed(Counter({table: self._conn.execute(statement, self._params).rowcount}))
+
+    def _erase_traits(self) -> None:
+        """Also from the cache, and from rows of what the person sent since, that were given the old traits."""
+        self._progress("traits")
+        self._changed(Counter(traits=self._conn.execute(_SQL["delete_traits"], self._params).rowcount))
+        self._wait_for_older()
+        self._forget()
+        self._wait_for_older()
+        self._conn.execute(_SQL["strip_traits"], self._params)
+        (group_traits,) = _row(self._conn, "group_traits", self._params)
+        if group_traits:
+            self._erasure.not_ours.append(f"{group_traits} traits of groups that this person's events set: the group's")
+
+    def _forget(self) -> None:
+        names = [Key("user", self._person.tenant_id, user).cache_key for user in sorted(self._person.users)]
+        try:
+            with redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+                self._settings.redis_url, socket_timeout=_REDIS_S, socket_connect_timeout=_REDIS_S, protocol=2
+            ) as cache:
+                cache.delete(*names, *(f"flight:{name}" for name in names))
+        except (redis.RedisError, OSError) as error:
+            self._erasure.not_ours.append(
+                f"the look-up cache does not answer ({error}): its copies go within {self._settings.lookup_ttl_s:.0f} s"
+            )
+
+    def _finish(self, reason: str) -> None:
+        erasure = self._erasure
+        erasure.outcomes = dict(self._conn.execute(_SQL["totals"], self._params).fetchall())
+        (own_table,) = _row(self._conn, "own_table", {})
+        if own_table:
+            erasure.not_ours.append(f"{own_table}: the old pipeline's own table")
+        if _row(self._conn, "is_mirrored", {})[0]:
+            erasure.not_ours.append("what the old pipeline has under way: erase again once it has settled")
+        counts = erasure.counts()
+        detail = {"erasure_id": erasure.erasure_id, "tenant": erasure.tenant, "subject_hash": erasure.subject_hash}
+        with self._conn.transaction():
+            self._conn.execute(_SQL["finish"], self._params | {"counts": json.dumps(counts)})
+            self._conn.execute(_SQL["audit"], (reason, json.dumps(detail | counts)))
+
+    @property
+    def _id(self) -> int:
+        return cast("int", self._erasure.erasure_id)
+
+    def _marked(self, source: str) -> list[int]:
+        return [row[0] for row in self._conn.execute(_SQL["marked_ids"], self._params | {"source": source})]
+
+    def _changed(self, rows: Counter[str]) -> None:
+        self._erasure.changed.update(rows)
+
+    def _wait_for_older(self) -> None:
+        """Until every transaction of the platform that runs now has ended."""
+        (now,) = _row(self._conn, "now", {})
+        deadline = time.monotonic() + _OLDER_S_MAX
+        while older := self._conn.execute(_SQL["older_transactions"], {"before": now}).fetchall():
+            names = ", ".join(f"{who} since {since:%H:%M:%S}" for who, since in older)
+            self._progress(f"waiting for {names}")
+            if time.monotonic() > deadline:
+                raise PipelineError(f"still running: {names}. Let it end or stop it, then erase again")
+            time.sleep(_PAUSE_S)
+
+
+def _with_lanes(conn: Conn, person: Person, gone: list[Occurrence]) -> list[Occurrence]:
+    """Rows of dropped batches with lanes that the account has delivered events in."""
+    free: dict[datetime, list[list[Any]]] = {}
+    placed: list[Occurrence] = []
+    for one in gone:
+        hour = one.received_at.replace(minute=0, second=0, microsecond=0)
+        if hour not in free:
+            params = {"tenant_id": person.tenant_id, "hour": hour}
+            free[hour] = [[lane, left] for lane, left in conn.execute(_SQL["lanes_of_hour"], params)]
+        lanes = free[hour]
+        while lanes and not lanes[0][1]:
+            lanes.pop(0)
+        if not lanes:
+            raise PipelineError(
+                f"the account of {hour.isoformat()} has fewer delivered events than there are rows; "
+                "see: pipeline-platform audit"
+            )
+        lanes[0][1] -= 1
+        placed.append(Occurrence(one.batch_id, -1, one.event_id, one.received_at, one.batch_received_at, lanes[0][0]))
+    return placed
+
+
+def _row(conn: Conn, query: str, params: dict[str, Any]) -> tuple[Any, ...]:
+    row = conn.execute(_SQL[query], params).fetchone()
+    if row is None:
+        raise PipelineError(f"the database gave no answer to {query}")
+    return row

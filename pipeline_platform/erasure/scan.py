@@ -1,0 +1,67 @@
+"""Reads whose events are in all that is kept as bytes, into a temporary table of this session.
+
+Delivered rows say in their columns whose they are; batches, dead letters and quarantined events have to be decoded,
+those in flight as well. All of a tenant's kept events are read: about 2 µs an event.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.erasure.person import Ids, Person, find_person, ids_of
+from pipeline_platform.event import QueuedEvent
+from pipeline_platform.queue.batches import Work, read, work_of
+
+_SQL = queries("erasure")
+_BATCHES_AT_ONCE = 64
+
+Conn = psycopg.Connection[Any]
+Place = tuple[int, datetime]
+
+
+def look_for(conn: Conn, tenant_id: int, user_id: str, before: datetime | None) -> Person:
+    """Fill the table with what was received before that time (None: all), and follow its links to all of their ids."""
+    conn.execute(_SQL["make_scan"])
+    conn.execute(_SQL["empty_scan"])
+    _scan_batches(conn, tenant_id, user_id, before)
+    for source in ("dead_letters", "quarantine"):
+        rows = conn.execute(_SQL[f"{source}_of_tenant"], {"tenant_id": tenant_id, "before": before}).fetchall()
+        found = [(source, row_id, None, None, *ids_of(payload, user_id)) for row_id, payload in rows]
+        _copy(conn, found)
+
+    def links(ids: Sequence[str]) -> Iterator[Ids]:
+        for row in conn.execute(_SQL["links"], {"tenant_id": tenant_id, "ids": list(ids)}):
+            yield Ids(*row)
+
+    return find_person(tenant_id, user_id, links)
+
+
+def read_batches(conn: Conn, places: Sequence[Place]) -> Iterator[Work]:
+    """Batches by their (batch_id, received_at), as if claimed; those that were dropped meanwhile are left out."""
+    params = {"batch_ids": [place[0] for place in places], "received_ats": [place[1] for place in places]}
+    for row in conn.cursor(binary=True).execute(_SQL["batches"], params):
+        yield work_of(row)
+
+
+def _scan_batches(conn: Conn, tenant_id: int, user_id: str, before: datetime | None) -> None:
+    places: list[Place] = conn.execute(_SQL["batches_of_tenant"], {"tenant_id": tenant_id, "before": before}).fetchall()  # pyright: ignore[reportAssignmentType]
+    for start in range(0, len(places), _BATCHES_AT_ONCE):
+        works = list(read_batches(conn, places[start : start + _BATCHES_AT_ONCE]))
+        _copy(conn, [row for work in works for row in _rows(read(work), tenant_id, user_id)])
+
+
+def _rows(events: Sequence[QueuedEvent], tenant_id: int, user_id: str) -> Iterator[tuple[Any, ...]]:
+    for event in events:
+        if event.tenant_id == tenant_id and event.payload:
+            ids = ids_of(event.payload, user_id)
+            yield ("queue", event.batch_id, event.batch_received_at, event.event_id, *ids)
+
+
+def _copy(conn: Conn, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        with conn.cursor() as cursor, cursor.copy(_SQL["fill_scan"]) as copy:
+            for row in rows:
+                copy.write_row(row)

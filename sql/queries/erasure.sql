@@ -1,0 +1,271 @@
+-- name: begin
+-- Goes on with what was interrupted; in any case, what was received until now is erased.
+INSERT INTO control.erasures AS e (tenant_id, subject_hash, reason)
+VALUES (%(tenant_id)s, control.id_hash(%(tenant_id)s, %(user_id)s), %(reason)s)
+ON CONFLICT (tenant_id, subject_hash) WHERE finished_at IS NULL
+DO UPDATE SET reason = excluded.reason, erased_at = clock_timestamp()
+RETURNING erasure_id, erased_at
+
+-- name: bury_ids
+INSERT INTO control.tombstones AS t (tenant_id, kind, id_hash, erased_at, erasure_id)
+SELECT %(tenant_id)s, i.kind, control.id_hash(%(tenant_id)s, i.id), e.erased_at, e.erasure_id
+FROM control.erasures AS e,
+     (SELECT 'user' AS kind, unnest(%(users)s::text[]) AS id
+      UNION ALL SELECT 'anonymous', unnest(%(anonymous)s::text[])) AS i
+WHERE e.erasure_id = %(erasure_id)s
+ON CONFLICT (tenant_id, kind, id_hash) DO UPDATE SET erased_at = excluded.erased_at, erasure_id = excluded.erasure_id
+
+-- name: older_transactions
+-- Of this platform: they may have read what is erased, and write it yet.
+SELECT application_name, xact_start FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < %(before)s
+  AND application_name LIKE 'pipeline-platform%%'
+ORDER BY xact_start
+
+-- name: now
+SELECT clock_timestamp()
+
+-- name: make_scan
+CREATE TEMPORARY TABLE IF NOT EXISTS erasure_scan (
+    source            text NOT NULL,
+    -- Of the batch, of the dead letter or of the quarantined event.
+    id                bigint NOT NULL,
+    batch_received_at timestamptz,
+    event_id          uuid,
+    user_id           text,
+    anonymous_id      text,
+    previous_id       text
+)
+
+-- name: empty_scan
+TRUNCATE pg_temp.erasure_scan
+
+-- name: fill_scan
+COPY pg_temp.erasure_scan (source, id, batch_received_at, event_id, user_id, anonymous_id, previous_id) FROM STDIN
+
+-- name: batches_of_tenant
+SELECT batch_id, received_at FROM queue.batches
+WHERE %(tenant_id)s = ANY(tenant_ids) AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
+ORDER BY received_at, batch_id
+
+-- name: batches
+-- In the form of a claim.
+SELECT b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
+       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
+       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
+       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+FROM unnest(%(batch_ids)s::bigint[], %(received_ats)s::timestamptz[]) AS wanted(batch_id, received_at)
+CROSS JOIN LATERAL (
+    SELECT * FROM queue.batches AS own
+    WHERE own.batch_id = wanted.batch_id AND own.received_at = wanted.received_at OFFSET 0
+) AS b
+
+-- name: dead_letters_of_tenant
+SELECT dead_letter_id, payload FROM queue.dead_letters
+WHERE tenant_id = %(tenant_id)s AND payload <> '' AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
+
+-- name: quarantine_of_tenant
+SELECT quarantine_id, payload FROM queue.quarantine
+WHERE tenant_id = %(tenant_id)s AND payload <> '' AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
+
+-- name: links
+SELECT DISTINCT user_id, anonymous_id, previous_id
+FROM (SELECT user_id, anonymous_id, previous_id FROM pg_temp.erasure_scan
+      UNION ALL
+      SELECT user_id, anonymous_id, previous_id FROM account.delivered WHERE tenant_id = %(tenant_id)s
+      UNION ALL
+      SELECT user_id, anonymous_id, previous_id FROM legacy.events WHERE tenant_id = %(tenant_id)s) AS known
+WHERE user_id = ANY(%(ids)s) OR anonymous_id = ANY(%(ids)s) OR previous_id = ANY(%(ids)s)
+
+-- name: planned
+-- Events that were found, by where they are and by which id.
+SELECT source, coalesce(user_id = %(user_id)s, false) AS by_user_id, count(*)
+FROM (SELECT source, user_id, anonymous_id, previous_id FROM pg_temp.erasure_scan
+      UNION ALL
+      SELECT CASE WHEN is_shadow THEN 'shadow' ELSE 'analytics' END, user_id, anonymous_id, previous_id
+      FROM account.delivered
+      WHERE tenant_id = %(tenant_id)s AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
+      UNION ALL
+      SELECT 'legacy', user_id, anonymous_id, previous_id FROM legacy.events WHERE tenant_id = %(tenant_id)s) AS known
+WHERE control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)
+GROUP BY 1, 2
+
+-- name: marked_batches
+SELECT DISTINCT id, batch_received_at FROM pg_temp.erasure_scan
+WHERE source = 'queue' AND control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)
+ORDER BY batch_received_at, id
+
+-- name: marked_ids
+SELECT id FROM pg_temp.erasure_scan
+WHERE source = %(source)s AND control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)
+
+-- name: their_rows
+-- With the batch that each came in, where it is still kept.
+SELECT e.batch_id, e.event_id, e.received_at, b.received_at
+FROM account.delivered AS e
+LEFT JOIN LATERAL (
+    SELECT received_at FROM queue.batches AS own
+    WHERE own.batch_id = e.batch_id AND own.received_at >= date_trunc('hour', e.received_at, 'UTC')
+      AND own.received_at < date_trunc('hour', e.received_at, 'UTC') + interval '1 hour' OFFSET 0
+) AS b ON true
+WHERE e.tenant_id = %(tenant_id)s AND e.received_at < %(before)s
+  AND control.is_theirs(e.user_id, e.anonymous_id, e.previous_id, %(users)s, %(anonymous)s)
+
+-- name: enter
+SELECT pg_advisory_xact_lock(control.erasure_lock()), pg_advisory_xact_lock_shared(analytics.key_lock())
+
+-- name: hold_hour
+SELECT pg_advisory_xact_lock_shared(queue.hour_lock(date_trunc('hour', %(received_at)s::timestamptz, 'UTC')))
+
+-- name: hold_work
+-- Waits for the workers that have it in hand.
+SELECT work_id, first_event, end_event FROM queue.work
+WHERE batch_id = %(batch_id)s AND received_at = %(received_at)s
+ORDER BY work_id FOR UPDATE
+
+-- name: renew_work
+-- Deleted and made again, so that a claim whose snapshot is older than the emptied batch finds nothing to lock.
+WITH gone AS (
+    DELETE FROM queue.work WHERE batch_id = %(batch_id)s AND received_at = %(received_at)s RETURNING *
+)
+INSERT INTO queue.work (lane, work_id, batch_id, received_at, first_event, end_event, attempts)
+OVERRIDING SYSTEM VALUE
+SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts FROM gone
+
+-- name: empty_batch
+UPDATE queue.batches SET lengths = %(lengths)s, envelope_of = %(envelope_of)s, envelopes = %(envelopes)s,
+                         codec = %(codec)s, payload = %(payload)s
+WHERE batch_id = %(batch_id)s AND received_at = %(received_at)s
+
+-- name: already_erased
+SELECT e.batch_id, e.event_index, e.event_id
+FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[]) AS i(batch_id, event_index)
+JOIN control.erased_events AS e
+  ON e.tenant_id = %(tenant_id)s AND e.batch_id = i.batch_id AND e.event_index = i.event_index
+
+-- name: hold_letters
+SELECT d.batch_id, d.event_index, d.state, d.stage, d.fingerprint
+FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[]) AS i(batch_id, event_index)
+JOIN queue.dead_letters AS d USING (batch_id, event_index)
+WHERE d.tenant_id = %(tenant_id)s
+ORDER BY d.dead_letter_id FOR UPDATE OF d
+
+-- name: empty_letters
+UPDATE queue.dead_letters AS d SET
+    payload = '', envelope = NULL, message_id = NULL, error = 'erased', next_attempt_at = NULL,
+    reason = 'erased: erasure ' || %(erasure_id)s::bigint,
+    state = CASE WHEN state IN ('waiting', 'exhausted') THEN 'discarded' ELSE state END,
+    resolved_at = coalesce(resolved_at, clock_timestamp())
+FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[]) AS i(batch_id, event_index)
+WHERE d.tenant_id = %(tenant_id)s AND d.batch_id = i.batch_id AND d.event_index = i.event_index
+
+-- name: letters_places
+SELECT batch_id, event_index, event_id, received_at, batch_received_at, lane::text
+FROM queue.dead_letters
+WHERE tenant_id = %(tenant_id)s AND dead_letter_id = ANY(%(ids)s) AND payload <> ''
+
+-- name: blank_alerts
+-- An alert quotes the error of one dead letter, and the error may quote the event.
+UPDATE control.alerts SET message = 'dead letters of fingerprint ' || fingerprint || ' were exhausted; see: '
+                                    'pipeline-platform dead-letters list --fingerprint ' || fingerprint
+WHERE tenant_id = %(tenant_id)s AND fingerprint = ANY(%(fingerprints)s)
+
+-- name: delete_rows
+-- Of an identity that occurs in the batch with other people's ids too, only what is this person's.
+DELETE FROM analytics.events AS e
+USING unnest(%(batch_ids)s::bigint[], %(event_ids)s::uuid[], %(received_ats)s::timestamptz[], %(sole)s::boolean[])
+      AS i(batch_id, event_id, received_at, is_sole)
+WHERE e.tenant_id = %(tenant_id)s AND e.received_at = i.received_at AND e.event_id = i.event_id
+  AND e.batch_id = i.batch_id
+  AND (i.is_sole OR control.is_theirs(e.user_id, e.anonymous_id, e.previous_id, %(users)s, %(anonymous)s))
+RETURNING e.batch_id, e.event_id
+
+-- name: note_erased
+INSERT INTO control.erased_events (tenant_id, batch_id, event_index, event_id, batch_received_at, was, erasure_id)
+SELECT %(tenant_id)s, batch_id, event_index, event_id, batch_received_at, was, %(erasure_id)s
+FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[], %(event_ids)s::uuid[], %(batch_received_ats)s::timestamptz[],
+            %(was)s::text[]) AS i(batch_id, event_index, event_id, batch_received_at, was)
+ON CONFLICT DO NOTHING
+
+-- name: count_erased
+INSERT INTO account.deltas (tenant_id, hour, lane, delivered, dead_lettered, discarded)
+SELECT %(tenant_id)s, date_trunc('hour', batch_received_at, 'UTC'), lane::queue.lane,
+       -count(*) FILTER (WHERE was = 'delivered'), -count(*) FILTER (WHERE was = 'dead_lettered'), count(*)
+FROM unnest(%(batch_received_ats)s::timestamptz[], %(lanes)s::text[], %(was)s::text[]) AS i(batch_received_at, lane, was)
+WHERE was IN ('delivered', 'dead_lettered')
+GROUP BY 2, 3
+
+-- name: keep_identities
+-- Of events that were never delivered: sent again, they must not come back.
+INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
+SELECT DISTINCT ON (i.event_id) (SELECT max(generation) FROM analytics.key_generations), %(tenant_id)s, i.event_id,
+       i.received_at
+FROM unnest(%(event_ids)s::uuid[], %(received_ats)s::timestamptz[]) AS i(event_id, received_at)
+WHERE NOT EXISTS (SELECT FROM analytics.keys AS k WHERE k.tenant_id = %(tenant_id)s AND k.event_id = i.event_id OFFSET 0)
+-- In the workers' order, so that nobody deadlocks.
+ORDER BY i.event_id
+ON CONFLICT DO NOTHING
+
+-- name: lanes_of_hour
+-- The batch is gone, and with it the row's lane: it is taken from where the account has delivered events.
+SELECT lane::text, delivered FROM account.funnel
+WHERE tenant_id = %(tenant_id)s AND hour = %(hour)s AND delivered > 0
+ORDER BY delivered DESC
+
+-- name: empty_quarantined
+UPDATE queue.quarantine SET payload = '', message_id = NULL, message = 'erased'
+WHERE tenant_id = %(tenant_id)s AND quarantine_id = ANY(%(ids)s)
+
+-- name: delete_legacy
+DELETE FROM legacy.events AS e
+WHERE tenant_id = %(tenant_id)s AND control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)
+  AND (arrived_at < %(before)s
+       OR EXISTS (SELECT FROM control.erased_events AS x WHERE x.tenant_id = e.tenant_id AND x.event_id = e.event_id))
+
+-- name: delete_traits
+-- Not those that the person has sent since.
+DELETE FROM control.traits AS t
+WHERE tenant_id = %(tenant_id)s AND kind = 'user' AND subject_id = ANY(%(users)s)
+  AND NOT EXISTS (SELECT FROM account.delivered AS e
+                  WHERE e.tenant_id = t.tenant_id AND e.event_id = t.event_id AND e.received_at >= %(before)s)
+
+-- name: group_traits
+SELECT count(*) FROM control.traits AS t
+JOIN control.erased_events AS e ON e.tenant_id = t.tenant_id AND e.event_id = t.event_id
+WHERE t.tenant_id = %(tenant_id)s AND t.kind = 'group' AND e.erasure_id = %(erasure_id)s
+
+-- name: strip_traits
+-- Rows of what the person sent while the old traits could still be looked up.
+UPDATE analytics.events SET user_traits = NULL
+WHERE tenant_id = %(tenant_id)s AND received_at >= %(before)s AND user_id = ANY(%(users)s) AND user_traits IS NOT NULL
+
+-- name: scratch_tables
+-- Copies of rows that a replay keeps for itself.
+SELECT format('%%I.%%I', table_schema, table_name)
+FROM information_schema.columns
+WHERE table_schema = 'replay' AND table_name IN ('scratch', 'before_images') AND column_name = 'previous_id'
+
+-- name: delete_scratch
+DELETE FROM {table} AS s
+WHERE tenant_id = %(tenant_id)s
+  AND (EXISTS (SELECT FROM control.erased_events AS x WHERE x.tenant_id = s.tenant_id AND x.event_id = s.event_id)
+       OR (received_at < %(before)s
+           AND control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)))
+
+-- name: own_table
+SELECT output_table FROM control.legacy_target
+
+-- name: is_mirrored
+SELECT is_mirrored FROM control.epochs ORDER BY epoch DESC LIMIT 1
+
+-- name: totals
+SELECT was, count(*) FROM control.erased_events WHERE erasure_id = %(erasure_id)s GROUP BY was
+
+-- name: finish
+UPDATE control.erasures SET finished_at = clock_timestamp(), counts = %(counts)s::jsonb WHERE erasure_id = %(erasure_id)s
+
+-- name: audit
+INSERT INTO control.audit_log (action, reason, detail) VALUES ('erase', %s, %s::jsonb)
+
+-- name: subject_hash
+SELECT encode(control.id_hash(%(tenant_id)s, %(user_id)s), 'hex')
