@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import psycopg
 
@@ -104,12 +104,12 @@ class Ledger:
         with self._lock:
             return Counter(self._states.values())["acknowledged"]
 
-    def judge(self, conn: psycopg.Connection[Any]) -> Verdict:
+    def judge(self, conn: psycopg.Connection[Any], stored_in: LiteralString = "analytics.events") -> Verdict:
         """Hold the drained database against the ledger."""
         stored: Counter[tuple[int, str]] = Counter()
         altered: list[tuple[int, str]] = []
         for tenant_id, message_id, number in conn.execute(
-            "SELECT tenant_id, message_id, (properties->>'n')::bigint FROM analytics.events"
+            f"SELECT tenant_id, message_id, (properties->>'n')::bigint FROM {stored_in}"
         ):
             key = (tenant_id, message_id)
             stored[key] += 1

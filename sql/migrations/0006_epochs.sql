@@ -153,10 +153,14 @@ SELECT 'platform' AS pipeline, tenant_id, event_id, message_id, type, name, user
        occurred_at, received_at, delivered_at, properties, traits, context
 FROM analytics.events
 UNION ALL
-SELECT 'legacy', l.tenant_id, l.event_id, l.message_id, l.type, l.name, l.user_id, l.anonymous_id, l.group_id,
-       l.previous_id, l.occurred_at, l.received_at, l.delivered_at, l.properties, l.traits, l.context
-FROM legacy.output AS l
-WHERE NOT EXISTS (SELECT FROM analytics.events AS e WHERE e.tenant_id = l.tenant_id AND e.event_id = l.event_id);
+SELECT * FROM (
+    -- The first of its rows: an event that was sent twice is there twice.
+    SELECT DISTINCT ON (l.tenant_id, l.event_id) 'legacy', l.tenant_id, l.event_id, l.message_id, l.type, l.name,
+           l.user_id, l.anonymous_id, l.group_id, l.previous_id, l.occurred_at, l.received_at, l.delivered_at,
+           l.properties, l.traits, l.context
+    FROM legacy.output AS l
+    WHERE NOT EXISTS (SELECT FROM analytics.events AS e WHERE e.tenant_id = l.tenant_id AND e.event_id = l.event_id)
+    ORDER BY l.tenant_id, l.event_id, l.delivered_at) AS firsts;
 
 -- As before, with the epoch's stamp and, where it says so, the batch's row for the mirror.
 CREATE OR REPLACE FUNCTION queue.accept(
