@@ -1,6 +1,7 @@
-"""Launches a job of Dagster's for one hour, as a person does in its UI, and waits until it has ended."""
+"""Launches a job of Dagster's over hours, as a person does in its UI, and waits until it has ended."""
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,17 +25,17 @@ _LAUNCH = """mutation($job: String!, $config: RunConfigData!, $tags: [ExecutionT
   }
 }""".replace("LOCATION", LOCATION)
 _STATUS = "query($run: ID!) {runOrError(runId: $run) {... on Run {status}}}"
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 
-def partition_of(hour: datetime) -> str:
-    """The key of an hour's partition, as Dagster's hourly partitions name it."""
-    return hour.strftime("%Y-%m-%d-%H:%M")
+def run_over_hours(url: str, job: str, hours: Sequence[datetime], config: dict[str, Any]) -> str:
+    """Launch `job` for the partitions of these hours, one run for all; its id, when it has succeeded.
 
-
-def run_for_hour(url: str, job: str, hour: datetime, config: dict[str, Any]) -> str:
-    """Launch `job` for the partition of `hour`; its run id, when it has succeeded. ServiceError where it has not."""
-    tags = [{"key": "dagster/partition", "value": partition_of(hour)}]
+    ServiceError where it has not.
+    """
+    keys = [hour.strftime("%Y-%m-%d-%H:%M") for hour in hours]
+    tags = [{"key": _RANGE_START, "value": keys[0]}, {"key": _RANGE_END, "value": keys[-1]}]
     launched = _ask(url, _LAUNCH, job=job, config=config, tags=tags)["launchRun"]
     if launched["__typename"] != "LaunchRunSuccess":
         raise ServiceError(f"Dagster does not launch {job}: {launched}")

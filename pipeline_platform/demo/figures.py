@@ -70,10 +70,10 @@ def live(conn: Conn) -> Live:
     return Live(**_row(conn, "live"))
 
 
-def legacy_is_busy(conn: Conn) -> bool:
-    """Whether the old pipeline has still to write or to lose something."""
-    row = _row(conn, "legacy_busy")
-    return row["mirrored"] > 0 or row["inside"] > 0
+def is_busy(conn: Conn) -> bool:
+    """Whether one of the pipelines has still to deliver or to lose something."""
+    row = _row(conn, "busy")
+    return row["waiting"] > 0 or row["mirrored"] > 0 or row["inside"] > 0
 
 
 def totals(conn: Conn) -> dict[str, int]:

@@ -11,7 +11,6 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 from pipeline_platform.errors import ServiceError
@@ -20,11 +19,15 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor.detach import up_detached
 from pipeline_platform.supervisor.run import down
 
+# Parity is asked for over nearly all of the shadow run, and the watch lasts for most of the evening after the turn.
+_PARITY_S = 55.0
+_WATCH_S = 30.0
 
-def settings_of_demo(settings: Settings) -> Settings:
-    """The user's settings, but for what is the demo's own: home, servers, free ports.
 
-    The Dagster UI keeps its usual port where nothing else has it.
+def settings_of_demo(settings: Settings, scale: float = 1.0) -> Settings:
+    """The user's settings, but for what is the demo's own: home, servers, free ports, and hours that last seconds.
+
+    The Dagster UI keeps its usual port where nothing else has it. scale: of the traffic, as in `traffic.acts`.
     """
     own = {
         "home": (settings.home / "demo").resolve(),
@@ -32,6 +35,8 @@ def settings_of_demo(settings: Settings) -> Settings:
         "redis_url": "",
         "gateway_port": 0,
         "legacy_port": 0,
+        "parity_h": _PARITY_S * scale / 3600,
+        "cutover_watch_h": _WATCH_S * scale / 3600,
         "dagster_port": settings.dagster_port if _is_free(settings.dagster_port) else 0,
     }
     return settings.model_copy(update=own)
@@ -85,8 +90,3 @@ def _signals_as_interrupts() -> Generator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def shown(home: Path) -> str:
-    """`home` as the reader can type it here."""
-    return str(home.relative_to(Path.cwd())) if home.is_relative_to(Path.cwd()) else str(home)

@@ -10,10 +10,10 @@ FROM (SELECT coalesce(sum(accepted), 0)::bigint AS accepted, coalesce(sum(delive
              coalesce(sum(failed), 0)::bigint AS lost
       FROM legacy.stage_counts) AS l
 
--- name: legacy_busy
--- What the old pipeline has still to decide on: batches that the mirror holds, events that it took and neither wrote
--- nor lost.
-SELECT (SELECT count(*) FROM queue.mirror) AS mirrored,
+-- name: busy
+-- What is still under way: the platform's work; batches that the mirror holds; events that the old pipeline took and has
+-- neither written nor lost.
+SELECT (SELECT count(*) FROM queue.work) AS waiting, (SELECT count(*) FROM queue.mirror) AS mirrored,
        coalesce(sum(arrived) FILTER (WHERE stage = 'mirror'), 0)::bigint
        - coalesce(sum(proceeded) FILTER (WHERE stage = 'write'), 0)::bigint - coalesce(sum(failed), 0)::bigint AS inside
 FROM legacy.stage_counts

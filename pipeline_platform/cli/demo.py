@@ -1,0 +1,76 @@
+"""demo: the whole migration, played in minutes."""
+
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline_platform.cli.output import AsJson, console, log_console, print_json
+from pipeline_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline_platform.demo.report import Promise
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
+
+
+def demo(
+    seed: Annotated[int, typer.Option(help="Makes the same events again, at the same moments.")] = 1,
+    scale: Annotated[float, typer.Option(min=0.1, max=10, help="Length of the day; its loads stay as they are.")] = 1.0,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop everything at the end, in a terminal as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Play a migration on real servers: shadow run, reconciliation, cutover under load, recovery; measure all of it.
+
+    Takes less than five minutes. Writes demo-report.json and demo-report.html into the home. In a terminal it goes on
+    serving until Ctrl-C. Exit 1 where a promise was not kept. Its servers and data are its own, in the directory demo
+    of the home, and are made anew each time.
+
+    Example: pipeline-platform demo --seed 7
+    """
+    from pipeline_platform.demo.report import table
+    from pipeline_platform.demo.stage import running_platform, settings_of_demo
+    from pipeline_platform.demo.story import play
+
+    began = time.monotonic()
+    settings = Settings.read()
+    stays = sys.stdin.isatty() and sys.stdout.isatty() and not (leave or as_json)
+    own = settings_of_demo(settings, scale)
+    with running_platform(own) as running:
+        outcome = play(own, running, reports=settings.home, seed=seed, scale=scale, began=began, console=log_console)
+        if as_json:
+            print_json(outcome.report.to_json())
+        else:
+            console.print(table(outcome.report))
+            _print_promises(outcome.promises)
+        log_console.print(_closing_words(settings.home, own.home, running.dagster), highlight=False, soft_wrap=True)
+        if stays:
+            log_console.print("It goes on serving. Ctrl-C stops everything.")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+    raise typer.Exit(0 if outcome.kept else 1)
+
+
+def _print_promises(promises: "list[Promise]") -> None:
+    for promise in promises:
+        mark = "[green]✓[/green]" if promise.kept else "[red]✗ broken:[/red]"
+        console.print(f"{mark} {promise.text}: {promise.measured}", highlight=False)
+
+
+def _closing_words(reports: Path, home: Path, dagster: str | None) -> str:
+    return f"""
+Report: {reports / "demo-report.html"} and {reports / "demo-report.json"}
+Dagster: {dagster}
+  {dagster}/asset-groups  the hours: what was delivered, reconciled, dropped and recovered
+  {dagster}/runs          the runs of the recovery and of the cutover's watch
+By hand:
+  PIPELINE_HOME={home} pipeline-platform funnel          every event accounted for, both pipelines
+  PIPELINE_HOME={home} pipeline-platform cutover status  the phase and its gate
+  PIPELINE_HOME={home} pipeline-platform up --with-legacy  the same platform again, once it has stopped
+"""
