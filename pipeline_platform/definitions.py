@@ -5,7 +5,10 @@ from typing import Any
 
 import dagster as dg
 
+from pipeline_platform.defs.cutover import cutover_watch
 from pipeline_platform.defs.processing import process_hours, process_hours_job
+from pipeline_platform.defs.reconciliation import hourly_reconciliation, reconcile_hours, reconcile_job
+from pipeline_platform.defs.recovery import recover_hours, recovery_dry_run_job, recovery_job
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.retention import retained_hours, retention_job, retention_schedule
 from pipeline_platform.defs.sealed_hours import sealed_hours
@@ -14,10 +17,10 @@ from pipeline_platform.defs.sealed_hours import sealed_hours
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions; `resource_overrides` replaces resources by name (`platform`)."""
     return dg.Definitions(
-        assets=[process_hours, retained_hours],
-        jobs=[process_hours_job, retention_job],
-        schedules=[retention_schedule],
-        sensors=[sealed_hours],
+        assets=[process_hours, retained_hours, reconcile_hours, recover_hours],
+        jobs=[process_hours_job, retention_job, reconcile_job, recovery_dry_run_job, recovery_job],
+        schedules=[retention_schedule, hourly_reconciliation],
+        sensors=[sealed_hours, cutover_watch],
         resources={"platform": Platform(), **(resource_overrides or {})},
         # A run is one process: its steps are short, and Celery's daemonic workers may have no children.
         executor=dg.in_process_executor,

@@ -13,6 +13,9 @@ import dagster as dg
 # forward, it would take the hours before it out of Dagster, with their history.
 HOURS = dg.HourlyPartitionsDefinition(start_date="2026-10-01-00:00", timezone="UTC")
 
+# The same with the hour under way: what is compared and recovered needs no sealed hour, only a settled window.
+HOURS_SO_FAR = dg.HourlyPartitionsDefinition(start_date="2026-10-01-00:00", timezone="UTC", end_offset=1)
+
 HOUR = timedelta(hours=1)
 
 

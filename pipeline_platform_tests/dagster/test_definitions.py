@@ -38,7 +38,7 @@ def test_definitions_load_in_a_fresh_interpreter_without_servers_settings_or_war
         check=False,
     )
     assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.strip() == "4"
+    assert loaded.stdout.strip() == "7"
     assert loaded.stderr == ""
 
 
@@ -62,6 +62,7 @@ def test_the_asset_graph() -> None:
         for key in graph.get_all_asset_keys()
     }
     hourly = "Hourly, starting 2026-10-01-00:00 UTC."
+    so_far = "Hourly, starting 2026-10-01-00:00 UTC. End offsetted by 1 partition."
     team = ["team:platform"]
 
     def asset(deps: list[str], partitions: str, checks: list[str], group: str, kinds: list[str]) -> dict[str, object]:
@@ -79,6 +80,9 @@ def test_the_asset_graph() -> None:
         "enriched_events": asset(["accepted_events"], hourly, [], "events", ["python", "redis"]),
         "delivered_events": asset(["enriched_events"], hourly, ["account_holds"], "events", ["postgres", "table"]),
         "retained_hours": asset([], "None", ["nothing_overdue"], "retention", ["postgres"]),
+        "reconciled_hours": asset([], so_far, ["no_drift"], "migration", ["postgres"]),
+        "dropped_events": asset(["reconciled_hours"], so_far, [], "migration", ["postgres"]),
+        "recovered_events": asset(["dropped_events"], so_far, ["nothing_missing"], "migration", ["postgres"]),
     }
 
 

@@ -56,3 +56,15 @@ FROM queue.hours
 SELECT hour FROM queue.hours
 WHERE dropped_at IS NULL AND sealed_at + %(retention)s::interval + %(grace)s::interval < clock_timestamp()
 ORDER BY hour
+
+-- name: unreconciled_hours
+-- Hours that are over and sealed, hold mirrored events, can have settled, and were not compared finally.
+SELECT h.hour
+FROM queue.hours AS h CROSS JOIN control.legacy_target AS t
+WHERE h.sealed_at IS NOT NULL AND h.dropped_at IS NULL
+  AND h.hour + interval '1 hour' + make_interval(secs => t.settle_s) < clock_timestamp()
+  AND EXISTS (SELECT FROM queue.batches AS b JOIN control.epochs AS e USING (epoch)
+              WHERE b.received_at >= h.hour AND b.received_at < h.hour + interval '1 hour' AND e.is_mirrored)
+  AND NOT EXISTS (SELECT FROM reconcile.windows AS w
+                  WHERE w.window_start = h.hour AND w.window_end = h.hour + interval '1 hour' AND w.is_settled)
+ORDER BY h.hour
