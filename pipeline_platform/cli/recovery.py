@@ -1,7 +1,7 @@
 """recover: what the old pipeline dropped, into production."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -42,7 +42,7 @@ def recover(
     with database() as conn, progress_bar() as bar:
         window = Window(
             begin or datetime(2000, 1, 1, tzinfo=UTC),
-            until or datetime.now(UTC) + timedelta(seconds=1),
+            until or datetime.now(UTC),
             tenant_ids_of(conn, tenant or []),
         )
         task = bar.add_task("recovered", total=None)

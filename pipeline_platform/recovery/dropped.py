@@ -65,20 +65,6 @@ def find_dropped(conn: psycopg.Connection[Any], window: Window) -> Dropped:
     return Dropped(dict(tenants), dict(stages), already["count"], samples)
 
 
-def waits_for(conn: psycopg.Connection[Any], window: Window) -> str | None:
-    """Why the window may still change; None when both pipelines have delivered all that they will."""
-    row = conn.execute(_SQL["waits_for"], window.params()).fetchone()
-    assert row
-    in_flight, mirrored, settles_in_s = row
-    if in_flight:
-        return f"{in_flight:,} events are still being processed"
-    if mirrored:
-        return f"{mirrored:,} events still wait for the mirror"
-    if settles_in_s and settles_in_s > 0:
-        return f"the old pipeline may still deliver for {settles_in_s:.0f} s (settle_s)"
-    return None
-
-
 def tenant_ids_of(conn: psycopg.Connection[Any], names: Sequence[str]) -> list[int] | None:
     """Ids by name; no names: None. Raises NoSuchThingError for a name that nobody has."""
     if not names:

@@ -14,9 +14,9 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pipeline_platform.db import queries
-from pipeline_platform.errors import NotNowError
 from pipeline_platform.kill_points import reach
-from pipeline_platform.recovery.dropped import Dropped, Window, find_dropped, waits_for
+from pipeline_platform.reconcile import settled
+from pipeline_platform.recovery.dropped import Dropped, Window, find_dropped
 
 _SQL = queries("recovery")
 _CHUNK_EVENTS = 5_000
@@ -47,8 +47,7 @@ def recover(
 
     conn: in autocommit mode, outside a transaction. on_events: told how many events are done, and of how many.
     """
-    if why := waits_for(conn, window):
-        raise NotNowError(f"{why}: recover later, or wait with --wait")
+    settled(conn, window.start, window.end).require()
     dropped = find_dropped(conn, window)
     if dry_run or not dropped.events:
         return Recovered(dropped, None, 0, {} if not dry_run else dropped.tenants, dropped.events)

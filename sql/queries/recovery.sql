@@ -1,16 +1,3 @@
--- name: waits_for
--- Why a window is not settled yet: work, batches for the mirror, and seconds until the old pipeline may be trusted to
--- have delivered all that it will.
-SELECT (SELECT coalesce(sum(w.end_event - w.first_event), 0)::bigint FROM queue.work AS w
-        WHERE w.received_at >= date_trunc('hour', %(start)s::timestamptz, 'UTC') AND w.received_at < %(end)s) AS in_flight,
-       (SELECT coalesce(sum(m.events), 0)::bigint FROM queue.mirror AS m
-        WHERE m.received_at >= date_trunc('hour', %(start)s::timestamptz, 'UTC') AND m.received_at < %(end)s) AS mirrored,
-       greatest(0, extract(epoch FROM least(%(end)s::timestamptz,
-                           (SELECT max(received_at) FROM queue.batches
-                            WHERE received_at >= %(start)s AND received_at < %(end)s))
-                           + make_interval(secs => t.settle_s) - clock_timestamp()))::float8 AS settles_in_s
-FROM control.legacy_target AS t
-
 -- name: dropped
 -- By tenant and by the stage that reported the loss.
 WITH dropped AS MATERIALIZED (
