@@ -7,8 +7,8 @@ Where it finds drift: `pipeline-platform trace MESSAGE_ID` shows one of the samp
 `pipeline-platform recover`.
 """
 
-from pipeline_platform.reconcile.compare import reconcile
+from pipeline_platform.reconcile.compare import default_window, reconcile
 from pipeline_platform.reconcile.result import Counts, Reconciliation, Tenant
 from pipeline_platform.reconcile.settle import Settled, settled
 
-__all__ = ["Counts", "Reconciliation", "Settled", "Tenant", "reconcile", "settled"]
+__all__ = ["Counts", "Reconciliation", "Settled", "Tenant", "default_window", "reconcile", "settled"]

@@ -5,7 +5,7 @@ Cancelled or killed, it leaves nothing behind: run it again.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -64,8 +64,16 @@ def reconcile(
     return found
 
 
+def default_window(conn: psycopg.Connection[Any]) -> tuple[datetime, datetime]:
+    """From the first mirrored batch still kept to now; the last hour where nothing was mirrored."""
+    row = conn.execute(_SQL["default_window"]).fetchone()
+    assert row
+    first, now = row
+    return first or now - timedelta(hours=1), now
+
+
 @contextmanager
-def _alone(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Iterator[None]:
+def _alone(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Generator[None]:
     """Nobody else reconciles the same window: both would replace the same rows."""
     key = f"reconcile {start.timestamp()} {end.timestamp()}"
     conn.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))

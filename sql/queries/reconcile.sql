@@ -287,9 +287,17 @@ SELECT (SELECT count(*) FROM queue.hours
 SELECT tenant_id, name FROM control.tenants
 
 -- name: forget
-WITH gone AS (DELETE FROM reconcile.differences WHERE window_start = %(start)s AND window_end = %(end)s),
-     results AS (DELETE FROM reconcile.results WHERE window_start = %(start)s AND window_end = %(end)s)
-DELETE FROM reconcile.windows WHERE window_start = %(start)s AND window_end = %(end)s
+-- What was found in the same window before, or in an earlier part of it that was not settled.
+WITH gone AS (
+    DELETE FROM reconcile.windows
+    WHERE window_start = %(start)s AND (window_end = %(end)s OR (window_end < %(end)s AND NOT is_settled))
+    RETURNING window_start, window_end
+), differences AS (
+    DELETE FROM reconcile.differences AS d USING gone
+    WHERE d.window_start = gone.window_start AND d.window_end = gone.window_end
+)
+DELETE FROM reconcile.results AS r USING gone
+WHERE r.window_start = gone.window_start AND r.window_end = gone.window_end
 
 -- name: store_differences
 INSERT INTO reconcile.differences (window_start, window_end, tenant_id, event_id, kind, stage, fields, samples)
@@ -309,3 +317,19 @@ FROM unnest(%(tenant_id)s::integer[], %(accepted)s::bigint[], %(platform)s::bigi
 -- name: store_window
 INSERT INTO reconcile.windows (window_start, window_end, is_settled, seconds, coverage)
 VALUES (%(start)s, %(end)s, %(is_settled)s, %(seconds)s, %(coverage)s)
+
+-- name: export_results
+SELECT r.window_start, r.window_end, w.is_settled, r.tenant_id, coalesce(t.name, r.tenant_id::text) AS tenant, r.accepted,
+       r.platform, r.legacy, r.matched, r.mismatched, r.dropped, r.extra, r.missing, r.duplicates, r.recovered
+FROM reconcile.results AS r
+JOIN reconcile.windows AS w USING (window_start, window_end)
+LEFT JOIN control.tenants AS t USING (tenant_id)
+WHERE window_start = %(start)s AND window_end = %(end)s
+ORDER BY r.tenant_id
+
+-- name: export_differences
+SELECT d.window_start, d.window_end, d.tenant_id, coalesce(t.name, d.tenant_id::text) AS tenant, d.event_id::text,
+       d.kind, d.stage, d.fields::text, d.samples::text
+FROM reconcile.differences AS d LEFT JOIN control.tenants AS t USING (tenant_id)
+WHERE window_start = %(start)s AND window_end = %(end)s
+ORDER BY d.kind, d.tenant_id, d.event_id

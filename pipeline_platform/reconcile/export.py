@@ -1,0 +1,40 @@
+"""A stored window as files, for spreadsheets and notebooks: CSV and Parquet, written beside each other.
+
+Reads what `reconcile` stored, so it is as new as the last comparison. No values of events are in it, only identities,
+field names, types and lengths. A half-written file is left where the disk is full: export again.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psycopg
+
+from pipeline_platform.db import queries
+
+_SQL = queries("reconcile")
+
+
+def export(conn: psycopg.Connection[Any], start: datetime, end: datetime, directory: Path) -> list[Path]:
+    """Write results and differences of the window into `directory`, made if missing; the files written.
+
+    Columns are those of reconcile.results and reconcile.differences, with the tenant's name; fields and samples are
+    JSON as text. A window that was never compared makes files without rows.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    span = f"{start:%Y%m%dT%H%M%S}-{end:%Y%m%dT%H%M%S}"
+    written: list[Path] = []
+    for name in ("results", "differences"):
+        frame = _frame(conn, f"export_{name}", start, end)
+        as_csv, as_parquet = (directory / f"{name}-{span}.{suffix}" for suffix in ("csv", "parquet"))
+        frame.to_csv(as_csv, index=False)  # pyright: ignore[reportUnknownMemberType]
+        frame.to_parquet(as_parquet, index=False)  # pyright: ignore[reportUnknownMemberType]
+        written += [as_csv, as_parquet]
+    return written
+
+
+def _frame(conn: psycopg.Connection[Any], query: str, start: datetime, end: datetime) -> pd.DataFrame:
+    cursor = conn.execute(_SQL[query], {"start": start, "end": end})
+    columns = [column.name for column in cursor.description or ()]
+    return pd.DataFrame(cursor.fetchall(), columns=pd.Index(columns))
