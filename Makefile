@@ -18,7 +18,7 @@ ifneq ($(INSTALLED_AT),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down dev test check clean
+.PHONY: help install up down demo dev test check clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -45,6 +45,9 @@ $(STAMP): uv.lock pyproject.toml
 
 up: $(STAMP) ## start everything, print the addresses, stop it all on Ctrl-C
 	@$(BIN)/pipeline-platform up $(ARGS)
+
+demo: $(STAMP) ## a migration from a failing pipeline, played and measured in minutes
+	@$(BIN)/pipeline-platform demo $(ARGS)
 
 down: ## stop what runs here and wait until it is gone
 	@if [ -x $(BIN)/pipeline-platform ]; then $(BIN)/pipeline-platform down; else echo "nothing is installed here"; fi

@@ -49,11 +49,13 @@ def demo(
         else:
             console.print(table(outcome.report))
             _print_promises(outcome.promises)
-        log_console.print(_closing_words(settings.home, own.home, running.dagster), highlight=False, soft_wrap=True)
+        _say(f"\nReport: {settings.home / 'demo-report.html'} and {settings.home / 'demo-report.json'}")
         if stays:
-            log_console.print("It goes on serving. Ctrl-C stops everything.")
+            _say(_still_serving(own.home, running.dagster))
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
+    if not stays:
+        _say(f"To look at it in Dagster: PIPELINE_HOME={own.home} {sys.argv[0]} up --with-legacy")
     raise typer.Exit(0 if outcome.kept else 1)
 
 
@@ -63,14 +65,19 @@ def _print_promises(promises: "list[Promise]") -> None:
         console.print(f"{mark} {promise.text}: {promise.measured}", highlight=False)
 
 
-def _closing_words(reports: Path, home: Path, dagster: str | None) -> str:
+def _still_serving(home: Path, dagster: str | None) -> str:
+    command = f"PIPELINE_HOME={home} {sys.argv[0]}"
     return f"""
-Report: {reports / "demo-report.html"} and {reports / "demo-report.json"}
-Dagster: {dagster}
-  {dagster}/asset-groups  the hours: what was delivered, reconciled, dropped and recovered
-  {dagster}/runs          the runs of the recovery and of the cutover's watch
-By hand:
-  PIPELINE_HOME={home} pipeline-platform funnel          every event accounted for, both pipelines
-  PIPELINE_HOME={home} pipeline-platform cutover status  the phase and its gate
-  PIPELINE_HOME={home} pipeline-platform up --with-legacy  the same platform again, once it has stopped
+Dagster serves at {dagster}. Look at
+  {dagster}/locations/pipeline_platform/asset-groups/migration  what was dropped and recovered, hour by hour
+  {dagster}/locations/pipeline_platform/asset-groups/events     what was accepted and delivered
+  {dagster}/runs  the reconciliation and the recovery, with their logs
+In another terminal:
+  {command} funnel          # every event accounted for, both pipelines side by side
+  {command} cutover status  # the phase, and who turned it why
+Ctrl-C stops everything.
 """
+
+
+def _say(text: str) -> None:
+    log_console.print(text, highlight=False, markup=False, soft_wrap=True)

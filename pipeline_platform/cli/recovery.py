@@ -29,10 +29,12 @@ def recover(
 ) -> None:
     """Put into production what the old pipeline dropped of a window. Idempotent; run it again after it was killed.
 
-    The default is all that is kept. Exit 1 where something is still missing afterwards, or the window is not settled.
+    The default is all that is kept and settled. Exit 1 where something is missing afterwards, or the window may still
+    change.
 
     Example: pipeline-platform recover --last 2h --reason "dropped at the morning peak" --dry-run
     """
+    from pipeline_platform.reconcile import settled_until
     from pipeline_platform.recovery.dropped import Window, tenant_ids_of
     from pipeline_platform.recovery.recover import recover as recover_window
 
@@ -42,7 +44,7 @@ def recover(
     with database() as conn, progress_bar() as bar:
         window = Window(
             begin or datetime(2000, 1, 1, tzinfo=UTC),
-            until or datetime.now(UTC),
+            until or settled_until(conn),
             tenant_ids_of(conn, tenant or []),
         )
         task = bar.add_task("recovered", total=None)

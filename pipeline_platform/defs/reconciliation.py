@@ -1,11 +1,12 @@
 """reconciled_hours: the old pipeline's output compared with the platform's, an hour of `received_at` a partition.
 
-The hour under way is a partition too: it is compared up to now, and again when it is over. A difference fails the
-check, not the run. What it found is in the schema `reconcile`, and as CSV and Parquet under PIPELINE_HOME.
+The hour under way is a partition too: it is compared as far as it can be settled, and again when it is over. A
+difference fails the check, not the run. What was found is in the schema `reconcile`, and as CSV and Parquet in
+PIPELINE_HOME/reconciliation.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,7 @@ from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, hour_of, key_of, ra
 from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.tables import tenant_table
-from pipeline_platform.reconcile import Reconciliation, reconcile
+from pipeline_platform.reconcile import Reconciliation, reconcile, settled_until
 
 _SQL = queries("control_plane")
 _COLUMNS = ("accepted", "matched", "mismatched", "dropped", "missing", "extra", "duplicates", "recovered")
@@ -64,10 +65,14 @@ def reconcile_hours(context: dg.AssetExecutionContext, platform: Platform):
 def _reconcile_hours(
     context: dg.AssetExecutionContext, platform: Platform
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+    # pandas takes a second to import: not where definitions are loaded.
+    from pipeline_platform.reconcile.export import export
+
     drifting: list[str] = []
     with platform.connect() as conn:
         for key in context.partition_keys:
             found = reconcile_hour(conn, hour_of(key))
+            export(conn, found.start, found.end, platform.settings().home / "reconciliation")
             yield dg.AssetMaterialization(RECONCILED, partition=key, metadata=described(found))
             yield _verdict(found, key)
             if found.has_drift:
@@ -81,9 +86,17 @@ def _reconcile_hours(
     )
 
 
+def window_of(conn: psycopg.Connection[Any], hour: datetime) -> tuple[datetime, datetime]:
+    """An hour's window; of the one under way as much as can be settled. Failure where that is nothing yet."""
+    end = min(hour + HOUR, settled_until(conn))
+    if end <= hour:
+        raise dg.Failure(f"nothing of hour {key_of(hour)} can be settled yet (settle_s): try again later")
+    return hour, end
+
+
 def reconcile_hour(conn: psycopg.Connection[Any], hour: datetime) -> Reconciliation:
-    """Compare an hour, the one under way up to now, and store what was found."""
-    return reconcile(conn, hour, min(hour + HOUR, datetime.now(UTC)))
+    """Compare an hour and store what was found."""
+    return reconcile(conn, *window_of(conn, hour))
 
 
 def described(found: Reconciliation) -> dict[str, Any]:

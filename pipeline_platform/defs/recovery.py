@@ -8,15 +8,14 @@ launch it again later.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, hour_of
+from pipeline_platform.defs.hours import HOURS_SO_FAR, hour_of
 from pipeline_platform.defs.owners import OWNED, OWNERS
-from pipeline_platform.defs.reconciliation import RECONCILED, reconcile_hour
+from pipeline_platform.defs.reconciliation import RECONCILED, reconcile_hour, window_of
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.errors import PipelineError
 from pipeline_platform.recovery.dropped import Dropped, Window, find_dropped, tenant_ids_of
@@ -87,7 +86,7 @@ def _recover_hours(
         tenant_ids = tenant_ids_of(conn, config.tenants)
         for key in context.partition_keys:
             hour = hour_of(key)
-            window = Window(hour, min(hour + HOUR, datetime.now(UTC)), tenant_ids)
+            window = Window(*window_of(conn, hour), tenant_ids)
             dropped = find_dropped(conn, window)
             yield dg.AssetMaterialization(DROPPED, partition=key, metadata=_found(dropped))
             missing[key] = dropped.events

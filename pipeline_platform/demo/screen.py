@@ -58,12 +58,12 @@ class Screen:
     def act(self, number: int, title: str) -> None:
         """The next act begins."""
         self._act = (number, title)
-        self._console.print(f"[bold]{number}/{self._acts}[/bold] {title}", highlight=False)
+        self._console.print(f"[bold]{number}/{self._acts}[/bold] {title}", highlight=False, soft_wrap=True)
 
     def say(self, text: str, *, good: bool = True) -> None:
         """One thing that was done or found."""
         mark = "[green]✓[/green]" if good else "[red]✗[/red]"
-        self._console.print(f"    {mark} {text}", highlight=False)
+        self._console.print(f"    {mark} {text}", highlight=False, soft_wrap=True)
 
     def follow(self, playing: Playing | None, events: int = 0) -> None:
         """Show how far this traffic of about so many events is; None: no traffic."""
@@ -76,7 +76,7 @@ class Screen:
                 self._samples.append((time.monotonic(), figures.live(conn)))
                 if not self._console.is_terminal and time.monotonic() > said_at + _LINE_EVERY_S and self._playing:
                     said_at = time.monotonic()
-                    self._console.print(self._line(), highlight=False)
+                    self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def _rates(self) -> tuple[float, float, float]:
         """Events a second over the last samples: accepted, delivered by the platform, written by the old one."""

@@ -9,6 +9,6 @@ Where it finds drift: `pipeline-platform trace MESSAGE_ID` shows one of the samp
 
 from pipeline_platform.reconcile.compare import default_window, reconcile
 from pipeline_platform.reconcile.result import Counts, Reconciliation, Tenant
-from pipeline_platform.reconcile.settle import Settled, settled
+from pipeline_platform.reconcile.settle import Settled, settled, settled_until
 
-__all__ = ["Counts", "Reconciliation", "Settled", "Tenant", "default_window", "reconcile", "settled"]
+__all__ = ["Counts", "Reconciliation", "Settled", "Tenant", "default_window", "reconcile", "settled", "settled_until"]

@@ -57,3 +57,10 @@ def settled(conn: psycopg.Connection[Any], start: datetime, end: datetime, settl
     if not waits and conn.execute(_SQL["still_delivers"], window).fetchone() == (True,):
         waits.append(f"the old pipeline delivered some of it within the last {settle_s:.0f} s")
     return Settled(tuple(waits))
+
+
+def settled_until(conn: psycopg.Connection[Any]) -> datetime:
+    """The latest end of a window that can be settled now: settle_s ago, by the database's clock."""
+    row = conn.execute(_SQL["settled_until"]).fetchone()
+    assert row
+    return row[0]

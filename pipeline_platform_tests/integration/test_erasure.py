@@ -119,7 +119,8 @@ def test_nothing_of_the_person_is_left_and_the_account_holds(world: World) -> No
     fill(world)
     before = world.numbers()
     assert before == {
-        "received": 14, "accepted": 12, "rejected": 2, "delivered": 5, "duplicate": 2, "dead_lettered": 2, "in_flight": 3,
+        "received": 14, "accepted": 12, "rejected": 2, "delivered": 5, "duplicate": 2, "dead_lettered": 2,
+        "in_flight": 3,
     }  # fmt: skip
     planted = "".join(world.places())
     for place in ("analytics.events_", "queue.batches_", "decompressed", "queue.dead_letters", "queue.quarantine",
@@ -132,7 +133,8 @@ def test_nothing_of_the_person_is_left_and_the_account_holds(world: World) -> No
     assert found.outcomes == {"delivered": 3, "duplicate": 2, "dead_lettered": 1, "in_flight": 1}
     world.drain()
     assert world.numbers() == {
-        "received": 14, "accepted": 12, "rejected": 2, "delivered": 3, "duplicate": 3, "dead_lettered": 1, "discarded": 5,
+        "received": 14, "accepted": 12, "rejected": 2, "delivered": 3, "duplicate": 3, "dead_lettered": 1,
+        "discarded": 5,
     }  # fmt: skip
     assert world.rows() == ["c", "d", "other-1"]
     assert world.places() == {}

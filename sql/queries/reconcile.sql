@@ -333,3 +333,6 @@ SELECT d.window_start, d.window_end, d.tenant_id, coalesce(t.name, d.tenant_id::
 FROM reconcile.differences AS d LEFT JOIN control.tenants AS t USING (tenant_id)
 WHERE window_start = %(start)s AND window_end = %(end)s
 ORDER BY d.kind, d.tenant_id, d.event_id
+
+-- name: settled_until
+SELECT clock_timestamp() - make_interval(secs => settle_s) FROM control.legacy_target
