@@ -27,13 +27,21 @@
     suspects.py         work whose worker died: alone, then in ever smaller parts
     drain.py            finishes one hour, for Dagster
 
+Beside the route, while an installation moves over from an old pipeline:
+
+    mirror/             every accepted event goes to the old pipeline too, once, and never in the way of an answer
+    reconcile/          both outputs compared by identity and content, in PostgreSQL
+    cutover/            which pipeline is production: phases.py, their gates.py, turning.py, the watch.py after a turn
+    recovery/           what the old pipeline dropped is moved into production
+    legacy/             an old pipeline, simulated honestly; demo/ plays the whole migration with it and measures
+
 On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
 client_time.py, lookups.py (cached reads), tenants.py and write_keys.py, ndjson.py (files of events), errors.py (named
 by what happens next), settings.py, db.py (connections, named queries, migrations), kill_points.py (where tests may
 kill).
 
-Around it: account/ counts, recounts and traces, history/ brings the past in, operate/ is what operators do, bench/
-measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,
+Around it: account/ counts, recounts and traces, history/ brings the past in, operate/ is what operators do, erasure/
+removes a person, bench/ measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,
 defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster and does not need it.
 The tables and the queries are in sql/: read sql/migrations first.
 """

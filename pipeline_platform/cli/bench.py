@@ -15,6 +15,7 @@ class Which(StrEnum):
 
     LATENCY = "latency"
     THROUGHPUT = "throughput"
+    RECONCILE = "reconcile"
     ALL = "all"
 
 
@@ -26,10 +27,13 @@ def bench(
     which: Annotated[Which, typer.Argument(help="Which benchmark.")] = Which.ALL,
     seconds: Annotated[float, typer.Option(min=5, help="How long the load lasts.")] = 60.0,
     rate: Annotated[float | None, typer.Option(min=1, help="Events a second; default: 600 and 16,000.")] = None,
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows a side, of reconcile.")] = 1_000_000,
     seed: Annotated[int, typer.Option(help="Makes the same load again.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure latency (single events, 600 a second) and throughput (batches of 100) in a home that is thrown away.
+
+    reconcile measures the comparison of two outputs against the anti-join that only finds missing ids.
 
     Stop what else runs on the machine: the figures are only as quiet as it is.
 
@@ -38,6 +42,9 @@ def bench(
     from pipeline_platform.bench.runs import LATENCY, THROUGHPUT, BenchResult, run_load
     from pipeline_platform.bench.stack import running_stack
 
+    if which is Which.RECONCILE:
+        _reconcile(rows, as_json=as_json)
+        return
     wanted = {Which.LATENCY: [LATENCY], Which.THROUGHPUT: [THROUGHPUT], Which.ALL: [LATENCY, THROUGHPUT]}[which]
     results: list[BenchResult] = []
     for load in wanted:
@@ -49,3 +56,15 @@ def bench(
         for result in results:
             console.print(result.text(), highlight=False)
     raise typer.Exit(0 if all(result.all_delivered for result in results) else 1)
+
+
+def _reconcile(rows: int, *, as_json: bool) -> None:
+    from pipeline_platform.bench.reconciliation import measure
+    from pipeline_platform.bench.stack import running_stack
+
+    with running_stack(Settings.read()) as stack:
+        result = measure(stack.settings.database_url, rows)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        console.print(result.text(), highlight=False)

@@ -2,7 +2,7 @@
 
 person.py finds the ids that a person is known by; scan.py reads them out of all that is kept as bytes; settle.py takes
 occurrences of events out of the tables and says so in the account; batches.py empties their bytes in the queue;
-erase.py goes through all of it, in an order that no worker, import, replay or archive can undermine.
+erase.py goes through all of it, in an order that no worker, import or recovery can undermine.
 
 What is kept: that there were so many events, their identities (sent again, they are duplicates), and tombstones, which
 are hashes. An erased event was delivered, dead or in flight before, and counts as discarded from then on.

@@ -19,9 +19,9 @@ from uuid import UUID
 import psycopg
 import redis
 
-from pipeline_platform.archive.hold import exclusively
 from pipeline_platform.db import connect, queries
 from pipeline_platform.erasure.batches import erase_batch
+from pipeline_platform.erasure.hold import exclusively
 from pipeline_platform.erasure.person import Person
 from pipeline_platform.erasure.scan import Place, look_for
 from pipeline_platform.erasure.settle import Occurrence, settle
