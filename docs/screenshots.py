@@ -1,9 +1,10 @@
 """Takes the pictures of the documentation from a running Dagster that has processed some hours.
 
     .venv/bin/python docs/screenshots.py [http://127.0.0.1:3000]
+    .venv/bin/python docs/screenshots.py .pipeline/demo-report.html
 
-Writes docs/images/dagster-{assets,hour,backfill}.png. Needs Debian's chromium and chromium-driver. Launches nothing:
-make a backfill in the UI first, or there is no picture of one.
+Writes docs/images/dagster-{assets,hour,backfill}.png, or of a demo's report docs/images/demo-report.png. Needs Debian's
+chromium and chromium-driver. Launches nothing: make a backfill in the UI first, or there is no picture of one.
 """
 
 import shutil
@@ -43,9 +44,16 @@ def main(url: str) -> None:
         _take(browser, "dagster-backfill", f"{url}/runs/b/{backfill}", "100% completed", 460)
 
 
-def _take(browser: WebDriver, name: str, page: str, shows: str, height: int) -> None:
+def report(page: Path) -> None:
+    with _browser() as browser:
+        _take(browser, "demo-report", page.resolve().as_uri(), "What was promised", 1_220, width=1_100, scale=1)
+
+
+def _take(
+    browser: WebDriver, name: str, page: str, shows: str, height: int, width: int = _WIDTH, scale: float = _SCALE
+) -> None:
     """Open a page, wait until it shows a text, and keep the picture."""
-    size = {"width": _WIDTH, "height": height, "deviceScaleFactor": _SCALE, "mobile": False}
+    size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(page)
     wait = WebDriverWait(browser, _WAIT_S)
@@ -94,4 +102,5 @@ def _ask(url: str, query: str) -> dict:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:3000")
+    source = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:3000"
+    report(Path(source)) if source.endswith(".html") else main(source)

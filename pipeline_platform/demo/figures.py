@@ -104,6 +104,7 @@ def dead_letters(conn: Conn) -> dict[str, int]:
 
 
 def rates(conn: Conn) -> list[Second]:
+    """Every second from the first event to the last, quiet ones as well."""
     return [Second(**row) for row in _rows(conn, "rates")]
 
 

@@ -1,6 +1,7 @@
 """The report as one HTML file: the charts' library is inside, nothing is fetched from anywhere."""
 
 import html
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from plotly.io import to_html  # pyright: ignore[reportUnknownVariableType]
 from plotly.offline import get_plotlyjs
 
 from pipeline_platform.demo.report import Details, Promise, Report, Span, rows
+from pipeline_platform.demo.traffic import TENANTS
 
 # Between the two schemes' colours, as readable on white as on dark grey.
 _OLD, _NEW, _GREY = "#e0763b", "#3f8be0", "#8a94a1"
@@ -26,7 +28,7 @@ def write_page(report: Report, details: Details, kept: Sequence[Promise], path: 
     template = Template((Path(__file__).parent / "page.html").read_text())
     parts = {
         "library": get_plotlyjs(),
-        "subtitle": _subtitle(report, details),
+        "subtitle": _subtitle(report),
         "tiles": "".join(_tiles(report)),
         "rows": "".join(_row(row) for row in rows(report)),
         "promises": "".join(_promise(promise) for promise in kept),
@@ -40,9 +42,9 @@ def write_page(report: Report, details: Details, kept: Sequence[Promise], path: 
     unfinished.replace(path)
 
 
-def _subtitle(report: Report, details: Details) -> str:
+def _subtitle(report: Report) -> str:
     return (
-        f"One day of {len(details.tenants)} tenants in {report.seconds:.0f} seconds, seed {report.seed}: every event "
+        f"One day of {TENANTS} tenants in {report.seconds:.0f} seconds, seed {report.seed}: every event "
         "went to both pipelines, on the same machine, at the same time."
     )
 
@@ -73,7 +75,7 @@ def _promise(promise: Promise) -> str:
 def _chart(figure: Figure, height: int) -> str:
     layout: Figure = {
         "height": height,
-        "margin": {"l": 56, "r": 16, "t": 28, "b": 44},
+        "margin": {"l": 56, "r": 16, "t": 28, "b": 28},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 13},
@@ -114,7 +116,7 @@ def _rates(details: Details) -> Figure:
         "annotations": [_label(act) for act in details.acts],
         "xaxis": {"showgrid": False, "tickformat": "%H:%M:%S"},
         "yaxis": {"rangemode": "tozero", "gridcolor": _GREY, "zeroline": False},
-        "margin": {"l": 56, "r": 16, "t": 60, "b": 44},
+        "margin": {"l": 56, "r": 16, "t": 60, "b": 28},
         "legend": {"orientation": "h", "y": 1.24, "x": 0},
         "hovermode": "x unified",
     }
@@ -178,6 +180,7 @@ def _latency(report: Report, details: Details) -> Figure:
         "xaxis": {
             "type": "log",
             "showgrid": False,
+            "range": [0, max(3.2, 1.2 * math.log10(max(side.p95_ms for *_, side in sides)))],
             "tickvals": [1, 10, 100, 1_000, 10_000, 100_000],
             "ticktext": ["1 ms", "10 ms", "100 ms", "1 s", "10 s", "100 s"],
         },
@@ -217,11 +220,17 @@ def _tenants(details: Details) -> Figure:
 
     return {
         "data": [
-            dots("the platform", _NEW, [one.platform for one in details.tenants]),
             dots("the old pipeline", _OLD, [one.legacy for one in details.tenants]),
+            dots("the platform", _NEW, [one.platform for one in details.tenants]),
         ],
         "layout": {
-            "xaxis": {"type": "log", "title": {"text": "events sent"}, "showgrid": False, "dtick": 1},
+            "margin": {"l": 56, "r": 16, "t": 28, "b": 48},
+            "xaxis": {
+                "type": "log",
+                "title": {"text": "events sent", "font": {"size": 13}},
+                "showgrid": False,
+                "dtick": 1,
+            },
             "yaxis": {"tickformat": ".0%", "gridcolor": _GREY, "zeroline": False},
         },
     }

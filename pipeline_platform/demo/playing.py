@@ -36,6 +36,8 @@ class Playing:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             preexec_fn=tied_to_us(),  # noqa: PLW1509 -- loaded before the fork
+            # A Ctrl-C in the terminal is ours alone: we end it.
+            start_new_session=True,
             text=True,
         )
         assert self._process.stdin is not None

@@ -71,12 +71,18 @@ WHERE state IN ('waiting', 'exhausted', 'discarded') GROUP BY stage
 
 -- name: rates
 -- Events of each second: accepted at the gateway, delivered by the platform, delivered by the old pipeline.
-SELECT date_trunc('second', at) AS second, sum(accepted)::bigint AS accepted, sum(platform)::bigint AS platform,
-       sum(legacy)::bigint AS legacy
-FROM (SELECT received_at AS at, events AS accepted, 0 AS platform, 0 AS legacy FROM queue.batches
-      UNION ALL SELECT delivered_at, 0, 1, 0 FROM account.delivered
-      UNION ALL SELECT delivered_at, 0, 0, 1 FROM legacy.output) AS moments
-GROUP BY 1 ORDER BY 1
+WITH moments AS (
+    SELECT date_trunc('second', at) AS second, sum(accepted)::bigint AS accepted, sum(platform)::bigint AS platform,
+           sum(legacy)::bigint AS legacy
+    FROM (SELECT received_at AS at, events AS accepted, 0 AS platform, 0 AS legacy FROM queue.batches
+          UNION ALL SELECT delivered_at, 0, 1, 0 FROM account.delivered
+          UNION ALL SELECT delivered_at, 0, 0, 1 FROM legacy.output) AS each
+    GROUP BY 1
+)
+SELECT second, coalesce(accepted, 0) AS accepted, coalesce(platform, 0) AS platform, coalesce(legacy, 0) AS legacy
+FROM generate_series((SELECT min(second) FROM moments), (SELECT max(second) FROM moments), interval '1 second') AS s(second)
+LEFT JOIN moments USING (second)
+ORDER BY second
 
 -- name: tenants
 -- What each tenant sent while both pipelines ran, and which part of it each delivered.
