@@ -84,8 +84,10 @@ def dagster_dev(settings: Settings, directory: Path, log: Path) -> Iterator[WebS
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=directory, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
+            command, cwd=directory, env=environment, stdout=output, stderr=output, start_new_session=True,
+            # A shell that runs the tests in the background lets them ignore Ctrl-C, and what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )  # fmt: skip
         try:
             yield WebServer(port)
             _interrupt(process)

@@ -78,7 +78,7 @@ def test_an_hour_is_compared_recovered_and_compared_again(
 def test_an_hour_that_may_still_change_is_not_recovered(
     conn: Conn, defs: dg.Definitions, instance: dg.DagsterInstance, hour: datetime
 ) -> None:
-    conn.execute("UPDATE control.legacy_target SET settle_s = 600")
+    conn.execute("UPDATE control.legacy_target SET settle_s = 7200")
     assert not _run(defs, instance, "recovery_job", hour).success
     assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (0,)
 
