@@ -61,6 +61,7 @@ def import_(
                 "shift_s": result.shift_s,
                 "accepted": result.accepted,
                 "rejected": result.rejected,
+                "erased": result.erased,
                 "already_imported": result.already_imported,
                 "hours": [{"hour": hour.isoformat(), "events": events} for hour, events in result.hours.items()],
                 "past_retention": [
@@ -75,6 +76,7 @@ def import_(
         events = sum(result.hours.values()) - result.already_imported if dry_run else result.accepted
         console.print(
             f"{verb} {events:,} events in {len(result.hours)} hours; rejected {result.rejected:,}; "
+            f"of erased people, left out {result.erased:,}; "
             f"imported before {result.already_imported:,}; unreadable lines {result.bad_lines:,}; "
             f"in the future {result.in_future:,}",
             highlight=False,

@@ -8,28 +8,11 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from pipeline_platform.event_reader import text_of
-
-
-class Ids(NamedTuple):
-    """Who an event says that it is of; numbers as text."""
-
-    user_id: str | None = None
-    anonymous_id: str | None = None
-    previous_id: str | None = None
-
-
-class _Body(msgspec.Struct, rename="camel"):
-    user_id: msgspec.Raw = msgspec.Raw()
-    anonymous_id: msgspec.Raw = msgspec.Raw()
-    previous_id: msgspec.Raw = msgspec.Raw()
-
-
-_decode = msgspec.json.Decoder(_Body).decode
+from pipeline_platform.event_ids import Ids, read_ids
 
 Links = Callable[[list[str]], Iterable[Ids]]
 
@@ -71,9 +54,8 @@ class Person:
 def ids_of(payload: bytes, named: str) -> Ids:
     """The ids in an event's bytes. Of bytes that are no event: `named` where they hold that id as a JSON text."""
     try:
-        body = _decode(payload)
-        return Ids(*(text_of(bytes(token)) for token in (body.user_id, body.anonymous_id, body.previous_id)))
-    except (ValueError, RecursionError):
+        return read_ids(payload)
+    except ValueError:
         texts = (json.dumps(named).encode(), msgspec.json.encode(named))
         return Ids(user_id=named) if any(text in payload for text in texts) else Ids()
 

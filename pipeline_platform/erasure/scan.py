@@ -11,8 +11,9 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.erasure.person import Ids, Person, find_person, ids_of
+from pipeline_platform.erasure.person import Person, find_person, ids_of
 from pipeline_platform.event import QueuedEvent
+from pipeline_platform.event_ids import Ids
 from pipeline_platform.queue.batches import Work, read, work_of
 
 _SQL = queries("erasure")

@@ -17,6 +17,7 @@ from pipeline_platform.client_time import parse_time
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import InvalidEventError, PipelineError
 from pipeline_platform.event import MESSAGE_ID_NAMESPACE, AcceptedEvent, RejectedEvent, TenantId
+from pipeline_platform.event_ids import Ids, read_ids
 from pipeline_platform.event_reader import Limits, read_event, rejected_event
 from pipeline_platform.history.source import CHUNK_EVENTS, Line, Source, Survey, hour_of
 from pipeline_platform.json_limits import doubts_of
@@ -35,12 +36,16 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(slots=True)
 class ImportResult:
-    """What an import did, in events. hours: all that the file has within retention; past_retention: all it has not."""
+    """What an import did, in events. erased: left out, of people who were erased.
+
+    hours: all that the file has within retention; past_retention: all it has not.
+    """
 
     import_id: str
     shift_s: float
     accepted: int = 0
     rejected: int = 0
+    erased: int = 0
     already_imported: int = 0
     hours: dict[datetime, int] = field(default_factory=dict[datetime, int])
     past_retention: dict[datetime, int] = field(default_factory=dict[datetime, int])
@@ -85,7 +90,11 @@ def import_file(
             _hold_hours(conn, plan)
             tenants = {name: ensure_tenant(conn, name) for name in sorted(survey.tenants)} if plan.wanted else {}
             for hour, chunk, lines in _chunks(source, plan):
-                _import_chunk(conn, settings, plan, tenants, hour, chunk, lines, result)
+                # One transaction, which an erasure that begins meanwhile waits for.
+                with conn.transaction():
+                    _import_chunk(conn, settings, plan, tenants, hour, chunk, lines, result)
+                conn.execute(_SQL["wake_workers"])
+                reach("import.after_chunk")
                 progress(len(lines))
             if not result.past_retention and not result.in_future:
                 conn.execute(_SQL["finish_import"], (plan.import_id,))
@@ -167,7 +176,10 @@ def _import_chunk(
     accepted: list[AcceptedEvent] = []
     rejected: list[tuple[datetime, RejectedEvent]] = []
     limits = Limits.of(settings)
+    erased = _erased(conn, plan, tenants, lines)
     for position, line in enumerate(lines):
+        if position in erased:
+            continue
         tenant_id = TenantId(tenants[line.tenant])
         at = plan.received_at(line)
         name = f"{plan.import_id}:{hour.isoformat()}:{chunk}:{position}"
@@ -190,8 +202,29 @@ def _import_chunk(
     if conn.execute(_SQL["import_batch"], params).fetchone() == (True,):
         result.accepted += len(accepted)
         result.rejected += len(rejected)
-    conn.execute(_SQL["wake_workers"])
-    reach("import.after_chunk")
+        result.erased += len(erased)
+
+
+def _erased(conn: Conn, plan: _Plan, tenants: dict[str, int], lines: list[Line]) -> set[int]:
+    """Places of the events of people who were erased after those were received."""
+    if conn.execute(_SQL["any_erased"], (list(tenants.values()),)).fetchone() == (False,):
+        return set()
+    ids = [_ids(line.payload) for line in lines]
+    params = {
+        "tenant_ids": [tenants[line.tenant] for line in lines],
+        "user_ids": [one.user_id for one in ids],
+        "anonymous_ids": [one.anonymous_id for one in ids],
+        "previous_ids": [one.previous_id for one in ids],
+        "received_ats": [plan.received_at(line) for line in lines],
+    }
+    return {row[0] for row in conn.execute(_SQL["erased"], params)}
+
+
+def _ids(payload: bytes) -> Ids:
+    try:
+        return read_ids(payload)
+    except ValueError:
+        return Ids()  # no event: it is rejected by who reads it
 
 
 def _event(line: Line, tenant_id: TenantId, limits: Limits, at: datetime, shift: timedelta, name: str) -> AcceptedEvent:

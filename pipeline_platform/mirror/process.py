@@ -168,7 +168,8 @@ class Mirror:
         ledger = Ledger([row[0] for row in rows])
         groups: dict[tuple[int, bytes], list[QueuedEvent]] = defaultdict(list)
         for _, is_late, *claimed in rows:
-            events = read(work_of(tuple(claimed)))
+            # What was erased meanwhile has no bytes left.
+            events = [event for event in read(work_of(tuple(claimed))) if event.payload]
             if is_late:
                 ledger.note(events, Fate("mirror", "waited too long"))
                 continue

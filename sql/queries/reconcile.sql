@@ -140,6 +140,8 @@ FROM (
         SELECT tenant_id, event_id, 3, CASE state WHEN 'discarded' THEN 'discarded' ELSE 'dead_lettered' END
         FROM queue.dead_letters WHERE state IN ('waiting', 'exhausted', 'discarded')
         UNION ALL
+        SELECT tenant_id, event_id, 3, 'discarded' FROM control.erased_events
+        UNION ALL
         SELECT u.tenant_id, u.event_id, 2, 'in_mirror'
         FROM unknown AS u JOIN queue.mirror USING (batch_id) WHERE NOT u.is_legacys
     ) AS known

@@ -40,6 +40,10 @@ WHERE s.received_at >= %(start)s AND s.received_at < %(end)s
 -- name: chunks
 SELECT chunk, count(*) FROM to_recover GROUP BY chunk ORDER BY chunk
 
+-- name: keep_erasure_out
+-- While rows are between two tables: an erasure would look for them in one after the other.
+SELECT pg_advisory_xact_lock_shared(control.erasure_lock())
+
 -- name: move
 -- A row leaves shadow.events in the transaction that puts it into production, and can leave only once: two recoveries
 -- at work on the same rows wait for each other at the DELETE, and the second finds them gone. The identity's key stays

@@ -1,0 +1,33 @@
+"""Who an event says that it is of: the ids in its bytes."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline_platform.event_reader import text_of
+
+
+class Ids(NamedTuple):
+    """As the columns of analytics.events have them; numbers as text."""
+
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    previous_id: str | None = None
+
+
+class _Body(msgspec.Struct, rename="camel"):
+    user_id: msgspec.Raw = msgspec.Raw()
+    anonymous_id: msgspec.Raw = msgspec.Raw()
+    previous_id: msgspec.Raw = msgspec.Raw()
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+def read_ids(payload: bytes) -> Ids:
+    """The ids of one event. ValueError where the bytes are no event."""
+    try:
+        body = _decode(payload)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return Ids(*(text_of(bytes(token)) for token in (body.user_id, body.anonymous_id, body.previous_id)))
