@@ -112,7 +112,10 @@ WHERE e.tenant_id = %(tenant_id)s AND e.received_at < %(before)s
   AND control.is_theirs(e.user_id, e.anonymous_id, e.previous_id, %(users)s, %(anonymous)s)
 
 -- name: enter
-SELECT pg_advisory_xact_lock(control.erasure_lock()), pg_advisory_xact_lock_shared(analytics.key_lock())
+-- Few rows are looked for by key among very many: without the settings they could be planned as scans of all.
+SELECT pg_advisory_xact_lock(control.erasure_lock()), pg_advisory_xact_lock_shared(analytics.key_lock()),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('enable_seqscan', 'off', true)
 
 -- name: hold_hour
 SELECT pg_advisory_xact_lock_shared(queue.hour_lock(date_trunc('hour', %(received_at)s::timestamptz, 'UTC')))
