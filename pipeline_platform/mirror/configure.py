@@ -80,6 +80,9 @@ def read_file(path: Path) -> LegacyTarget:
     url = target.forward.url
     if url is not None and not url.startswith(("http://", "https://")):
         raise ConfigError(f"{path}: forward.url must begin with http:// or https://, not {url!r}")
+    unprintable = [name for name, value in target.forward.headers.items() if not f"{name}{value}".isprintable()]
+    if unprintable:
+        raise ConfigError(f"{path}: forward.headers: {unprintable[0]!r} or its value has control characters")
     unknown = [name for name in target.output.compared if name not in _TYPES]
     if unknown:
         raise ConfigError(f"{path}: output.compared names {unknown[0]!r}; there are: {', '.join(_TYPES)}")
@@ -90,7 +93,7 @@ def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: b
     """Make it so, in one transaction. Raises ConfigError where the table or a column is not there."""
     output, forward = target.output, target.forward
     with conn.transaction(force_rollback=dry_run):
-        conn.execute(_view_over(conn, output) if output.table else _view_over_simulation())
+        _replace_view(conn, output)
         params = {
             "forward_url": forward.url, "headers": Jsonb(forward.headers), "retries": forward.retries,
             "timeout_s": forward.timeout_s, "requests_at_once": forward.requests_at_once,
@@ -103,17 +106,31 @@ def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: b
             raise ConfigError(f"forward: {error.diag.message_primary}") from error
         if output.table:
             _try_out(conn, output)
+        conn.execute(
+            _SQL["audit"], ("mirror configure", Jsonb({"forward_url": forward.url, "output_table": output.table}))
+        )
 
 
 def shown(conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
-    """The configuration in force and how the mirror does, as JSON."""
+    """The configuration in force and how the mirror does, as JSON. Of headers only the names: values may be secret."""
     with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL["show"]).fetchone() or {}
+        found = cursor.execute(_SQL["show"]).fetchone() or {}
+    return found | {"headers": sorted(found.get("headers", {}))}
 
 
 def keep_key(conn: psycopg.Connection[Any], tenant_id: int, write_key: str) -> None:
     """What a tenant's requests to the old pipeline are authorized with."""
-    conn.execute(_SQL["keep_key"], (tenant_id, write_key))
+    with conn.transaction():
+        conn.execute(_SQL["keep_key"], (tenant_id, write_key))
+        conn.execute(_SQL["audit"], ("mirror key", Jsonb({"tenant_id": tenant_id})))
+
+
+def _replace_view(conn: psycopg.Connection[Any], output: Output) -> None:
+    view = _view_over(conn, output) if output.table else _view_over_simulation()
+    try:
+        conn.execute(view)
+    except (psycopg.errors.CannotCoerce, psycopg.errors.WrongObjectType) as error:
+        raise ConfigError(f"{output.table} cannot be read as configured: {error.diag.message_primary}") from error
 
 
 def _view_over_simulation() -> sql.Composed:
@@ -142,7 +159,7 @@ def _view_over(conn: psycopg.Connection[Any], output: Output) -> sql.Composed:
     if unmapped:
         raise ConfigError(f"output.compared names {unmapped[0]}, which [output.columns] does not")
     columns = [
-        sql.SQL("o.{}::{} AS {}").format(sql.Identifier(output.columns[name]), sql.SQL(kind), sql.Identifier(name))
+        _column(name, kind, output.columns[name], there[output.columns[name]])
         if name in output.columns
         else sql.SQL("NULL::{} AS {}").format(sql.SQL(kind), sql.Identifier(name))
         for name, kind in _TYPES.items()
@@ -166,13 +183,20 @@ def _view_over(conn: psycopg.Connection[Any], output: Output) -> sql.Composed:
     )
 
 
-def _columns_of(conn: psycopg.Connection[Any], table: str) -> list[str]:
+def _column(name: str, kind: LiteralString, column: str, column_type: str) -> sql.Composed:
+    # Without a zone it is UTC: as a cast it would be of each reader's own zone.
+    form = "(o.{} AT TIME ZONE 'UTC')::{} AS {}" if column_type.startswith("timestamp without") else "o.{}::{} AS {}"
+    return sql.SQL(form).format(sql.Identifier(column), sql.SQL(kind), sql.Identifier(name))
+
+
+def _columns_of(conn: psycopg.Connection[Any], table: str) -> dict[str, str]:
+    """The columns with their types."""
     rows = conn.execute(_SQL["columns_of"], (sql.Identifier(*table.split(".")).as_string(conn),)).fetchall()
     if not rows:
         raise ConfigError(
             f"there is no table or view {table!r} in the platform's database (see postgres_fdw for others)"
         )
-    return [name for (name,) in rows]
+    return dict(rows)
 
 
 def _try_out(conn: psycopg.Connection[Any], output: Output) -> None:

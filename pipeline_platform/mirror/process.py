@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -21,6 +19,9 @@ from pipeline_platform.db import connect_async, queries
 from pipeline_platform.errors import is_transient
 from pipeline_platform.event import QueuedEvent
 from pipeline_platform.kill_points import reach
+from pipeline_platform.mirror.ledger import Ledger
+from pipeline_platform.mirror.mark import Mark
+from pipeline_platform.mirror.requests import requests_of
 from pipeline_platform.mirror.target import Config, Fate, Target, Tenant, config_of
 from pipeline_platform.queue.batches import read, work_of
 from pipeline_platform.settings import Settings
@@ -28,51 +29,13 @@ from pipeline_platform.settings import Settings
 _LOG = logging.getLogger(__name__)
 _SQL = queries("mirror")
 _POLL_S = 0.25
-_CONFIG_EVERY_S = 1.0
+_LOOK_EVERY_S = 1.0
 _WAIT_S = 1.0
-_BATCHES_AT_ONCE = 64
-# Rounds under way at once: a request that hangs holds up its own round only.
-_ROUNDS = 8
-
-Key = tuple[int, datetime, str]
-
-
-class Ledger:
-    """What one round has to write down."""
-
-    def __init__(self, mirror_ids: Sequence[int]) -> None:
-        self.mirror_ids = mirror_ids
-        self._proceeded: Counter[Key] = Counter()
-        self._failed: Counter[Key] = Counter()
-        self._lost: list[tuple[int, Any, str, str]] = []
-
-    def note(self, events: Iterable[QueuedEvent], fate: Fate) -> None:
-        """Enter the fate of one request's events at each stage that the mirror speaks for."""
-        for event in events:
-            hour = event.batch_received_at.replace(minute=0, second=0, microsecond=0)
-            self._count(event.tenant_id, hour, "mirror", failed=fate.lost_at == "mirror")
-            if fate.lost_at != "mirror" and not fate.counts_itself:
-                self._count(event.tenant_id, hour, "gateway", failed=fate.lost_at == "gateway")
-            if fate.lost_at and not fate.counts_itself:
-                self._lost.append((event.tenant_id, event.event_id, fate.lost_at, fate.cause))
-
-    def _count(self, tenant_id: int, hour: datetime, stage: str, *, failed: bool) -> None:
-        (self._failed if failed else self._proceeded)[(tenant_id, hour, stage)] += 1
-
-    def params(self) -> dict[str, Any]:
-        keys = list(self._proceeded.keys() | self._failed.keys())
-        return {
-            "mirror_ids": list(self.mirror_ids),
-            "tenant_ids": [key[0] for key in keys],
-            "hours": [key[1] for key in keys],
-            "stages": [key[2] for key in keys],
-            "proceeded": [self._proceeded[key] for key in keys],
-            "failed": [self._failed[key] for key in keys],
-            "lost_tenant_ids": [lost[0] for lost in self._lost],
-            "lost_event_ids": [lost[1] for lost in self._lost],
-            "lost_stages": [lost[2] for lost in self._lost],
-            "lost_causes": [lost[3] for lost in self._lost],
-        }
+# What one round takes: it is held in memory, and lost if the mirror is killed.
+_BATCHES_AT_ONCE, _EVENTS_AT_ONCE = 64, 4_000
+# Rounds start at least this far apart: several commits then share the statements, which leaves the cores to the
+# platform, and the copy is 10 ms later than it might be.
+_ROUND_EVERY_S = 0.01
 
 
 class Mirror:
@@ -83,6 +46,7 @@ class Mirror:
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
         self._rounds: set[asyncio.Task[None]] = set()
+        self._unsettled: list[Ledger] = []
         self._tenants: dict[int, Tenant] = {}
 
     async def run(self) -> None:
@@ -110,15 +74,17 @@ class Mirror:
                 await self._pause(_WAIT_S)
                 if self._stopping.is_set():
                     return
+            # What was sent while the database was away; only then what nobody knows the fate of.
+            await self._settle(conn)
             await self._settle_left_behind(conn)
-            await side.execute("LISTEN queue_work")
             try:
+                mark = Mark()
                 while not self._stopping.is_set():
                     target = Target(await self._config(conn))
                     # Keys may have been added with the configuration.
                     self._tenants = {}
                     try:
-                        await self._forward(conn, side, target)
+                        await self._forward(conn, side, target, mark)
                     finally:
                         await self._finish_rounds()
                         await target.close()
@@ -135,53 +101,60 @@ class Mirror:
         return config_of(row)
 
     async def _forward(
-        self, conn: psycopg.AsyncConnection[Any], side: psycopg.AsyncConnection[Any], target: Target
+        self, conn: psycopg.AsyncConnection[Any], side: psycopg.AsyncConnection[Any], target: Target, mark: Mark
     ) -> None:
         """Rounds, until stopped or configured anew."""
         clock = asyncio.get_running_loop()
-        look_at = clock.time() + _CONFIG_EVERY_S
+        look_at = 0.0
         while not self._stopping.is_set():
             if clock.time() >= look_at:
-                look_at = clock.time() + _CONFIG_EVERY_S
+                look_at = clock.time() + _LOOK_EVERY_S
                 if await self._config(conn) != target.config:
                     return
+                async with self._turn:
+                    await mark.refresh(conn, side)
             for task in [task for task in self._rounds if task.done()]:
                 self._rounds.discard(task)
                 task.result()
-            if len(self._rounds) >= _ROUNDS:
-                await asyncio.wait(self._rounds, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
-                continue
-            rows = await self._take(conn, target.config)
+            await target.room()
+            began_at = clock.time()
+            rows = await self._take(conn, target.config, mark.low_water)
             if rows:
                 self._rounds.add(asyncio.create_task(self._round(conn, target, rows)))
-            if len(rows) < _BATCHES_AT_ONCE:
+            else:
                 async for _ in side.notifies(timeout=_POLL_S, stop_after=1):
                     pass
+            await self._pause(max(0.0, began_at + _ROUND_EVERY_S - clock.time()))
 
-    async def _take(self, conn: psycopg.AsyncConnection[Any], config: Config) -> list[tuple[Any, ...]]:
+    async def _take(self, conn: psycopg.AsyncConnection[Any], config: Config, low_water: int) -> list[tuple[Any, ...]]:
+        params = {
+            "batches": _BATCHES_AT_ONCE, "events": _EVENTS_AT_ONCE, "low_water": low_water,
+            "give_up_s": config.give_up_s,
+        }  # fmt: skip
         async with self._turn:
             cursor = conn.cursor(binary=True)
-            await cursor.execute(_SQL["take"], {"limit": _BATCHES_AT_ONCE, "give_up_s": config.give_up_s}, prepare=True)
+            await cursor.execute(_SQL["take"], params, prepare=True)
             return await cursor.fetchall()
 
     async def _round(self, conn: psycopg.AsyncConnection[Any], target: Target, rows: Sequence[tuple[Any, ...]]) -> None:
         ledger = Ledger([row[0] for row in rows])
-        groups: dict[tuple[int, bytes], list[QueuedEvent]] = defaultdict(list)
+        wanted: list[QueuedEvent] = []
         for _, is_late, *claimed in rows:
             # What was erased meanwhile has no bytes left.
             events = [event for event in read(work_of(tuple(claimed))) if event.payload]
             if is_late:
                 ledger.note(events, Fate("mirror", "waited too long"))
-                continue
-            for event in events:
-                groups[(event.tenant_id, event.envelope)].append(event)
-        await self._know(conn, {tenant_id for tenant_id, _ in groups})
+            else:
+                wanted += events
+        await self._know(conn, {event.tenant_id for event in wanted})
         reach("mirror.before_send")
-        sent = [target.send(self._tenants[tenant_id], events) for (tenant_id, _), events in groups.items()]
-        for events, fate in zip(groups.values(), await asyncio.gather(*sent), strict=True):
+        requests = list(requests_of(wanted))
+        sent = [target.send(self._tenants[events[0].tenant_id], events) for events in requests]
+        for events, fate in zip(requests, await asyncio.gather(*sent), strict=True):
             ledger.note(events, fate)
         reach("mirror.before_settle")
-        await self._settle(conn, ledger)
+        self._unsettled.append(ledger)
+        await self._settle(conn)
 
     async def _know(self, conn: psycopg.AsyncConnection[Any], tenant_ids: set[int]) -> None:
         unknown = [tenant_id for tenant_id in tenant_ids if tenant_id not in self._tenants]
@@ -190,19 +163,21 @@ class Mirror:
                 rows = await (await conn.execute(_SQL["tenants"], (unknown,))).fetchall()
             self._tenants |= {row[0]: Tenant(*row) for row in rows}
 
-    async def _settle(self, conn: psycopg.AsyncConnection[Any], ledger: Ledger) -> None:
+    async def _settle(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """Write down every fate that is known; what cannot be written now is, once the database serves again."""
         async with self._turn:
-            await conn.execute(_SQL["settle"], ledger.params())
+            while self._unsettled:
+                await conn.execute(_SQL["settle"], self._unsettled[0].params(), prepare=True)
+                del self._unsettled[0]
 
     async def _finish_rounds(self) -> None:
-        """Wait for what is on its way; a round that failed is raised by the next look at it, or settled by the next
-        mirror."""
+        """Wait for what is on its way, so that its fate is known."""
         if self._rounds:
-            await asyncio.wait(self._rounds)
-            done, self._rounds = self._rounds, set()
+            done, _ = await asyncio.wait(self._rounds)
+            self._rounds.clear()
             for task in done:
                 if error := task.exception():
-                    _LOG.warning("a round ended with %s: its batches count as lost by the mirror", error)
+                    _LOG.warning("a round of the mirror ended with %s", error)
 
     async def _settle_left_behind(self, conn: psycopg.AsyncConnection[Any]) -> None:
         rows = await (await conn.execute(_SQL["left_behind"])).fetchall()

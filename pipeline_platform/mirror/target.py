@@ -14,10 +14,14 @@ from urllib.parse import quote
 import aiohttp
 
 from pipeline_platform.event import QueuedEvent
+from pipeline_platform.kill_points import reach
+from pipeline_platform.mirror.requests import body_of
 
 # An old pipeline that counts its own stages says so on its answers; for others the mirror counts their gateway.
 COUNTED_HEADER = "X-Pipeline-Counted"
-_BACKOFF_S = 0.2
+_BACKOFF_S, _BACKOFF_MAX_S = 0.2, 3.0
+# Servers close connections that rest (some after 2 s): what is sent at that moment would be lost.
+_KEEP_ALIVE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +55,6 @@ class Tenant:
     write_key: str | None
 
 
-def body_of(events: Sequence[QueuedEvent]) -> bytes:
-    """A batch request of events with the same envelope: their original bytes, and what was said around them."""
-    around = events[0].envelope.strip()[1:-1].strip()
-    return (
-        b'{"batch":[' + b",".join(event.payload for event in events) + b"]" + (b"," + around if around else b"") + b"}"
-    )
-
-
 def _headers(config: Config, tenant: Tenant) -> dict[str, str]:
     headers = {
         "Content-Type": "application/json",
@@ -72,34 +68,48 @@ def _headers(config: Config, tenant: Tenant) -> dict[str, str]:
 
 
 class Target:
-    """Keep-alive connections to the old pipeline."""
+    """Keep-alive connections to the old pipeline, and no more requests at once than it is to get."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._free = asyncio.Semaphore(config.requests_at_once)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=config.requests_at_once),
+            connector=aiohttp.TCPConnector(limit=config.requests_at_once, keepalive_timeout=_KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(total=config.timeout_s),
         )
 
     async def close(self) -> None:
         await self._session.close()
 
+    async def room(self) -> None:
+        """Wait until every request asked for has begun and there is room for another."""
+        async with self._free:
+            pass
+
     async def send(self, tenant: Tenant, events: Sequence[QueuedEvent]) -> Fate:
         """Send one request of a tenant's events; never raises for what the old pipeline does."""
         if self.config.forward_url is None:
             return Fate("mirror", "no forward_url is configured")
-        body, headers = body_of(events), _headers(self.config, tenant)
-        fate, is_refusal = await self._once(self.config.forward_url, body, headers)
+        # Waiting for its turn counts against no request: an old pipeline that is slow is not one that does not answer.
+        async with self._free:
+            fate = await self._tries(self.config.forward_url, body_of(events), _headers(self.config, tenant))
+        reach("mirror.after_send")
+        return fate
+
+    async def _tries(self, url: str, body: bytes, headers: Mapping[str, str]) -> Fate:
+        fate, is_refusal = await self._once(url, body, headers)
         for attempt in range(self.config.retries):
             if not is_refusal:
                 break
-            await asyncio.sleep(_BACKOFF_S * 2**attempt)
-            fate, is_refusal = await self._once(self.config.forward_url, body, headers)
+            await asyncio.sleep(min(_BACKOFF_S * 2**attempt, _BACKOFF_MAX_S))
+            fate, is_refusal = await self._once(url, body, headers)
         return fate
 
     async def _once(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[Fate, bool]:
+        """What became of it, and whether it was certainly not taken."""
         try:
-            async with self._session.post(url, data=body, headers=headers) as answer:
+            # A redirect that is followed is a second request, and of a POST it may make a GET.
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                 await answer.read()
         except TimeoutError:
             return Fate("mirror", "no answer in time"), False

@@ -5,10 +5,12 @@ import json
 import random
 import string
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, ev
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
+from pipeline_platform_tests.support.gateway import Gateway
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import LegacyPipeline, point_mirror, turn
+from pipeline_platform_tests.support.servers import fresh_database, own_postgres
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -43,7 +47,7 @@ class OldPipeline:
 
 
 @contextmanager
-def old_pipeline(status: int = 200, *, hangs: bool = False) -> Iterator[OldPipeline]:
+def old_pipeline(status: int = 200, *, hangs: bool = False, takes_s: float = 0.0) -> Iterator[OldPipeline]:
     state = OldPipeline(status)
     if not hangs:
         state.open.set()
@@ -55,7 +59,10 @@ def old_pipeline(status: int = 200, *, hangs: bool = False) -> Iterator[OldPipel
             body = self.rfile.read(int(self.headers["Content-Length"]))
             state.got.append((dict(self.headers), json.loads(body)))
             state.open.wait(30)
+            time.sleep(takes_s)
             self.send_response(state.status)
+            if 300 <= state.status < 400:
+                self.send_header("Location", state.url)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -138,7 +145,7 @@ def test_without_a_migration_nothing_is_mirrored(conn: Conn) -> None:
     assert conn.execute("SELECT count(*) FROM queue.mirror").fetchone() == (0,)
 
 
-@pytest.mark.parametrize(("status", "retries", "times"), [(429, 0, 1), (500, 2, 3), (400, 2, 1)])
+@pytest.mark.parametrize(("status", "retries", "times"), [(429, 0, 1), (500, 2, 3), (400, 2, 1), (302, 2, 1)])
 def test_what_is_refused_is_lost_at_its_gateway(
     conn: Conn, settings: Settings, status: int, retries: int, times: int
 ) -> None:
@@ -176,7 +183,7 @@ def test_batches_that_wait_too_long_are_given_up(conn: Conn, settings: Settings)
     assert conn.execute("SELECT cause FROM legacy.losses").fetchall() == [("waited too long",)]
 
 
-@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.before_settle"])
+@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.after_send", "mirror.before_settle"])
 def test_a_mirror_that_died_sends_nothing_twice(conn: Conn, settings: Settings, place: str) -> None:
     (acme,) = add_tenants(conn, "acme")
     turn(conn, "shadow")
@@ -202,6 +209,85 @@ def test_a_hanging_old_pipeline_is_waited_for_no_longer_than_said(conn: Conn, se
             _accept(conn, acme.tenant_id, f"m{number}")
         _drained(conn)
     assert _stages(conn) == {"mirror": (20, 0, 20)}
+
+
+def test_a_slow_old_pipeline_loses_nothing_by_being_waited_for(conn: Conn, settings: Settings) -> None:
+    tenants = add_tenants(conn, *(f"t{number}" for number in range(40)))
+    turn(conn, "shadow")
+    for tenant in tenants:
+        _accept(conn, tenant.tenant_id, tenant.name)
+    # All of them take twice as long as one may.
+    with old_pipeline(takes_s=0.05) as old, mirror(settings):
+        point_mirror(settings, old.url, requests_at_once=1, timeout_s=1.0)
+        _drained(conn)
+    assert sorted(old.events) == sorted(tenant.name for tenant in tenants)
+    assert _stages(conn)["mirror"] == (40, 40, 0)
+
+
+def test_what_a_route_or_the_gateway_knew_is_said(conn: Conn, settings: Settings, gateway: Gateway) -> None:
+    turn(conn, "shadow")
+    with old_pipeline() as old, mirror(settings):
+        point_mirror(settings, old.url)
+        bodies = ['{"userId": "u", "event": "x"} ', '{"userId":"u","event":"y","type":"page","messageId":null}']
+        for body in bodies:
+            assert gateway.post("/v1/track", body.encode()).status_code == 200
+        _drained(conn)
+    found = [event for _, body in old.got for event in body["batch"]]
+    ids = {row[0] for row in conn.execute("SELECT event_id FROM queue.events")}
+    assert {event_id_of(event["messageId"]) for event in found} == ids and len(ids) == 2
+    assert [event["type"] for event in found] == ["track", "track"]
+
+
+def test_no_request_is_larger_than_old_pipelines_take(conn: Conn, settings: Settings) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    turn(conn, "shadow")
+    names = [f"{number}-{'x' * (2_000 if number < 600 else 10)}" for number in range(1_200)]
+    for at in range(0, len(names), 100):
+        _accept(conn, acme.tenant_id, *names[at : at + 100])
+    with old_pipeline() as old, mirror(settings):
+        point_mirror(settings, old.url)
+        _drained(conn)
+    assert sorted(old.events) == sorted(names)
+    assert max(len(body["batch"]) for _, body in old.got) <= 500
+    assert max(int(headers["Content-Length"]) for headers, _ in old.got) <= 500_000
+
+
+def test_fates_known_while_the_database_was_away_are_written_down_later(home: Path, redis_url: str) -> None:
+    postgres = own_postgres(home)
+    settings = Settings(home=home, database_url=fresh_database(postgres, "mirrored"), redis_url=redis_url)
+    with psycopg.connect(settings.database_url, autocommit=True) as conn:
+        (acme,) = add_tenants(conn, "acme")
+        turn(conn, "shadow")
+        _accept(conn, acme.tenant_id, "a", "b")
+    with old_pipeline(hangs=True) as old:
+        point_mirror(settings, old.url)
+        with mirror(settings):
+            wait_for("the request", lambda: old.got)
+            postgres.kill()
+            old.open.set()
+            postgres.start()
+            with psycopg.connect(settings.database_url, autocommit=True) as conn:
+                _drained(conn)
+                assert _stages(conn) == {"mirror": (2, 2, 0), "gateway": (2, 2, 0)}
+    assert len(old.got) == 1
+    postgres.stop()
+
+
+def test_a_fate_is_written_down_once(conn: Conn) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    turn(conn, "shadow")
+    _accept(conn, acme.tenant_id, "a")
+    ids = [row[0] for row in conn.execute("UPDATE queue.mirror SET sending_at = now() RETURNING mirror_id")]
+    hour = datetime(2026, 1, 1, tzinfo=UTC)
+    fate = {
+        "mirror_ids": ids, "tenant_ids": [acme.tenant_id], "hours": [hour], "stages": ["mirror"], "proceeded": [0],
+        "failed": [1], "lost_tenant_ids": [acme.tenant_id], "lost_event_ids": [uuid.uuid4()],
+        "lost_stages": ["mirror"], "lost_causes": ["x"],
+    }  # fmt: skip
+    for _ in range(2):
+        conn.execute(queries("mirror")["settle"], fate)
+    assert _stages(conn) == {"mirror": (1, 0, 1)}
+    assert conn.execute("SELECT count(*) FROM legacy.losses").fetchone() == (1,)
 
 
 def test_the_identity_of_a_message_id_is_the_same_in_sql(conn: Conn) -> None:
@@ -250,6 +336,9 @@ def test_a_table_of_the_users_own_is_the_output(conn: Conn, settings: Settings, 
     found = conn.execute("SELECT tenant_id, event_id, type, properties, user_id FROM legacy.output").fetchall()
     assert found == [(acme.tenant_id, event_id_of("m-1"), "track", {"a": 1}, None)]
     shown = run_command(settings, "mirror", "show", "--json").answer
+    conn.execute("SET TimeZone = 'Asia/Tokyo'")
+    inserted = conn.execute("SELECT received_at FROM legacy.output").fetchone()
+    assert inserted == (datetime(2026, 11, 1, 10, tzinfo=UTC),)
     assert (shown["retries"], shown["settle_s"], shown["compared"]) == (2, 7.0, ["type", "properties"])
     assert run_command(settings, "mirror", "key", "acme", "old").code == 0
     file.write_text("")
@@ -270,6 +359,8 @@ def test_a_table_of_the_users_own_is_the_output(conn: Conn, settings: Settings, 
         (("retries = 2", "tries = 2"), "unknown field `tries`"),
         (('"Msg"', '"Msg'), "legacy.toml"),
         (('properties = "payload"', 'properties = "account"'), "cannot be read as configured"),
+        (('properties = "payload"', 'properties = "inserted"'), "cannot be read as configured"),
+        (("retries = 2", 'headers = { X-A = "a\\nb" }'), "control characters"),
     ],
 )
 def test_a_wrong_description_is_named_and_changes_nothing(

@@ -4,6 +4,16 @@ SELECT pg_try_advisory_lock(hashtext('pipeline_platform.mirror'))
 -- name: target
 SELECT forward_url, headers, retries, timeout_s, requests_at_once, give_up_s, configured_at FROM control.legacy_target
 
+-- name: look
+-- Whether anything is mirrored now, and how far ids have been drawn.
+SELECT (SELECT is_mirrored FROM control.epochs ORDER BY epoch DESC LIMIT 1),
+       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM queue.mirror_mirror_id_seq)
+
+-- name: low_water
+-- See LowWater of the queue: no row below it is still to come.
+SELECT least((SELECT min(mirror_id) FROM queue.mirror WHERE mirror_id >= %(low_water)s AND sending_at IS NULL),
+             %(horizon)s)
+
 -- name: tenants
 SELECT t.tenant_id, t.name, k.write_key
 FROM control.tenants AS t LEFT JOIN control.legacy_keys AS k USING (tenant_id)
@@ -11,10 +21,19 @@ WHERE t.tenant_id = ANY(%s)
 
 -- name: take
 -- Marked and committed before anything is sent; answers their batches in the form of a claim.
-WITH taken AS (
-    UPDATE queue.mirror SET sending_at = clock_timestamp()
-    WHERE mirror_id IN (SELECT mirror_id FROM queue.mirror WHERE sending_at IS NULL ORDER BY mirror_id LIMIT %(limit)s)
-    RETURNING mirror_id, batch_id, received_at
+WITH waiting AS (
+    SELECT mirror_id, events FROM queue.mirror
+    WHERE mirror_id >= %(low_water)s AND sending_at IS NULL
+    ORDER BY mirror_id
+    LIMIT %(batches)s
+    FOR UPDATE SKIP LOCKED
+), chosen AS (
+    SELECT mirror_id FROM (SELECT mirror_id, sum(events) OVER (ORDER BY mirror_id) - events AS before FROM waiting) AS w
+    WHERE before < %(events)s
+), taken AS (
+    UPDATE queue.mirror AS m SET sending_at = clock_timestamp()
+    FROM chosen WHERE m.mirror_id = chosen.mirror_id
+    RETURNING m.mirror_id, m.batch_id, m.received_at
 )
 SELECT t.mirror_id, t.received_at < clock_timestamp() - make_interval(secs => %(give_up_s)s) AS is_late,
        b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
@@ -36,16 +55,19 @@ WHERE m.sending_at IS NOT NULL
 
 -- name: settle
 -- The fate of mirrored batches, all at once: counts by tenant, hour and stage, the lost events, and the rows are gone.
-WITH gone AS (DELETE FROM queue.mirror WHERE mirror_id = ANY(%(mirror_ids)s)),
+-- Rows that are gone have been settled before, by this call whose answer was lost or by another mirror: nothing counts.
+WITH gone AS (DELETE FROM queue.mirror WHERE mirror_id = ANY(%(mirror_ids)s) RETURNING mirror_id),
 lost AS (
     INSERT INTO legacy.losses (tenant_id, event_id, stage, cause)
     SELECT * FROM unnest(%(lost_tenant_ids)s::integer[], %(lost_event_ids)s::uuid[], %(lost_stages)s::text[],
                          %(lost_causes)s::text[])
+    WHERE EXISTS (SELECT FROM gone)
 )
 INSERT INTO legacy.stage_counts AS c (tenant_id, hour, stage, arrived, proceeded, failed)
 SELECT tenant_id, hour, stage, sum(proceeded + failed), sum(proceeded), sum(failed)
 FROM unnest(%(tenant_ids)s::integer[], %(hours)s::timestamptz[], %(stages)s::text[], %(proceeded)s::bigint[],
             %(failed)s::bigint[]) AS i(tenant_id, hour, stage, proceeded, failed)
+WHERE EXISTS (SELECT FROM gone)
 GROUP BY tenant_id, hour, stage
 -- One order for all who count here.
 ORDER BY tenant_id, hour, stage
@@ -77,8 +99,11 @@ WITH kept AS (
 )
 UPDATE control.legacy_target SET configured_at = clock_timestamp()
 
+-- name: audit
+INSERT INTO control.audit_log (action, reason, detail) VALUES (%s, 'asked for by an operator', %s)
+
 -- name: columns_of
-SELECT attname FROM pg_attribute
+SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum
 
