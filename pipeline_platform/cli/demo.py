@@ -68,7 +68,8 @@ def _print_promises(promises: "list[Promise]") -> None:
 def _still_serving(home: Path, dagster: str | None) -> str:
     command = f"PIPELINE_HOME={home} {sys.argv[0]}"
     return f"""
-Dagster serves at {dagster}. Look at
+Dagster serves at {dagster}
+Look at
   {dagster}/locations/pipeline_platform/asset-groups/migration  what was dropped and recovered, hour by hour
   {dagster}/locations/pipeline_platform/asset-groups/events     what was accepted and delivered
   {dagster}/runs  the reconciliation and the recovery, with their logs
