@@ -9,18 +9,16 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from pipeline_platform.client_time import parse_time
 from pipeline_platform.db import queries
 from pipeline_platform.legacy.capacity import Capacity
 from pipeline_platform.legacy.counts import Counts, counting
 from pipeline_platform.legacy.queueing import Message, Queue
+from pipeline_platform.legacy.rows import row_of
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -30,24 +28,6 @@ _RECEIVE_MAX = 50
 _SWEEP_EVERY_S = 1.0
 # The stores are here; the distance to them is slept while a place of the pool is held.
 _CONNECTIONS = 4
-
-
-class _Event(msgspec.Struct):
-    type: str = "track"
-    messageId: str | None = None
-    event: str | None = None
-    name: str | None = None
-    userId: str | None = None
-    anonymousId: str | None = None
-    groupId: str | None = None
-    previousId: str | None = None
-    timestamp: str | None = None
-    properties: msgspec.Raw = msgspec.Raw()
-    traits: msgspec.Raw = msgspec.Raw()
-    context: msgspec.Raw = msgspec.Raw()
-
-
-_decode = msgspec.json.Decoder(_Event, strict=False).decode
 
 
 class Remote:
@@ -116,9 +96,9 @@ class Functions:
     async def _invoke(self, receipt: bytes, message: Message) -> None:
         self._counts.proceeded("queue", [message])
         try:
-            known = await self._stage("lookup", message, self._look_up(message))
-            if known is not None:
-                await self._stage("write", message, self._write(message, known))
+            row = await self._stage("lookup", message, self._look_up(message))
+            if row is not None:
+                await self._stage("write", message, self._write(row))
         finally:
             self._finished.append(receipt)
 
@@ -136,42 +116,18 @@ class Functions:
         self._counts.proceeded(stage, [message])
         return result
 
-    async def _look_up(self, message: Message) -> tuple[Any, ...]:
-        user_id = _decode(bytes(message.event)).userId
+    async def _look_up(self, message: Message) -> dict[str, Any]:
+        """Its row, with what is known of the tenant and the user."""
+        row = row_of(message)
         async with self._lookups.call(), self._pool.connection() as conn:
-            cursor = await conn.execute(
-                _SQL["look_up"], {"tenant_id": message.tenant_id, "user_id": user_id or ""}, prepare=True
-            )
-            return await cursor.fetchone() or (None, None)
+            cursor = await conn.execute(_SQL["look_up"], row, prepare=True)
+            plan, traits = await cursor.fetchone() or (None, None)
+        return {**row, "tenant_plan": plan, "user_traits": traits}
 
-    async def _write(self, message: Message, known: tuple[Any, ...]) -> bool:
-        event = _decode(bytes(message.event))
-        arrived_at = datetime.fromtimestamp(message.arrived_at, UTC)
-        row = (
-            message.tenant_id,
-            message.event_id,
-            event.messageId or message.event_id,
-            event.type,
-            event.event if event.type == "track" else event.name,
-            event.userId,
-            event.anonymousId,
-            event.groupId,
-            event.previousId,
-            (parse_time(event.timestamp) if event.timestamp else None) or arrived_at,
-            arrived_at,
-            _json(event.properties),
-            _json(event.traits),
-            _json(event.context),
-            *known,
-        )
+    async def _write(self, row: dict[str, Any]) -> bool:
         async with self._writes.call(), self._pool.connection() as conn:
             await conn.execute(_SQL["write"], row, prepare=True)
         return True
-
-
-def _json(raw: msgspec.Raw) -> str | None:
-    text = bytes(raw)
-    return text.decode() if text and text != b"null" else None
 
 
 async def run_functions(settings: Settings) -> None:
@@ -181,8 +137,9 @@ async def run_functions(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     options = {
         "autocommit": True,
-        # The rows of a pipeline that acknowledged long ago: nobody waits for their fsync.
-        "options": "-c synchronous_commit=off -c TimeZone=UTC",
+        # The rows of a pipeline that acknowledged long ago: nobody waits for their fsync. A PostgreSQL that does not
+        # answer in time costs the event, as a connection that does not come free does.
+        "options": "-c synchronous_commit=off -c TimeZone=UTC -c statement_timeout=2000",
         "application_name": "pipeline-platform-legacy-functions",
     }
     async with (

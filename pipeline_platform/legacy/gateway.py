@@ -5,34 +5,20 @@ It trusts what it is sent: the mirror forwards what our own gateway has judged.
 
 import contextlib
 import time
-import uuid
 from collections.abc import AsyncGenerator
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pipeline_platform.event import event_id_of
 from pipeline_platform.legacy.capacity import Capacity, TokenBucket
 from pipeline_platform.legacy.counts import Counts, counting
 from pipeline_platform.legacy.queueing import Message, Queue
+from pipeline_platform.legacy.rows import messages_of
 from pipeline_platform.settings import Settings
 
 _COUNTED = {"X-Pipeline-Counted": "true"}
-
-
-class _Batch(msgspec.Struct):
-    batch: list[msgspec.Raw]
-
-
-class _Identity(msgspec.Struct):
-    messageId: str | None = None
-
-
-_decode_batch = msgspec.json.Decoder(_Batch).decode
-_decode_identity = msgspec.json.Decoder(_Identity, strict=False).decode
 
 
 class Gateway:
@@ -56,11 +42,9 @@ class Gateway:
         """POST /v1/batch, with the tenant's id in a header."""
         try:
             tenant_id = int(request.headers["X-Pipeline-Tenant-Id"])
-            events = _decode_batch(await request.body()).batch
+            messages = messages_of(await request.body(), tenant_id, time.time())
         except (KeyError, ValueError) as error:
             return Response(f"bad request: {error}", 400, _COUNTED)
-        now = time.time()
-        messages = [Message(tenant_id, _event_id(bytes(event)), now, event) for event in events]
         self._counts.arrived("gateway", messages)
         if not self._requests.take_all(len(messages)):
             self._counts.failed("gateway", "throttled", messages)
@@ -76,14 +60,6 @@ class Gateway:
             self._counts.failed("queue", "throttled", messages[len(sent) :])
         if sent:
             await self._queue.send(messages[: len(sent)])
-
-
-def _event_id(event: bytes) -> str:
-    try:
-        message_id = _decode_identity(event).messageId
-    except ValueError:
-        message_id = None
-    return str(event_id_of(message_id) if message_id else uuid.uuid4())
 
 
 def app_of(settings: Settings) -> Starlette:

@@ -15,12 +15,13 @@ _WAITING, _IN_HAND = "legacy:queue", "legacy:in_hand"
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True):
-    """An event on its way; arrived_at: seconds since 1970."""
+    """An event on its way, with its request's context; arrived_at: seconds since 1970."""
 
     tenant_id: int
     event_id: str
     arrived_at: float
     event: msgspec.Raw
+    context: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _encode = msgspec.json.Encoder().encode

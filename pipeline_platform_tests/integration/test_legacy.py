@@ -10,6 +10,7 @@ import aiohttp
 import psycopg
 import pytest
 
+from pipeline_platform.event import event_id_of
 from pipeline_platform.legacy.capacity import PEAK_FACTOR
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.ledger import add_tenants
@@ -82,6 +83,31 @@ def test_what_is_sent_twice_is_stored_twice(conn: Conn, settings: Settings) -> N
         "SELECT message_id, name, user_id, occurred_at::text, properties::text FROM legacy.output"
     ).fetchall()
     assert rows == [(body["batch"][0]["messageId"], "Clicked", "u1", "2026-01-02 03:04:05+00", '{"n": 1.5}')] * 2
+
+
+def test_events_are_read_as_the_platform_reads_them(conn: Conn, settings: Settings) -> None:
+    (tenant,) = add_tenants(conn, "acme")
+    body = {
+        "batch": [
+            {"type": "track", "event": 5, "messageId": 12, "userId": 7.50, "context": {"ip": "1.1.1.1", "groupId": 3}},
+            {"type": "identify", "messageId": "b", "userId": "u", "originalTimestamp": "2026-01-02T03:04:05Z",
+             "timestamp": "2026-01-02T09:09:09Z", "traits": {"n": 1}, "context": None},
+        ],
+        "context": {"ip": "0.0.0.0", "library": {"name": "sdk"}},
+    }  # fmt: skip
+    with LegacyPipeline(settings) as legacy:
+        asyncio.run(_post_twice(legacy.url, tenant.tenant_id, body))
+        legacy.await_idle(conn)
+    found = conn.execute(
+        "SELECT message_id, event_id, name, user_id, group_id, context FROM legacy.output WHERE type = 'track'"
+    ).fetchall()
+    context = {"ip": "1.1.1.1", "library": {"name": "sdk"}, "groupId": 3}
+    assert found == [("12", event_id_of("12"), "5", "7.5", "3", context)] * 2
+    found = conn.execute(
+        "SELECT occurred_at::text, traits, context FROM legacy.output WHERE type = 'identify'"
+    ).fetchall()
+    assert found == [("2026-01-02 03:04:05+00", {"n": 1}, body["context"])] * 2
+    assert conn.execute("SELECT count(*) FROM legacy.losses").fetchone() == (0,)
 
 
 async def _post_twice(url: str, tenant_id: int, body: dict[str, Any]) -> None:

@@ -6,7 +6,9 @@ FROM control.tenants AS t WHERE t.tenant_id = %(tenant_id)s
 -- name: write
 INSERT INTO legacy.events (tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id,
                            occurred_at, arrived_at, properties, traits, context, tenant_plan, user_traits)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES (%(tenant_id)s, %(event_id)s, %(message_id)s, %(type)s, %(name)s, %(user_id)s, %(anonymous_id)s, %(group_id)s,
+        %(previous_id)s, %(occurred_at)s, %(arrived_at)s, %(properties)s, %(traits)s, %(context)s, %(tenant_plan)s,
+        %(user_traits)s)
 
 -- name: count
 WITH lost AS (
