@@ -10,8 +10,8 @@ from rich.table import Table
 
 from pipeline_platform.demo.figures import Latency, Second, Tenant
 
-# It delivers about 85%. How much it loses depends on how busy the machine is beside it: not a promise of ours.
-LEGACY_PEAK_MAX = 0.95
+# About 85%: the simulated old pipeline shares its cores with everything else, so its losses move between runs.
+LEGACY_PEAK_FROM, LEGACY_PEAK_TO = 0.75, 0.95
 P95_SHARE_MAX = 0.25
 
 
@@ -93,9 +93,9 @@ def promises(report: Report, *, acknowledged: int, account_agrees: bool) -> list
             new.delivered == new.accepted,
         ),
         Promise(
-            "The old pipeline lost events at the peak, as it always did",
+            "The old pipeline lost about 15% at the peak",
             f"{1 - old.delivery_rate_peak:.1%}",
-            old.delivery_rate_peak <= LEGACY_PEAK_MAX,
+            LEGACY_PEAK_FROM <= old.delivery_rate_peak <= LEGACY_PEAK_TO,
         ),
         Promise(
             "p95 is at most a quarter of the old pipeline's, at the peak",
