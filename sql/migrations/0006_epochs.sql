@@ -201,29 +201,28 @@ BEGIN
     END IF;
 END $$;
 
--- As before, and not while the mirror needs the hour's batches.
+-- Why an hour's batches cannot be dropped yet; NULL: they can. Whoever needs them longer adds a reason here.
+CREATE FUNCTION queue.why_kept(an_hour timestamptz, retention interval) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT coalesce(
+        (SELECT format('was not sealed %s ago', retention) FROM queue.hours
+         WHERE hour = an_hour AND (sealed_at IS NULL OR sealed_at + retention > clock_timestamp())),
+        (SELECT format('still has %s pieces of work', count(*)) FROM queue.work
+         WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour' HAVING count(*) > 0),
+        (SELECT format('still has %s batches for the mirror', count(*)) FROM queue.mirror
+         WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour' HAVING count(*) > 0))
+$$;
+
+-- Drops an hour's batches, or says why not.
 CREATE OR REPLACE FUNCTION queue.drop_hour(an_hour timestamptz, retention interval) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    state record;
-    waiting bigint;
-    mirrored bigint;
+    why text;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(queue.hour_lock(an_hour)) THEN
         RAISE EXCEPTION 'hour % is being written', an_hour USING ERRCODE = 'object_in_use';
     END IF;
-    SELECT * INTO state FROM queue.hours WHERE hour = an_hour;
-    IF state.sealed_at IS NULL OR state.sealed_at + retention > clock_timestamp() THEN
-        RAISE EXCEPTION 'hour % was not sealed % ago', an_hour, retention USING ERRCODE = 'object_in_use';
-    END IF;
-    SELECT count(*) INTO waiting FROM queue.work
-    WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour';
-    IF waiting > 0 THEN
-        RAISE EXCEPTION 'hour % still has % pieces of work', an_hour, waiting USING ERRCODE = 'object_in_use';
-    END IF;
-    SELECT count(*) INTO mirrored FROM queue.mirror
-    WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour';
-    IF mirrored > 0 THEN
-        RAISE EXCEPTION 'hour % still has % batches for the mirror', an_hour, mirrored USING ERRCODE = 'object_in_use';
+    why := queue.why_kept(an_hour, retention);
+    IF why IS NOT NULL THEN
+        RAISE EXCEPTION 'hour % %', an_hour, why USING ERRCODE = 'object_in_use';
     END IF;
     EXECUTE format('DROP TABLE IF EXISTS queue.%I', 'batches_' || to_char(an_hour AT TIME ZONE 'UTC', 'YYYYMMDD_HH24'));
     UPDATE queue.hours SET dropped_at = clock_timestamp() WHERE hour = an_hour;

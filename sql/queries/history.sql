@@ -27,8 +27,8 @@ SELECT hour FROM queue.hours WHERE dropped_at IS NOT NULL
 SELECT clock_timestamp()
 
 -- name: erased
--- Which of these events, by their places, are of people who were erased after they were received: control.is_erased for
--- many at once, by index however many tombstones there are.
+-- Which of these events, by their places, are of people who were erased after they were received: by index, however many
+-- tombstones there are. As in control.is_theirs, an anonymous id counts only where nobody was logged in.
 SELECT DISTINCT known.place - 1
 FROM (
     SELECT i.place, i.tenant_id, i.received_at, id.kind, control.id_hash(i.tenant_id, id.value) AS id_hash

@@ -48,22 +48,8 @@ CREATE INDEX ON control.erased_events (erasure_id);
 CREATE FUNCTION control.id_hash(a_tenant integer, an_id text) RETURNS bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN sha256(convert_to(a_tenant || ':' || an_id, 'UTF8'));
 
--- Whether an event of these ids, received at that time, is of a person who was erased later. An anonymous id counts only
--- where nobody was logged in: a device may have another user now.
-CREATE FUNCTION control.is_erased(
-    a_tenant integer, a_user_id text, an_anonymous_id text, a_previous_id text, was_received_at timestamptz
-) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT EXISTS (
-        SELECT FROM control.tombstones AS t
-        WHERE t.tenant_id = a_tenant AND was_received_at < t.erased_at
-          AND CASE t.kind
-              WHEN 'user' THEN t.id_hash IN (control.id_hash(a_tenant, a_user_id), control.id_hash(a_tenant, a_previous_id))
-              ELSE t.id_hash = control.id_hash(a_tenant, a_previous_id)
-                   OR (a_user_id IS NULL AND t.id_hash = control.id_hash(a_tenant, an_anonymous_id))
-              END)
-$$;
-
--- The same while the ids are still known.
+-- Whether an event of these ids is of a person who is known by those. An anonymous id counts only where nobody was logged
+-- in: a device may have another user now.
 CREATE FUNCTION control.is_theirs(
     a_user_id text, an_anonymous_id text, a_previous_id text, users text[], anonymous text[]
 ) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
