@@ -36,9 +36,9 @@ Beside the route, while an installation moves over from an old pipeline:
     legacy/             an old pipeline, simulated honestly; demo/ plays the whole migration with it and measures
 
 On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
-client_time.py, lookups.py (cached reads), tenants.py and write_keys.py, ndjson.py (files of events), errors.py (named
-by what happens next), settings.py, db.py (connections, named queries, migrations), kill_points.py (where tests may
-kill).
+event_ids.py (whose it is), client_time.py, lookups.py (cached reads), tenants.py and write_keys.py, ndjson.py (files of
+events), errors.py (named by what happens next), settings.py, db.py (connections, named queries, migrations),
+kill_points.py (where tests may kill).
 
 Around it: account/ counts, recounts and traces, history/ brings the past in, operate/ is what operators do, erasure/
 removes a person, bench/ measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,

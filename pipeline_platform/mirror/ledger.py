@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from pipeline_platform.event import QueuedEvent
 from pipeline_platform.mirror.target import Fate
@@ -18,17 +19,21 @@ class Ledger:
         self.mirror_ids = mirror_ids
         self._proceeded: Counter[Key] = Counter()
         self._failed: Counter[Key] = Counter()
-        self._lost: list[tuple[int, Any, str, str]] = []
+        self._lost: list[tuple[int, UUID, str, str]] = []
 
     def note(self, events: Iterable[QueuedEvent], fate: Fate) -> None:
         """Enter the fate of one request's events at each stage that the mirror speaks for."""
         for event in events:
-            hour = event.batch_received_at.replace(minute=0, second=0, microsecond=0)
-            self._count(event.tenant_id, hour, "mirror", failed=fate.lost_at == "mirror")
-            if fate.lost_at != "mirror" and not fate.counts_itself:
-                self._count(event.tenant_id, hour, "gateway", failed=fate.lost_at == "gateway")
-            if fate.lost_at and not fate.counts_itself:
-                self._lost.append((event.tenant_id, event.event_id, fate.lost_at, fate.cause))
+            self.note_one(event.tenant_id, event.event_id, event.batch_received_at, fate)
+
+    def note_one(self, tenant_id: int, event_id: UUID, batch_received_at: datetime, fate: Fate) -> None:
+        """The same of one event, by its identity."""
+        hour = batch_received_at.replace(minute=0, second=0, microsecond=0)
+        self._count(tenant_id, hour, "mirror", failed=fate.lost_at == "mirror")
+        if fate.lost_at != "mirror" and not fate.counts_itself:
+            self._count(tenant_id, hour, "gateway", failed=fate.lost_at == "gateway")
+        if fate.lost_at and not fate.counts_itself:
+            self._lost.append((tenant_id, event_id, fate.lost_at, fate.cause))
 
     def _count(self, tenant_id: int, hour: datetime, stage: str, *, failed: bool) -> None:
         (self._failed if failed else self._proceeded)[(tenant_id, hour, stage)] += 1

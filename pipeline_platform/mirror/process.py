@@ -22,7 +22,7 @@ from pipeline_platform.kill_points import reach
 from pipeline_platform.mirror.ledger import Ledger
 from pipeline_platform.mirror.mark import Mark
 from pipeline_platform.mirror.requests import requests_of
-from pipeline_platform.mirror.target import Config, Fate, Target, Tenant, config_of
+from pipeline_platform.mirror.target import Config, Fate, Target, Tenant
 from pipeline_platform.queue.batches import read, work_of
 from pipeline_platform.settings import Settings
 
@@ -34,7 +34,7 @@ _WAIT_S = 1.0
 # What one round takes: it is held in memory, and lost if the mirror is killed.
 _BATCHES_AT_ONCE, _EVENTS_AT_ONCE = 64, 4_000
 # Rounds start at least this far apart: several commits then share the statements, which leaves the cores to the
-# platform: 500 single events a second, of 100 tenants, cost 0.15 cores so.
+# platform.
 _ROUND_EVERY_S = 0.02
 
 
@@ -98,7 +98,7 @@ class Mirror:
         async with self._turn:
             row = await (await conn.execute(_SQL["target"])).fetchone()
         assert row
-        return config_of(row)
+        return Config(*row)
 
     async def _forward(
         self, conn: psycopg.AsyncConnection[Any], side: psycopg.AsyncConnection[Any], target: Target, mark: Mark
@@ -183,19 +183,10 @@ class Mirror:
         rows = await (await conn.execute(_SQL["left_behind"])).fetchall()
         if not rows:
             return
-        ids = list({row[0] for row in rows})
-        _LOG.warning("%d batches were on their way when a mirror died: they count as lost by it", len(ids))
-        hours = [row[3].replace(minute=0, second=0, microsecond=0) for row in rows]
-        params = {
-            "mirror_ids": ids,
-            "tenant_ids": [row[1] for row in rows],
-            "hours": hours,
-            "stages": ["mirror"] * len(rows),
-            "proceeded": [0] * len(rows),
-            "failed": [1] * len(rows),
-            "lost_tenant_ids": [row[1] for row in rows],
-            "lost_event_ids": [row[2] for row in rows],
-            "lost_stages": ["mirror"] * len(rows),
-            "lost_causes": ["the mirror died"] * len(rows),
-        }
-        await conn.execute(_SQL["settle"], params)
+        ledger = Ledger(sorted({row[0] for row in rows}))
+        _LOG.warning(
+            "%d batches were on their way when a mirror died: they count as lost by it", len(ledger.mirror_ids)
+        )
+        for _, tenant_id, event_id, batch_received_at in rows:
+            ledger.note_one(tenant_id, event_id, batch_received_at, Fate("mirror", "the mirror died"))
+        await conn.execute(_SQL["settle"], ledger.params())

@@ -8,7 +8,6 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -26,7 +25,7 @@ _KEEP_ALIVE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A row of control.legacy_target; seconds."""
+    """A row of control.legacy_target, as the query `target` reads it; seconds."""
 
     forward_url: str | None
     headers: Mapping[str, str]
@@ -121,8 +120,3 @@ class Target:
         if answer.status < 300:
             return Fate(counts_itself=counted), False
         return Fate("gateway", f"status {answer.status}", counted), answer.status == 429 or answer.status >= 500
-
-
-def config_of(row: Sequence[Any]) -> Config:
-    """From the columns of query `target`."""
-    return Config(*row)
