@@ -15,7 +15,6 @@ from pipeline_platform.legacy.capacity import PEAK_FACTOR
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import LegacyPipeline
-from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
 _CAPACITY = 200.0
@@ -125,5 +124,6 @@ def test_a_killed_function_process_loses_what_it_had_and_the_rest_goes_on(conn: 
         legacy.start("legacy-functions", ["pipeline_platform.legacy", "functions"])
         legacy.await_idle(conn)
     row = conn.execute("SELECT count(*) FROM legacy.events").fetchone()
-    assert row and 0 < row[0] <= sent
-    wait_for("the crash to show", lambda: row[0] == sent or _stages(conn)["queue"][2] > 0, 5)
+    assert row and 0 < row[0] < sent
+    # What it had in hand, whether written or not, is counted once its visibility time-out has passed.
+    assert _stages(conn)["queue"][2] >= sent - row[0]

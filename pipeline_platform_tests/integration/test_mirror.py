@@ -4,14 +4,10 @@ import base64
 import json
 import random
 import string
-import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,58 +22,11 @@ from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.gateway import Gateway
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import LegacyPipeline, point_mirror, turn
+from pipeline_platform_tests.support.old_pipeline import old_pipeline
 from pipeline_platform_tests.support.servers import fresh_database, own_postgres
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
-
-
-@dataclass
-class OldPipeline:
-    """A real server; answers with `status` after `open` is set, and keeps what it got."""
-
-    status: int = 200
-    got: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
-    open: threading.Event = field(default_factory=threading.Event)
-    url: str = ""
-
-    @property
-    def events(self) -> list[str]:
-        return [event["messageId"] for _, body in self.got for event in body["batch"]]
-
-
-@contextmanager
-def old_pipeline(status: int = 200, *, hangs: bool = False, takes_s: float = 0.0) -> Iterator[OldPipeline]:
-    state = OldPipeline(status)
-    if not hangs:
-        state.open.set()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            state.got.append((dict(self.headers), json.loads(body)))
-            state.open.wait(30)
-            time.sleep(takes_s)
-            self.send_response(state.status)
-            if 300 <= state.status < 400:
-                self.send_header("Location", state.url)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    state.url = f"http://127.0.0.1:{server.server_port}/v1/batch"
-    try:
-        yield state
-    finally:
-        state.open.set()
-        server.shutdown()
-        server.server_close()
 
 
 @contextmanager

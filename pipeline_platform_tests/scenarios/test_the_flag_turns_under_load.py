@@ -3,6 +3,8 @@
 import itertools
 import random
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -20,6 +22,16 @@ from pipeline_platform_tests.support.platform import Platform
 
 Conn = psycopg.Connection[Any]
 _TURNS = 50
+
+
+@contextmanager
+def both_pipelines(settings: Settings) -> Iterator[tuple[legacy.LegacyPipeline, Platform]]:
+    """The old pipeline, with room for everything, the mirror, and a platform that is not started yet."""
+    with (
+        legacy.LegacyPipeline(settings, capacity_per_s=5_000, mirror=True) as old,
+        Platform(settings) as platform,
+    ):
+        yield old, platform
 
 
 def _each_is_delivered_by_its_stamp(conn: Conn) -> None:
@@ -40,10 +52,7 @@ def test_fifty_turns_under_load(settings: Settings, conn: Conn, seed: int, repor
     tenants = add_tenants(conn, "a", "b", "c")
     phases = itertools.cycle([Phase.PLATFORM_PRIMARY, Phase.SHADOW])
     turn(conn, settings, Phase.SHADOW, reason="test", force=True)
-    with (
-        legacy.LegacyPipeline(settings, capacity_per_s=5_000, mirror=True) as old,
-        Platform(settings) as platform,
-    ):
+    with both_pipelines(settings) as (old, platform):
         platform.start_workers()
         platform.start_gateway()
         with Load(platform.port, ledger, tenants) as load:
@@ -62,10 +71,7 @@ def test_a_cutover_killed_at_every_step_under_load(settings: Settings, conn: Con
     ledger = Ledger(seed)
     tenants = add_tenants(conn, "a", "b")
     turn(conn, settings, Phase.SHADOW, reason="test", force=True)
-    with (
-        legacy.LegacyPipeline(settings, capacity_per_s=5_000, mirror=True) as old,
-        Platform(settings) as platform,
-    ):
+    with both_pipelines(settings) as (old, platform):
         platform.start_workers()
         platform.start_gateway()
         with Load(platform.port, ledger, tenants) as load:
@@ -96,10 +102,7 @@ def test_an_event_sent_again_across_turns_is_there_once(settings: Settings, conn
     (tenant,) = add_tenants(conn, "a")
     ids = [uuid.UUID(int=rng.getrandbits(128), version=4) for _ in range(60)]
     events = [{"type": "track", "event": "x", "userId": "u", "messageId": str(each)} for each in ids]
-    with (
-        legacy.LegacyPipeline(settings, capacity_per_s=5_000, mirror=True) as old,
-        Platform(settings) as platform,
-    ):
+    with both_pipelines(settings) as (old, platform):
         platform.start_gateway()
         client = Client(platform.port, tenant.write_key)
         # Nobody works meanwhile, so that either occurrence may be the first to be processed.

@@ -1,13 +1,10 @@
 """Promise: whatever the old pipeline does, every event is acknowledged and delivered as if there were none."""
 
-import json
 import random
 import socket
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import psycopg
@@ -18,6 +15,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.ledger import Ledger, account_faults, add_tenants
 from pipeline_platform_tests.support.legacy import LegacyPipeline, point_mirror, turn
+from pipeline_platform_tests.support.old_pipeline import old_pipeline
 from pipeline_platform_tests.support.platform import Platform
 from pipeline_platform_tests.support.waiting import wait_for
 
@@ -35,35 +33,8 @@ def silent() -> Iterator[str]:
 @contextmanager
 def refusing() -> Iterator[str]:
     """Answers 503 to everything."""
-    with answering(503) as (url, _):
-        yield url
-
-
-@contextmanager
-def answering(status: int) -> Iterator[tuple[str, list[str]]]:
-    """Its URL, and the messageIds that came."""
-    came: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            came.extend(event["messageId"] for event in body["batch"])
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1/batch", came
-    finally:
-        server.shutdown()
-        server.server_close()
+    with old_pipeline(503) as old:
+        yield old.url
 
 
 @contextmanager
@@ -74,15 +45,15 @@ def absent() -> Iterator[str]:
     yield url
 
 
-@pytest.mark.parametrize(("old_pipeline", "stage"), [(silent, "mirror"), (absent, "mirror"), (refusing, "gateway")])
+@pytest.mark.parametrize(("failing", "stage"), [(silent, "mirror"), (absent, "mirror"), (refusing, "gateway")])
 def test_an_old_pipeline_that_fails_changes_no_answer(
-    settings: Settings, conn: Conn, seed: int, old_pipeline: Any, stage: str
+    settings: Settings, conn: Conn, seed: int, failing: Any, stage: str
 ) -> None:
     rng, ledger = random.Random(seed), Ledger(seed)
     tenants = add_tenants(conn, "a", "b", "c")
     turn(conn, "platform_primary")
     mirror = LegacyPipeline(settings)
-    with old_pipeline() as url, Platform(settings) as platform:
+    with failing() as url, Platform(settings) as platform:
         point_mirror(settings, url, timeout_s=0.5)
         platform.start_workers()
         platform.start_gateway()
@@ -113,8 +84,8 @@ def test_a_mirror_that_dies_under_load_sends_nothing_twice_and_counts_all(
     tenants = add_tenants(conn, "a", "b")
     turn(conn, "shadow")
     mirror = LegacyPipeline(settings)
-    with answering(200) as (url, came), Platform(settings) as platform:
-        point_mirror(settings, url)
+    with old_pipeline() as old, Platform(settings) as platform:
+        point_mirror(settings, old.url)
         platform.start_workers()
         platform.start_gateway()
         clients = {tenant: Client(platform.port, tenant.write_key) for tenant in tenants}
@@ -133,6 +104,7 @@ def test_a_mirror_that_dies_under_load_sends_nothing_twice_and_counts_all(
             mirror.__exit__(None, None, None)
     again = f"repeat with PIPELINE_TEST_SEED={seed}"
     assert not account_faults(conn), again
+    came = old.events
     assert len(came) == len(set(came)), again
     assert counted(conn, "mirror") == ledger.acknowledged, again
     # What it counts as lost it names, each event once; all else came.
