@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -119,5 +119,6 @@ def _shut(conn: psycopg.AsyncConnection[Any]) -> None:
     if conn.closed:
         return
     # On a copy of the descriptor: libpq keeps its own and finds the end of the stream there.
-    with socket.socket(fileno=os.dup(conn.fileno())) as copy:
+    # A socket that the server has reset meanwhile is shut already.
+    with socket.socket(fileno=os.dup(conn.fileno())) as copy, suppress(OSError):
         copy.shutdown(socket.SHUT_RDWR)

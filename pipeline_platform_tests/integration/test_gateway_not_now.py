@@ -133,6 +133,8 @@ def test_the_database_goes_down_and_comes_back(settings: Settings) -> None:
             server.stop()
             assert gateway.batch(event()).status_code == 429
             wait_for("readyz to say so", lambda: gateway.client.get("/readyz").status_code == 503)
+            # A request that waits on a connection the dying server has not ended yet is refused as too slow.
+            wait_for("the reason to be known", lambda: gateway.batch(event()).json()["code"] == "database_down")
             assert_refused(gateway.batch(event()), 429, "database_down")
             # An unknown key cannot be refused while nobody can look it up.
             assert_refused(gateway.post("/v1/batch", {"batch": []}, key="who"), 429, "database_down")

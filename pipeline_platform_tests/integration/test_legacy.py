@@ -125,5 +125,8 @@ def test_a_killed_function_process_loses_what_it_had_and_the_rest_goes_on(conn: 
         legacy.await_idle(conn)
     row = conn.execute("SELECT count(*) FROM legacy.events").fetchone()
     assert row and 0 < row[0] < sent
-    # What it had in hand, whether written or not, is counted once its visibility time-out has passed.
-    assert _stages(conn)["queue"][2] >= sent - row[0]
+    # What it had in hand, whether written or not, is counted once its visibility time-out has passed; at this load
+    # other stages may lose some too.
+    stages = _stages(conn)
+    assert stages["queue"][2] > 0
+    assert sum(failed for _, _, failed in stages.values()) >= sent - row[0]
