@@ -71,5 +71,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    log_console.print(f"pipeline-platform: {message}", style="red", highlight=False, markup=False)
+    log_console.print(f"pipeline-platform: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
