@@ -24,6 +24,7 @@
     transform.py        from bytes to a row (pure); enrich.py: what the look-ups add
     load.py             rows, identity keys and account in one statement
     dead_letters.py     what cannot be written; redelivery.py tries it again when it is due
+    replaying.py        one chunk of a replay: diffed, committed or undone
     suspects.py         work whose worker died: alone, then in ever smaller parts
     drain.py            finishes one hour, for Dagster
 
@@ -40,7 +41,7 @@ event_ids.py (whose it is), client_time.py, lookups.py (cached reads), tenants.p
 events), errors.py (named by what happens next), settings.py, db.py (connections, named queries, migrations),
 kill_points.py (where tests may kill).
 
-Around it: account/ counts, recounts and traces, history/ brings the past in, operate/ is what operators do, erasure/
+Around it: account/ counts, recounts and traces, replay/ plans and steers what the workers process again, history/ brings the past in, operate/ is what operators do, erasure/
 removes a person, bench/ measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,
 defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster and does not need it.
 The tables and the queries are in sql/: read sql/migrations first.

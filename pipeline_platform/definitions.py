@@ -9,6 +9,7 @@ from pipeline_platform.defs.cutover import cutover_watch
 from pipeline_platform.defs.processing import process_hours, process_hours_job
 from pipeline_platform.defs.reconciliation import hourly_reconciliation, reconcile_hours, reconcile_job
 from pipeline_platform.defs.recovery import recover_hours, recovery_dry_run_job, recovery_job
+from pipeline_platform.defs.replay import replay_hours, replay_job, undo_replay_job
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.retention import retained_hours, retention_job, retention_schedule
 from pipeline_platform.defs.sealed_hours import sealed_hours
@@ -17,8 +18,16 @@ from pipeline_platform.defs.sealed_hours import sealed_hours
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions; `resource_overrides` replaces resources by name (`platform`)."""
     return dg.Definitions(
-        assets=[process_hours, retained_hours, reconcile_hours, recover_hours],
-        jobs=[process_hours_job, retention_job, reconcile_job, recovery_dry_run_job, recovery_job],
+        assets=[process_hours, retained_hours, reconcile_hours, recover_hours, replay_hours],
+        jobs=[
+            process_hours_job,
+            retention_job,
+            reconcile_job,
+            recovery_dry_run_job,
+            recovery_job,
+            replay_job,
+            undo_replay_job,
+        ],
         schedules=[retention_schedule, hourly_reconciliation],
         sensors=[sealed_hours, cutover_watch],
         resources={"platform": Platform(), **(resource_overrides or {})},

@@ -126,6 +126,7 @@ def audit_hour(conn: psycopg.Connection[Any], hour: datetime, names: dict[int, s
         conn.execute(_SQL["hold_hour"], {"hour": hour})
         conn.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
         found = conn.execute(_SQL["recount"], {"hour": hour, "samples": _SAMPLES}).fetchall()
+        replayed = dict(conn.execute(_SQL["replayed"], {"hour": hour}).fetchall())
         counted = {(row[0], row[1]): Numbers(*row[2:]) for row in conn.execute(_SQL["counted"], {"hour": hour})}
     lost = {(row[1], row[2]): row[3] for row in found if row[0] == "lost"}
     groups = {
@@ -133,6 +134,9 @@ def audit_hour(conn: psycopg.Connection[Any], hour: datetime, names: dict[int, s
         for row in found
         if row[0] == "count"
     }
+    for tenant_id, events in replayed.items():
+        group = (tenant_id, "replay")
+        groups[group] = groups.get(group, Numbers()) + _once_more(events)
     differences = [
         *_differing_counters(hour, names, counted, groups),
         *(
@@ -165,6 +169,11 @@ def audit(conn: psycopg.Connection[Any], on_hour: Callable[[int, int], None] | N
 
 def _not_duplicate(lost: int) -> Numbers:
     return Numbers(duplicate=-lost, enriched=-lost)
+
+
+def _once_more(events: int) -> Numbers:
+    """What a replay counts: further occurrences of events that were accepted before."""
+    return Numbers(received=events, accepted=events, claimed=events, enriched=events, duplicate=events)
 
 
 def _differing_counters(

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, LiteralString, cast
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
@@ -206,10 +206,9 @@ class _Eraser:
         ).rowcount
         legacy = self._conn.execute(_SQL["delete_legacy"], self._params).rowcount
         self._changed(Counter(quarantine=quarantined, legacy=legacy))
-        for (table,) in self._conn.execute(_SQL["scratch_tables"]).fetchall():
-            # A name of our own, quoted by the query that found it.
-            statement = cast("LiteralString", _SQL["delete_scratch"].replace("{table}", table))
-            self._changed(Counter({table: self._conn.execute(statement, self._params).rowcount}))
+        for table in ("scratch", "before_images"):
+            rows = self._conn.execute(_SQL[f"delete_{table}"], self._params).rowcount
+            self._changed(Counter({f"replay.{table}": rows}))
 
     def _erase_traits(self) -> None:
         """Also from the cache, and from rows of what the person sent since, that were given the old traits."""

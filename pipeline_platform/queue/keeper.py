@@ -38,6 +38,7 @@ class Keeper:
             return
         open_partitions(conn)
         drop_old_hours(conn, self._settings.retention)
+        conn.execute(_SQL["prune_replays"], (self._settings.retention,))
         span = timedelta(hours=self._settings.key_generation_h)
         try:
             conn.execute(_SQL["rotate_keys"], (span, self._settings.retention))

@@ -21,11 +21,19 @@ class LaneShares:
         caps: Mapping[str, float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._shares = {lane: max(shares.get(lane.value, 0.0), 0.001) for lane in Lane}
-        self._caps = {lane: caps.get(lane.value, 1.0) for lane in Lane}
+        self._default_shares, self._default_caps = shares, caps
+        self._shares: dict[Lane, float] = {}
+        self._caps: dict[Lane, float] = {}
+        for lane in Lane:
+            self.limit(lane, None, None)
         self._used_s = dict.fromkeys(Lane, 0.0)
         self._clock = clock
         self._as_of = clock()
+
+    def limit(self, lane: Lane, share: float | None, cap: float | None) -> None:
+        """Change what a lane may use from now on; None: as configured."""
+        self._shares[lane] = max(share or self._default_shares.get(lane.value, 0.0), 0.001)
+        self._caps[lane] = cap or self._default_caps.get(lane.value, 1.0)
 
     def used(self, lane: Lane, seconds: float) -> None:
         """Note time spent on a lane."""

@@ -6,10 +6,11 @@ from typing import Any, LiteralString
 import psycopg
 
 from pipeline_platform.db import queries
+from pipeline_platform.event import QueuedEvent
 from pipeline_platform.lookups import Key
 from pipeline_platform.queue import arrays
 from pipeline_platform.worker.enrich import Enriched
-from pipeline_platform.worker.transform import traits_of
+from pipeline_platform.worker.transform import Row, traits_of
 
 _SQL = queries("worker")
 # By whether the rows were accepted in a shadow epoch.
@@ -29,15 +30,13 @@ def _firsts(rows: Sequence[Enriched]) -> list[bool]:
     return [not (key in seen or seen.add(key)) for key in keys]
 
 
-def _columns(rows: Sequence[Enriched]) -> dict[str, Any]:
-    events = [item.event for item in rows]
-    flat = [item.row for item in rows]
+def row_columns(rows: Sequence[tuple[QueuedEvent, Row]]) -> dict[str, Any]:
+    """The columns of rows before enrichment, as arrays by their names."""
+    events = [event for event, _ in rows]
+    flat = [row for _, row in rows]
     return {
         "tenant_id": arrays.int4s([event.tenant_id for event in events]),
         "event_id": arrays.uuids([event.event_id for event in events]),
-        "is_first": arrays.bools(_firsts(rows)),
-        "lane": arrays.texts([event.lane.value for event in events]),
-        "batch_received_at": arrays.timestamps([event.batch_received_at for event in events]),
         "batch_id": arrays.int8s([event.batch_id for event in events]),
         "message_id": arrays.texts([row.message_id for row in flat]),
         "type": arrays.texts([row.type.value for row in flat]),
@@ -51,11 +50,25 @@ def _columns(rows: Sequence[Enriched]) -> dict[str, Any]:
         "properties": arrays.jsonbs([row.properties for row in flat]),
         "traits": arrays.jsonbs([row.traits for row in flat]),
         "context": arrays.jsonbs([row.context for row in flat]),
+    }
+
+
+def enriched_columns(rows: Sequence[Enriched]) -> dict[str, Any]:
+    """All columns of analytics.events that come from the event and the look-ups."""
+    return row_columns([(item.event, item.row) for item in rows]) | {
         "tenant_name": arrays.texts([item.tenant_name for item in rows]),
         "tenant_plan": arrays.texts([item.tenant_plan for item in rows]),
         "user_traits": arrays.jsonbs([item.user_traits for item in rows]),
         "group_traits": arrays.jsonbs([item.group_traits for item in rows]),
-        "epoch": arrays.int4s([event.epoch for event in events]),
+        "epoch": arrays.int4s([item.event.epoch for item in rows]),
+    }
+
+
+def _columns(rows: Sequence[Enriched]) -> dict[str, Any]:
+    return enriched_columns(rows) | {
+        "is_first": arrays.bools(_firsts(rows)),
+        "lane": arrays.texts([item.event.lane.value for item in rows]),
+        "batch_received_at": arrays.timestamps([item.event.batch_received_at for item in rows]),
     }
 
 

@@ -28,6 +28,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING, Engine, Processed
 from pipeline_platform.worker.lanes import LaneShares
 from pipeline_platform.worker.redelivery import redeliver
+from pipeline_platform.worker.replaying import Replaying
 from pipeline_platform.worker.suspects import isolate_suspect
 
 _LOG = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Worker:
         self._claimed_all = False
         self._claimed_at = 0.0
         self._more_waits = False
+        self._replay_waits = False
 
     def stop(self) -> None:
         self._stopping = True
@@ -98,11 +100,18 @@ class Worker:
             stack.callback(lookups.close)
             side.execute("LISTEN queue_work")
             self._note.write([])
-            self._loop(conn, side, Engine(self._settings, conn, lookups), lookups)
+            replaying = Replaying(conn, lookups)
+            replaying.note_transform()
+            self._loop(conn, side, Engine(self._settings, conn, lookups), lookups, replaying)
             self._note.write([])
 
     def _loop(
-        self, conn: psycopg.Connection[Any], side: psycopg.Connection[Any], engine: Engine, lookups: Lookups
+        self,
+        conn: psycopg.Connection[Any],
+        side: psycopg.Connection[Any],
+        engine: Engine,
+        lookups: Lookups,
+        replaying: Replaying,
     ) -> None:
         low_water = LowWater()
         chores_at = 0.0
@@ -112,7 +121,9 @@ class Worker:
                 chores_at = time.monotonic() + _CHORES_EVERY_S
                 low_water.refresh(conn)
                 self._isolate_suspects(engine)
-            served = self._serve_lanes(conn, engine, lookups, low_water)
+                self._replay_waits, share, cap = replaying.state_of_lane()
+                self._lanes.limit(Lane.REPLAY, share, cap)
+            served = self._serve_lanes(conn, engine, lookups, low_water, replaying)
             self._wait_s = _WAIT_S
             if served:
                 self._later_s = 0.0
@@ -127,6 +138,7 @@ class Worker:
         engine: Engine,
         lookups: Lookups,
         low_water: LowWater,
+        replaying: Replaying,
     ) -> bool:
         """Serve the most entitled lane that has work; False where none has."""
         self._more_waits = False
@@ -139,6 +151,8 @@ class Worker:
             else:
                 limit = max(1, min(_BATCHES_MAX, int(self._settings.claim_events_max / self._events_a_batch)))
                 done = self._step(engine, lane, limit, low_water.marks[lane])
+                if lane is Lane.REPLAY and self._replay_waits and not done.claimed:
+                    done = Processed(claimed=replaying.step())
             if done.claimed:
                 self._more_waits = lane is not Lane.LIVE or self._claimed_all
                 self._lanes.used(lane, time.monotonic() - start)

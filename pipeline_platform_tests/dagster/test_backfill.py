@@ -1,6 +1,7 @@
 """`dagster dev` as a user meets it: no warning to puzzle over, and a backfill from the UI is one run, hour by hour."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from pipeline_platform.services.process import free_port
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.dagster.conftest import ROOT
 from pipeline_platform_tests.dagster.planting import past_hours, plant
+from pipeline_platform_tests.support.platform import Platform
 
 STAGES = ("accepted_events", "enriched_events", "delivered_events")
 _DEADLINE_S = 300
@@ -126,7 +128,13 @@ def test_a_backfill_from_the_ui_is_one_run_with_every_hour_and_its_check(
         launched = server.ask(_LAUNCH, params={"assetSelection": assets, "partitionNames": keys, "fromFailure": False})
         backfill = launched["launchPartitionBackfill"]["backfillId"]
         found = wait_for(lambda: server.ended(backfill), "the backfill has not ended")
+        replayed = _replay(server, settings, keys)
 
+    assert replayed["state"] == "COMPLETED_SUCCESS" and len(replayed["results"]) == 1
+    assert [(key, asset) for asset, key in _materialized(instance, replayed["results"][0]["runId"])] == [
+        (key, asset) for asset in ("replay_diffs", "replayed_hours") for key in keys
+    ]
+    assert conn.execute("SELECT state::text, reason FROM replay.replays").fetchall() == [("committed", "a test")]
     assert found["state"] == "COMPLETED_SUCCESS"
     (run,) = found["results"]
     assert run["status"] == "SUCCESS"
@@ -134,6 +142,18 @@ def test_a_backfill_from_the_ui_is_one_run_with_every_hour_and_its_check(
     assert _passed(instance, run["runId"]) == [*keys, None]
     warnings = [line for line in log.read_text().splitlines() if re.search(r"warning|error", line, re.IGNORECASE)]
     assert [line for line in warnings if not _OF_THE_LIBRARY.search(line)] == []
+
+
+def _replay(server: WebServer, settings: Settings, keys: list[str]) -> dict[str, Any]:
+    """A replay over all hours, with its run config, as the UI launches it."""
+    config = {"ops": {"replay_hours": {"config": {"reason": "a test", "dry_run": False}}}}
+    with Platform(settings) as processes:
+        processes.start_workers()
+        assets = [{"path": [asset]} for asset in ("replay_diffs", "replayed_hours")]
+        params = {"assetSelection": assets, "partitionNames": keys, "fromFailure": False,
+                  "runConfigData": json.dumps(config)}  # fmt: skip
+        backfill = server.ask(_LAUNCH, params=params)["launchPartitionBackfill"]["backfillId"]
+        return wait_for(lambda: server.ended(backfill), "the replay has not ended")
 
 
 def _materialized(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, str | None]]:

@@ -68,6 +68,13 @@ SELECT tenant_id, lane::text, received, accepted, rejected, claimed, enriched, d
        discarded, in_flight
 FROM account.funnel WHERE hour = %(hour)s
 
+-- name: replayed
+-- Of committed chunks, for the audit.
+SELECT n.tenant_id, sum(n.events - n.failed - n.discarded)::bigint
+FROM replay.counts AS n JOIN replay.chunks AS c USING (replay_id, chunk)
+WHERE n.hour = %(hour)s AND c.committed_at IS NOT NULL
+GROUP BY n.tenant_id HAVING sum(n.events - n.failed - n.discarded) > 0
+
 -- name: recount
 -- Every accepted occurrence of an event in one hour, and what became of it; then what should not be there. An identity
 -- that occurs several times in one batch has one row at most: which of the twins it was nobody knows, so they are

@@ -242,18 +242,21 @@ WHERE t.tenant_id = %(tenant_id)s AND t.kind = 'group' AND e.erasure_id = %(eras
 UPDATE analytics.events SET user_traits = NULL
 WHERE tenant_id = %(tenant_id)s AND received_at >= %(before)s AND user_id = ANY(%(users)s) AND user_traits IS NOT NULL
 
--- name: scratch_tables
--- Copies of rows that a replay keeps for itself.
-SELECT format('%%I.%%I', table_schema, table_name)
-FROM information_schema.columns
-WHERE table_schema = 'replay' AND table_name IN ('scratch', 'before_images') AND column_name = 'previous_id'
-
 -- name: delete_scratch
-DELETE FROM {table} AS s
+DELETE FROM replay.scratch AS s
 WHERE tenant_id = %(tenant_id)s
   AND (EXISTS (SELECT FROM control.erased_events AS x WHERE x.tenant_id = s.tenant_id AND x.event_id = s.event_id)
        OR (received_at < %(before)s
-           AND control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)))
+           AND control.is_theirs(s.row ->> 'user_id', s.row ->> 'anonymous_id', s.row ->> 'previous_id', %(users)s,
+                                 %(anonymous)s)))
+
+-- name: delete_before_images
+DELETE FROM replay.before_images AS s
+WHERE tenant_id = %(tenant_id)s
+  AND (EXISTS (SELECT FROM control.erased_events AS x WHERE x.tenant_id = s.tenant_id AND x.event_id = s.event_id)
+       OR (received_at < %(before)s
+           AND control.is_theirs(s.row ->> 'user_id', s.row ->> 'anonymous_id', s.row ->> 'previous_id', %(users)s,
+                                 %(anonymous)s)))
 
 -- name: own_table
 SELECT output_table FROM control.legacy_target

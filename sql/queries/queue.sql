@@ -116,3 +116,6 @@ SELECT analytics.rotate_keys(%s::interval, %s::interval)
 
 -- name: fold
 SELECT account.fold()
+
+-- name: prune_replays
+SELECT replay.prune(%s::interval)

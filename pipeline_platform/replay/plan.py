@@ -1,0 +1,105 @@
+"""A plan: what is in the window, what of it is gone, and the ledger of chunks that the workers will go by."""
+
+import getpass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import ConfigError, PipelineError
+from pipeline_platform.event import EventType
+
+_SQL = queries("replay")
+# Small enough that live events never wait long behind a chunk, large enough that its commit costs little.
+_CHUNK_EVENTS = 2_000
+# Until a diff has been measured here.
+_EVENTS_A_SECOND = 5_000.0
+# Of a changed row: what would be written, and what it was. The columns beside an event's own bytes, about.
+_COPIES, _ROW_BYTES = 2, 600
+_HOUR = timedelta(hours=1)
+
+
+class PastRetentionError(PipelineError):
+    """Part of the window is gone; nothing was planned: exit 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What to replay: a window of received_at, of all tenants and types where None; only_missing: add, never change."""
+
+    start: datetime
+    end: datetime
+    tenant_ids: Sequence[int] | None = None
+    types: Sequence[str] | None = None
+    only_missing: bool = False
+
+    def params(self) -> dict[str, Any]:
+        kinds = None if self.types is None else [EventType(kind) for kind in self.types]
+        return {
+            "start": self.start,
+            "end": self.end,
+            "tenant_ids": None if self.tenant_ids is None else list(self.tenant_ids),
+            "types": None if kinds is None else [kind.value for kind in kinds],
+            "codes": None if kinds is None else [kind.code for kind in kinds],
+            "only_missing": self.only_missing,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a replay would go through. hours, tenants: events by each. seconds: of the diff, estimated. bytes_max:
+    on disk, should every row change."""
+
+    replay_id: int
+    events: int
+    hours: dict[datetime, int]
+    tenants: dict[str, int]
+    seconds: float
+    bytes_max: int
+
+
+def make_plan(conn: psycopg.Connection[Any], scope: Scope, reason: str) -> Plan:
+    """Count the window and write the ledger; nothing is processed yet.
+
+    conn: in autocommit mode. ConfigError for a scope that cannot be; PastRetentionError names the hours that are gone.
+    """
+    if not reason.strip():
+        raise ConfigError("say why with --reason: it is kept with the replay")
+    unknown = sorted(set(scope.types or ()) - {kind.value for kind in EventType})
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: no type of event; there are {', '.join(EventType)}")
+    if scope.start >= scope.end:
+        raise ConfigError("the window ends before it begins")
+    params = scope.params()
+    with conn.transaction():
+        _require_kept(conn, params)
+        hours: dict[datetime, int] = {}
+        tenants: dict[str, int] = {}
+        size = 0
+        for hour, tenant, events, length in conn.execute(_SQL["in_window"], params):
+            hours[hour] = hours.get(hour, 0) + events
+            tenants[tenant] = tenants.get(tenant, 0) + events
+            size += length
+        events = sum(hours.values())
+        named = {"events": events, "actor": getpass.getuser(), "reason": reason}
+        row = conn.execute(_SQL["plan"], params | named).fetchone()
+        assert row
+        conn.execute(_SQL["plan_chunks"], params | {"replay_id": row[0], "chunk": _CHUNK_EVENTS})
+        measured = conn.execute(_SQL["rate"]).fetchone()
+    rate = float(measured[0]) if measured and measured[0] else _EVENTS_A_SECOND
+    return Plan(row[0], events, hours, tenants, events / rate, _COPIES * (size + events * _ROW_BYTES))
+
+
+def _require_kept(conn: psycopg.Connection[Any], params: dict[str, Any]) -> None:
+    gone = [hour for (hour,) in conn.execute(_SQL["gaps"], params)]
+    if gone:
+        oldest = (conn.execute(_SQL["oldest_hour"]).fetchone() or (None,))[0]
+        begins = f"; what is kept begins at {oldest:%Y-%m-%dT%H:%MZ}" if oldest else ""
+        raise PastRetentionError(
+            f"past the retention: {len(gone)} hours from {gone[0]:%Y-%m-%dT%H:%MZ} to "
+            f"{gone[-1] + _HOUR:%Y-%m-%dT%H:%MZ} are gone{begins}. "
+            "Nothing was planned: give --from a later time, or import those hours again"
+        )

@@ -1,0 +1,170 @@
+"""From state to state: planned → diffing → diffed → committing → committed → undoing → undone, or cancelled.
+
+A step begins here and is done by the workers; it survives whoever asked for it. `wait` looks on.
+"""
+
+import getpass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import ClosedGateError, ConfigError, NoSuchThingError, NotNowError
+from pipeline_platform.worker.transform import TRANSFORM_VERSION
+
+_SQL = queries("replay")
+_RUNNING = ("diffing", "committing", "undoing")
+_LOOK_EVERY_S = 0.2
+
+Conn = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of the step under way, or of the last one."""
+
+    state: str
+    is_paused: bool
+    chunks: int
+    chunks_done: int
+    events: int
+    events_done: int
+    seconds: float
+
+    @property
+    def events_per_s(self) -> float:
+        return self.events_done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None before anything is done."""
+        rate = self.events_per_s
+        return (self.events - self.events_done) / rate if rate else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "chunks": self.chunks, "chunks_done": self.chunks_done, "events": self.events,
+            "events_done": self.events_done, "events_per_s": round(self.events_per_s, 1),
+            "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
+        }  # fmt: skip
+
+
+def start_diff(conn: Conn, replay_id: int) -> None:
+    """Process the plan's events into the scratch table. PastRetentionError's cause as ClosedGateError where hours went
+    since the plan."""
+    with conn.transaction():
+        _require(conn, replay_id, "diff", "planned", "diffed")
+        params = {"replay_id": replay_id}
+        conn.execute(_SQL["hold_hours"], params)
+        gone = conn.execute(_SQL["dropped_hours"], params).fetchall()
+        if gone:
+            raise ClosedGateError(
+                f"{len(gone)} hours were dropped since the plan, the first {gone[0][0]:%Y-%m-%dT%H:%MZ}: plan again"
+            )
+        conn.execute(_SQL["begin_diff"], params | {"version": TRANSFORM_VERSION})
+        _enter(conn, replay_id, "diffing")
+
+
+def start_commit(conn: Conn, replay_id: int, *, takes_newer: bool = False) -> None:
+    """Put into production what the diff found. takes_newer: also where production changed since."""
+    with conn.transaction():
+        _require(conn, replay_id, "commit", "diffed")
+        conn.execute(_SQL["forget_attempts"], {"replay_id": replay_id})
+        conn.execute(_SQL["begin_commit"], {"replay_id": replay_id, "takes_newer": takes_newer})
+        _enter(conn, replay_id, "committing", reason="commit")
+
+
+def start_undo(conn: Conn, replay_id: int, reason: str) -> None:
+    """Take back what was committed, also of a commit that was stopped half-way."""
+    if not reason.strip():
+        raise ConfigError("say why with --reason: it is kept in the audit log")
+    with conn.transaction():
+        _require(conn, replay_id, "undo", "committed", "committing")
+        conn.execute(_SQL["begin_undo"], {"replay_id": replay_id})
+        _enter(conn, replay_id, "undoing", reason=reason)
+
+
+def cancel(conn: Conn, replay_id: int) -> None:
+    """End a replay that has changed nothing yet; its hours may be dropped again."""
+    with conn.transaction():
+        _require(conn, replay_id, "cancel", "planned", "diffing", "diffed")
+        conn.execute(_SQL["forget_scratch"], {"replay_id": replay_id})
+        _enter(conn, replay_id, "cancelled")
+
+
+def set_paused(conn: Conn, replay_id: int, *, is_paused: bool) -> None:
+    """Stop after the chunks in hand, or go on."""
+    with conn.transaction():
+        _require(conn, replay_id, "pause" if is_paused else "resume", *_RUNNING)
+        params = {"replay_id": replay_id, "is_paused": is_paused}
+        conn.execute(_SQL["set_paused"], params)
+        if not is_paused:
+            conn.execute(_SQL["forget_attempts"], params)
+            conn.execute(_SQL["resolve_alert"], params)
+
+
+def progress(conn: Conn, replay_id: int) -> Progress:
+    """How far the step is."""
+    state, is_paused, _ = _state(conn, replay_id, "one")
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(_SQL["progress"], {"replay_id": replay_id}).fetchone() or {}
+    return Progress(state, is_paused, row["chunks"], row["chunks_done"], row["events"], row["events_done"],
+                    row["seconds"] or 0.0)  # fmt: skip
+
+
+def wait(
+    conn: Conn, replay_id: int, on_progress: Callable[[Progress], None] = lambda _: None, *, stalled_s: float = 120.0
+) -> Progress:
+    """Until the step is done. NotNowError where it is paused, or nothing has moved for `stalled_s` seconds."""
+    moved_at, done = time.monotonic(), -1
+    while True:
+        now = progress(conn, replay_id)
+        on_progress(now)
+        if now.state not in _RUNNING:
+            return now
+        if now.is_paused:
+            raise NotNowError(f"replay {replay_id} is paused; go on with: pipeline-platform replay resume {replay_id}")
+        if now.chunks_done != done:
+            moved_at, done = time.monotonic(), now.chunks_done
+        elif time.monotonic() - moved_at > stalled_s:
+            raise NotNowError(
+                f"replay {replay_id} has not moved for {stalled_s:.0f} s: do workers run, and is its window's "
+                "work done? See: pipeline-platform status. It goes on by itself once they do"
+            )
+        time.sleep(_LOOK_EVERY_S)
+
+
+def limit_lane(conn: Conn, share: float, cap: float) -> None:
+    """What replays may use of each worker's time from now on: at least `share`, at most `cap` (0 to 1)."""
+    if not 0 < share <= cap <= 1:
+        raise ConfigError("share and cap are parts of 1, the share not above the cap")
+    conn.execute(_SQL["set_lane_limit"], {"share": share, "cap": cap})
+
+
+def _require(conn: Conn, replay_id: int, what: str, *states: str) -> None:
+    state, _, pruned_at = _state(conn, replay_id, "lock")
+    if state not in states:
+        raise ClosedGateError(f"replay {replay_id} is {state}: only one that is {' or '.join(states)} can {what}")
+    if pruned_at:
+        raise ClosedGateError(f"what replay {replay_id} kept is past the retention since {pruned_at:%Y-%m-%d %H:%M}")
+
+
+def _state(conn: Conn, replay_id: int, query: str) -> tuple[str, bool, Any]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(_SQL[query], {"replay_id": replay_id}).fetchone()
+    if row is None:
+        raise NoSuchThingError(f"there is no replay {replay_id}; see: pipeline-platform replay list")
+    return row["state"], row["is_paused"], row["pruned_at"]
+
+
+def _enter(conn: Conn, replay_id: int, state: str, reason: str = "") -> None:
+    conn.execute(_SQL["set_state"], {"replay_id": replay_id, "state": state})
+    detail = Jsonb({"replay_id": replay_id, "state": state})
+    conn.execute(
+        _SQL["log"], {"actor": getpass.getuser(), "action": "replay", "reason": reason or state, "detail": detail}
+    )

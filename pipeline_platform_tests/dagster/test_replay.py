@@ -1,0 +1,99 @@
+"""A planted bug is found, corrected and undone from Dagster, with the workers' own processes doing the work."""
+
+import dataclasses
+import json
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+
+from pipeline_platform.account.audit import audit
+from pipeline_platform.db import connect
+from pipeline_platform.defs.hours import key_of
+from pipeline_platform.event import Lane, QueuedEvent, TenantId
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import claim
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker import engine as engine_room
+from pipeline_platform.worker.engine import Engine
+from pipeline_platform.worker.transform import Row, transform
+from pipeline_platform_tests.dagster.planting import past_hours, plant
+from pipeline_platform_tests.dagster.test_processing import materialized, metadata
+from pipeline_platform_tests.support.platform import Platform as Processes
+
+Conn = psycopg.Connection[Any]
+_CONTENT = """
+SELECT md5(string_agg((to_jsonb(e) - ARRAY['delivered_at', 'replay_id'])::text, ',' ORDER BY tenant_id, event_id))
+FROM analytics.events AS e
+"""
+_EXACT = "SELECT md5(string_agg(e::text, ',' ORDER BY tenant_id, event_id)) FROM analytics.events AS e"
+
+
+def _deliver(settings: Settings) -> None:
+    lookups = Lookups(settings, settings.redis_url)
+    with connect(settings.database_url, "test worker") as conn:
+        engine = Engine(settings, conn, lookups)
+        while engine.step(lambda conn: claim(conn, Lane.LIVE, 100, 0)).claimed:
+            pass
+    lookups.close()
+
+
+def _run(defs: dg.Definitions, instance: dg.DagsterInstance, keys: list[str], **config: Any) -> bool:
+    tags = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+    run_config = {"ops": {"replay_hours": {"config": config}}}
+    job = defs.resolve_job_def("replay_job")
+    return job.execute_in_process(instance=instance, tags=tags, run_config=run_config, raise_on_error=False).success
+
+
+def test_a_bug_of_three_hours_is_found_corrected_and_undone(
+    conn: Conn, settings: Settings, defs: dg.Definitions, instance: dg.DagsterInstance, tenants: list[TenantId],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def bug(event: QueuedEvent) -> Row:
+        row = transform(event)
+        is_hit = event.tenant_id == tenants[0] and hours[1] <= event.received_at < hours[4]
+        return dataclasses.replace(row, name="???") if is_hit else row
+
+    hours = past_hours(6)
+    keys = [key_of(hour) for hour in hours]
+    for hour in hours:
+        for tenant in tenants:
+            plant(conn, tenant, hour, 20, name=f"t{tenant}")
+    _deliver(settings)
+    good = conn.execute(_CONTENT).fetchone()
+    conn.execute("TRUNCATE analytics.events, analytics.keys, account.counters, account.deltas")
+    conn.execute("INSERT INTO account.deltas (tenant_id, hour, lane, received, accepted, in_flight)"
+                 " SELECT tenant_id, date_trunc('hour', received_at, 'UTC'), lane, count(*), count(*), count(*)"
+                 " FROM queue.events GROUP BY 1, 2, 3")  # fmt: skip
+    conn.execute("INSERT INTO queue.work (lane, batch_id, received_at, end_event)"
+                 " SELECT lane, batch_id, received_at, events FROM queue.batches")  # fmt: skip
+    monkeypatch.setattr(engine_room, "transform", bug)
+    _deliver(settings)
+    monkeypatch.undo()
+    monkeypatch.setenv("PIPELINE_HOUR_WAIT_S", "1")
+    bad = conn.execute(_EXACT).fetchone()
+    assert conn.execute(_CONTENT).fetchone() != good
+
+    with Processes(settings) as processes:
+        processes.start_workers()
+        assert not _run(defs, instance, keys[1:4], reason="")
+        assert _run(defs, instance, keys[1:4], reason="names were mangled", tenants=["acme"])
+        assert len(materialized(instance, "replay_diffs")) == 3 and materialized(instance, "replayed_hours") == []
+        diff = metadata(instance, "replay_diffs", hours[2])
+        assert (diff["changed"], diff["unchanged"]) == (20, 0)
+        assert "`name`: 60 rows" in diff["summary"]
+        assert conn.execute(_EXACT).fetchone() == bad
+
+        assert _run(defs, instance, keys[1:4], reason="names were mangled", tenants=["acme"], dry_run=False)
+        replay_id = diff["replay_id"]
+        assert metadata(instance, "replayed_hours", hours[2])["replay_id"] == replay_id
+        assert conn.execute(_CONTENT).fetchone() == good
+        assert not audit(conn).differences
+
+        undo = {"ops": {"undo_replay": {"config": {"replay_id": replay_id, "reason": "a test"}}}}
+        job = defs.resolve_job_def("undo_replay_job")
+        assert job.execute_in_process(instance=instance, run_config=undo).success
+    assert conn.execute(_EXACT).fetchone() == bad
+    assert not audit(conn).differences
+    assert json.loads(json.dumps(diff["samples"]))[0]["replayed"] == {"name": "Clicked"}

@@ -1,0 +1,303 @@
+"""Replay: plan, diff, commit and undo, by the workers' own engine on real servers."""
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from pipeline_platform.account.audit import audit
+from pipeline_platform.db import connect
+from pipeline_platform.errors import ClosedGateError, ConfigError
+from pipeline_platform.event import AcceptedEvent, EventType, Lane, QueuedEvent, TenantId
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import claim
+from pipeline_platform.replay import report, steps
+from pipeline_platform.replay.plan import PastRetentionError, Scope, make_plan
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker import engine as engine_room
+from pipeline_platform.worker.engine import PLANNING, Engine
+from pipeline_platform.worker.replaying import Replaying
+from pipeline_platform.worker.transform import Row, transform
+from pipeline_platform_tests.integration.test_worker import accept
+from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.legacy import turn
+
+Conn = psycopg.Connection[Any]
+_CONTENT = """
+SELECT count(*), md5(string_agg(concat_ws('|', tenant_id, event_id, message_id, type, name, user_id, anonymous_id,
+       group_id, occurred_at, received_at, properties, traits, context, tenant_name, tenant_plan, user_traits,
+       batch_id),
+       ',' ORDER BY tenant_id, event_id))
+FROM analytics.events
+"""
+_EXACT = "SELECT count(*), md5(string_agg(e::text, ',' ORDER BY tenant_id, event_id)) FROM analytics.events AS e"
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    lookups = Lookups(settings, settings.redis_url)
+    with connect(settings.database_url, "test worker", more=PLANNING) as conn:
+        yield Engine(settings, conn, lookups)
+    lookups.close()
+
+
+@pytest.fixture
+def replaying(settings: Settings) -> Iterator[Replaying]:
+    lookups = Lookups(settings, settings.redis_url)
+    with connect(settings.database_url, "test worker work", more=PLANNING) as conn:
+        yield Replaying(conn, lookups)
+    lookups.close()
+
+
+@pytest.fixture
+def tenants(conn: Conn) -> list[TenantId]:
+    conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC') + hours * interval '1 hour')"
+                 " FROM generate_series(0, 1) AS hours")  # fmt: skip
+    return [TenantId(tenant.tenant_id) for tenant in add_tenants(conn, "acme", "globex")]
+
+
+def _events(tenant: TenantId, count: int, kind: EventType = EventType.TRACK) -> list[AcceptedEvent]:
+    return [
+        AcceptedEvent(
+            tenant, uuid.UUID(int=tenant << 64 | n), kind, datetime(2026, 1, 2, tzinfo=UTC),
+            json.dumps({"messageId": str(uuid.UUID(int=tenant << 64 | n)), "userId": f"u{n % 3}", "event": "Bought",
+                        "properties": {"price": n, "plan": "pro"}, "traits": {"n": n}}).encode(),
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def _drain(engine: Engine) -> None:
+    while engine.step(lambda conn: claim(conn, Lane.LIVE, 100, 0)).claimed:
+        pass
+
+
+def _run(conn: Conn, replaying: Replaying, replay_id: int) -> dict[str, Any]:
+    while replaying.step():
+        pass
+    return report.diff(conn, replay_id)
+
+
+def _scope(**more: Any) -> Scope:
+    now = datetime.now(UTC)
+    return Scope(now - timedelta(hours=1), now, **more)
+
+
+def _plan(conn: Conn, **more: Any) -> int:
+    return make_plan(conn, _scope(**more), "a test").replay_id
+
+
+@pytest.fixture
+def mangled(conn: Conn, engine: Engine, tenants: list[TenantId], monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 events of each tenant; of acme the plan was lost and the price of one field mangled."""
+
+    def bug(event: QueuedEvent) -> Row:
+        row = transform(event)
+        if event.tenant_id != tenants[0] or row.properties is None:
+            return row
+        return dataclasses.replace(row, properties=json.dumps(json.loads(row.properties) | {"price": "?"}).encode())
+
+    for tenant in tenants:
+        for at in range(0, 300, 100):
+            accept(conn, *_events(tenant, 300)[at : at + 100])
+    monkeypatch.setattr(engine_room, "transform", bug)
+    _drain(engine)
+    monkeypatch.undo()
+
+
+def _never_had_the_bug(conn: Conn, replay: int) -> None:
+    wrong = conn.execute("SELECT count(*) FROM analytics.events WHERE properties ->> 'price' = '?'").fetchone()
+    assert wrong == (0,)
+    assert conn.execute("SELECT count(*) FROM analytics.events WHERE replay_id = %s", (replay,)).fetchone() == (300,)
+
+
+@pytest.mark.usefixtures("mangled")
+def test_a_bug_is_found_corrected_and_undone(conn: Conn, replaying: Replaying) -> None:
+    before = conn.execute(_EXACT).fetchone()
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    found = _run(conn, replaying, replay)
+    assert found["state"] == "diffed" and conn.execute(_EXACT).fetchone() == before
+    expected = {"events": 600, "added": 0, "changed": 300, "removed": 0, "unchanged": 300, "duplicate": 0, "failed": 0}
+    assert {name: found["totals"][name] for name in expected} == expected
+    assert found["fields"] == [{"field": "properties.price", "rows": 300}]
+    assert found["samples"][0]["now"] == {"properties.price": "?"}
+    steps.start_commit(conn, replay)
+    done = _run(conn, replaying, replay)
+    assert (done["state"], done["committed"]["changed"], done["committed"]["skipped"]) == ("committed", 300, 0)
+    _never_had_the_bug(conn, replay)
+    assert not audit(conn).differences
+    steps.start_undo(conn, replay, "a test")
+    undone = _run(conn, replaying, replay)
+    assert (undone["state"], undone["undo"]) == ("undone", {"restored": 300, "left_alone": 0})
+    assert conn.execute(_EXACT).fetchone() == before
+    assert not audit(conn).differences
+
+
+@pytest.mark.usefixtures("mangled")
+def test_replayed_equals_a_run_without_the_bug(
+    conn: Conn, replaying: Replaying, engine: Engine, tenants: list[TenantId]
+) -> None:
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    _run(conn, replaying, replay)
+    steps.start_commit(conn, replay)
+    _run(conn, replaying, replay)
+    replayed = conn.execute(_CONTENT).fetchone()
+    # The same batches through the same engine, without the bug.
+    conn.execute("TRUNCATE analytics.events, analytics.keys, control.traits")
+    conn.execute("INSERT INTO queue.work (lane, batch_id, received_at, end_event)"
+                 " SELECT 'live', batch_id, received_at, events FROM queue.batches")  # fmt: skip
+    _drain(engine)
+    assert conn.execute(_CONTENT).fetchone() == replayed
+    assert replayed and replayed[0] == 300 * len(tenants)
+
+
+@pytest.mark.usefixtures("mangled")
+def test_three_times_is_as_once(conn: Conn, replaying: Replaying) -> None:
+    contents: set[Any] = set()
+    for time in range(3):
+        replay = _plan(conn)
+        steps.start_diff(conn, replay)
+        assert _run(conn, replaying, replay)["totals"]["changed"] == (0 if time else 300)
+        steps.start_commit(conn, replay)
+        _run(conn, replaying, replay)
+        contents.add(conn.execute(_CONTENT).fetchone())
+    assert len(contents) == 1
+    funnel = conn.execute("SELECT sum(received), sum(duplicate), sum(delivered) FROM account.funnel"
+                          " WHERE lane = 'replay'").fetchone()  # fmt: skip
+    assert funnel == (1800, 1800, 0)
+    assert not audit(conn).differences
+
+
+@pytest.mark.usefixtures("mangled")
+def test_what_changed_since_the_diff_is_named_and_skipped(conn: Conn, replaying: Replaying) -> None:
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    _run(conn, replaying, replay)
+    conn.execute("UPDATE analytics.events SET name = 'by hand' WHERE properties ->> 'price' = '?' AND user_id = 'u1'")
+    steps.start_commit(conn, replay)
+    done = _run(conn, replaying, replay)
+    assert done["committed"] == {"added": 0, "changed": 200, "removed": 0, "skipped": 100}
+    assert len(done["skipped"]) == 50
+    assert conn.execute("SELECT count(*) FROM analytics.events WHERE name = 'by hand'").fetchone() == (100,)
+
+
+@pytest.mark.usefixtures("mangled")
+def test_lost_rows_are_added_strangers_removed_and_both_undone(
+    conn: Conn, replaying: Replaying, tenants: list[TenantId]
+) -> None:
+    conn.execute("DELETE FROM analytics.events WHERE tenant_id = %s AND user_id = 'u2'", (tenants[1],))
+    stranger = "jsonb_populate_record(e, jsonb_build_object('event_id', gen_random_uuid()))"
+    conn.execute(
+        f"INSERT INTO analytics.events SELECT r.* FROM analytics.events AS e, LATERAL {stranger} AS r"  # pyright: ignore
+        " WHERE e.tenant_id = %s LIMIT 5", (tenants[1],),
+    )  # fmt: skip
+    before = conn.execute(_EXACT).fetchone()
+    replay = _plan(conn, tenant_ids=[tenants[1]])
+    steps.start_diff(conn, replay)
+    totals = _run(conn, replaying, replay)["totals"]
+    assert (totals["added"], totals["removed"], totals["changed"], totals["events"]) == (100, 5, 0, 300)
+    steps.start_commit(conn, replay)
+    assert _run(conn, replaying, replay)["committed"] == {"added": 100, "changed": 0, "removed": 5, "skipped": 0}
+    assert not audit(conn).differences
+    steps.start_undo(conn, replay, "a test")
+    _run(conn, replaying, replay)
+    assert conn.execute(_EXACT).fetchone() == before
+
+
+@pytest.mark.usefixtures("mangled")
+def test_only_missing_changes_nothing_that_is_there(conn: Conn, replaying: Replaying, tenants: list[TenantId]) -> None:
+    conn.execute("DELETE FROM analytics.events WHERE tenant_id = %s AND user_id = 'u2'", (tenants[0],))
+    replay = _plan(conn, only_missing=True, types=["track"])
+    steps.start_diff(conn, replay)
+    totals = _run(conn, replaying, replay)["totals"]
+    assert (totals["added"], totals["changed"], totals["unchanged"]) == (100, 0, 500)
+
+
+def test_a_dead_letter_is_delivered_and_buried_again(
+    conn: Conn, engine: Engine, replaying: Replaying, tenants: list[TenantId], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(event: QueuedEvent) -> Row:
+        raise ValueError("a bad deploy")
+
+    accept(conn, *_events(tenants[0], 20))
+    monkeypatch.setattr(engine_room, "transform", broken)
+    _drain(engine)
+    monkeypatch.undo()
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    assert _run(conn, replaying, replay)["totals"]["added"] == 20
+    steps.start_commit(conn, replay)
+    _run(conn, replaying, replay)
+    states = "SELECT state, count(*) FROM queue.dead_letters GROUP BY state"
+    assert conn.execute(states).fetchall() == [("delivered", 20)]
+    assert not audit(conn).differences
+    steps.start_undo(conn, replay, "a test")
+    _run(conn, replaying, replay)
+    assert conn.execute(states).fetchall() == [("exhausted", 20)]
+    assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (0,)
+    assert not audit(conn).differences
+
+
+@pytest.mark.usefixtures("mangled")
+def test_an_hour_that_a_diff_reads_is_not_dropped(conn: Conn, replaying: Replaying) -> None:
+    conn.execute("UPDATE queue.hours SET sealed_at = now() - interval '80 hours'")
+    why = "SELECT queue.why_kept(hour, '72 hours') FROM queue.hours JOIN replay.chunks USING (hour) LIMIT 1"
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    assert (conn.execute(why).fetchone() or ("",))[0] == f"is needed by the diff of replay {replay}"
+    _run(conn, replaying, replay)
+    assert conn.execute(why).fetchone() == (None,)
+    # The commit does not need the batches.
+    conn.execute("SELECT queue.drop_hour(hour, '72 hours') FROM queue.hours")
+    steps.start_commit(conn, replay)
+    assert _run(conn, replaying, replay)["committed"]["changed"] == 300
+    with pytest.raises(PastRetentionError, match="past the retention"):
+        _plan(conn)
+
+
+@pytest.mark.usefixtures("mangled")
+def test_steps_out_of_their_order_are_refused(conn: Conn, replaying: Replaying) -> None:
+    replay = _plan(conn)
+    with pytest.raises(ClosedGateError, match="is planned"):
+        steps.start_commit(conn, replay)
+    steps.start_diff(conn, replay)
+    steps.set_paused(conn, replay, is_paused=True)
+    assert replaying.step() == 0
+    steps.set_paused(conn, replay, is_paused=False)
+    assert replaying.step() > 0
+    steps.cancel(conn, replay)
+    assert replaying.step() == 0
+    with pytest.raises(ClosedGateError, match="is cancelled"):
+        steps.start_diff(conn, replay)
+    with pytest.raises(ConfigError, match="no type"):
+        _plan(conn, types=["click"])
+
+
+def test_rows_of_the_shadow_are_replayed_where_they_are(
+    conn: Conn, engine: Engine, replaying: Replaying, tenants: list[TenantId]
+) -> None:
+    turn(conn, "shadow")
+    accept(conn, *_events(tenants[0], 30))
+    _drain(engine)
+    conn.execute("UPDATE shadow.events SET name = 'wrong' WHERE user_id = 'u1'")
+    conn.execute("DELETE FROM shadow.events WHERE user_id = 'u2'")
+    exact = "SELECT md5(string_agg(e::text, ',' ORDER BY event_id)) FROM shadow.events AS e"
+    before = conn.execute(exact).fetchone()
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    totals = _run(conn, replaying, replay)["totals"]
+    assert (totals["added"], totals["changed"], totals["unchanged"]) == (10, 10, 10)
+    steps.start_commit(conn, replay)
+    _run(conn, replaying, replay)
+    assert conn.execute("SELECT count(*) FROM shadow.events WHERE name = 'Bought'").fetchone() == (30,)
+    assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (0,)
+    steps.start_undo(conn, replay, "a test")
+    _run(conn, replaying, replay)
+    assert conn.execute(exact).fetchone() == before
