@@ -10,6 +10,7 @@ import typer
 
 from pipeline_platform.cli import (
     account,
+    archive,
     bench,
     cutover,
     dead_letters,
@@ -48,6 +49,7 @@ for room in (
     reconcile,
     recovery,
     erasure,
+    archive,
     mirror,
     cutover,
     demo,
