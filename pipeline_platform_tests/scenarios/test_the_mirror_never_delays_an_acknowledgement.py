@@ -1,0 +1,166 @@
+"""Promise: whatever the old pipeline does, every event is acknowledged and delivered as if there were none."""
+
+import json
+import random
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import psycopg
+import pytest
+
+from pipeline_platform.event import event_id_of
+from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.client import Client
+from pipeline_platform_tests.support.ledger import Ledger, account_faults, add_tenants
+from pipeline_platform_tests.support.legacy import LegacyPipeline, point_mirror, turn
+from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.waiting import wait_for
+
+Conn = psycopg.Connection[Any]
+_REQUESTS = 150
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Takes connections into its backlog and never says anything, like a frozen process."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1/batch"
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """Answers 503 to everything."""
+    with answering(503) as (url, _):
+        yield url
+
+
+@contextmanager
+def answering(status: int) -> Iterator[tuple[str, list[str]]]:
+    """Its URL, and the messageIds that came."""
+    came: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            came.extend(event["messageId"] for event in body["batch"])
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1/batch", came
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def absent() -> Iterator[str]:
+    """Nobody listens."""
+    with silent() as url:
+        pass
+    yield url
+
+
+@pytest.mark.parametrize(("old_pipeline", "stage"), [(silent, "mirror"), (absent, "mirror"), (refusing, "gateway")])
+def test_an_old_pipeline_that_fails_changes_no_answer(
+    settings: Settings, conn: Conn, seed: int, old_pipeline: Any, stage: str
+) -> None:
+    rng, ledger = random.Random(seed), Ledger(seed)
+    tenants = add_tenants(conn, "a", "b", "c")
+    turn(conn, "platform_primary")
+    mirror = LegacyPipeline(settings)
+    with old_pipeline() as url, Platform(settings) as platform:
+        point_mirror(settings, url, timeout_s=0.5)
+        platform.start_workers()
+        platform.start_gateway()
+        mirror.start_mirror()
+        try:
+            clients = {tenant: Client(platform.port, tenant.write_key) for tenant in tenants}
+            for _ in range(_REQUESTS):
+                tenant = rng.choice(tenants)
+                events = [ledger.event(tenant, rng) for _ in range(rng.randrange(1, 6))]
+                answer = clients[tenant].send(events)
+                # Not one of them has to be sent again.
+                assert (answer.outcome, answer.accepted) == ("acknowledged", len(events))
+                ledger.note(tenant, events, "acknowledged")
+            platform.await_drained(conn)
+            wait_for("the mirror to be through", lambda: waiting(conn) == 0, 60)
+        finally:
+            mirror.__exit__(None, None, None)
+    assert ledger.judge(conn).faultless, f"repeat with PIPELINE_TEST_SEED={seed}"
+    assert lost_at(conn) == {stage: ledger.acknowledged}
+    assert counted(conn, "mirror") == ledger.acknowledged
+
+
+@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.after_send", "mirror.before_settle"])
+def test_a_mirror_that_dies_under_load_sends_nothing_twice_and_counts_all(
+    settings: Settings, conn: Conn, seed: int, place: str
+) -> None:
+    rng, ledger = random.Random(seed), Ledger(seed)
+    tenants = add_tenants(conn, "a", "b")
+    turn(conn, "shadow")
+    mirror = LegacyPipeline(settings)
+    with answering(200) as (url, came), Platform(settings) as platform:
+        point_mirror(settings, url)
+        platform.start_workers()
+        platform.start_gateway()
+        clients = {tenant: Client(platform.port, tenant.write_key) for tenant in tenants}
+        try:
+            for _ in range(3):
+                mirror.start_mirror(f"{place}:{rng.randrange(1, 8)}")
+                while mirror.processes["mirror"].poll() is None:
+                    tenant = rng.choice(tenants)
+                    events = [ledger.event(tenant, rng) for _ in range(rng.randrange(1, 6))]
+                    assert clients[tenant].send(events).outcome == "acknowledged"
+                    ledger.note(tenant, events, "acknowledged")
+            mirror.start_mirror()
+            platform.await_drained(conn)
+            wait_for("the mirror to be through", lambda: waiting(conn) == 0, 60)
+        finally:
+            mirror.__exit__(None, None, None)
+    again = f"repeat with PIPELINE_TEST_SEED={seed}"
+    assert not account_faults(conn), again
+    assert len(came) == len(set(came)), again
+    assert counted(conn, "mirror") == ledger.acknowledged, again
+    # What it counts as lost it names, each event once; all else came.
+    lost = conn.execute("SELECT event_id FROM legacy.losses WHERE stage = 'mirror'").fetchall()
+    failed = conn.execute("SELECT sum(failed) FROM legacy.stage_counts WHERE stage = 'mirror'").fetchone()
+    assert failed == (len(lost),) == (len(set(lost)),), again
+    assert {event_id_of(message_id) for message_id in came} | {row[0] for row in lost} == accepted_ids(conn), again
+
+
+def accepted_ids(conn: Conn) -> set[uuid.UUID]:
+    return {row[0] for row in conn.execute("SELECT event_id FROM queue.events")}
+
+
+def waiting(conn: Conn) -> int:
+    row = conn.execute("SELECT count(*) FROM queue.mirror").fetchone()
+    assert row
+    return row[0]
+
+
+def lost_at(conn: Conn) -> dict[str, int]:
+    return dict(conn.execute("SELECT stage, count(*) FROM legacy.losses GROUP BY stage").fetchall())
+
+
+def counted(conn: Conn, stage: str) -> int:
+    """What arrived at a stage, of which each event proceeded or failed."""
+    row = conn.execute(
+        "SELECT sum(arrived), sum(proceeded + failed) FROM legacy.stage_counts WHERE stage = %s", (stage,)
+    ).fetchone()
+    assert row
+    assert row[0] == row[1]
+    return int(row[0])
