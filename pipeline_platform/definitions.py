@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from pipeline_platform.defs.archive import archived_hours
 from pipeline_platform.defs.cutover import cutover_watch
 from pipeline_platform.defs.processing import process_hours, process_hours_job
 from pipeline_platform.defs.reconciliation import hourly_reconciliation, reconcile_hours, reconcile_job
@@ -18,7 +19,7 @@ from pipeline_platform.defs.sealed_hours import sealed_hours
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions; `resource_overrides` replaces resources by name (`platform`)."""
     return dg.Definitions(
-        assets=[process_hours, retained_hours, reconcile_hours, recover_hours, replay_hours],
+        assets=[process_hours, archived_hours, retained_hours, reconcile_hours, recover_hours, replay_hours],
         jobs=[
             process_hours_job,
             retention_job,

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     retry_base_s: float = Field(default=2.0, gt=0, description="Wait before the second attempt; doubles with each.")
     retry_max_s: float = Field(default=900.0, gt=0, description="Longest wait between two attempts.")
     retention_h: int = Field(default=72, ge=1, description="Hours a sealed hour's batches are kept for replay.")
+    archive_url: str = Field(
+        default="", description="Where hours are archived before they are dropped (a path, s3://…); empty: nowhere."
+    )
     key_generation_h: int = Field(default=24, ge=1, description="Hours a generation of identity keys stays open.")
     hour_wait_s: float = Field(
         default=60.0, gt=0, description="Longest wait of a Dagster run for an import or a worker that holds its hour."

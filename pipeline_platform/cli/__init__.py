@@ -10,6 +10,7 @@ import typer
 
 from pipeline_platform.cli import (
     account,
+    archive,
     bench,
     cutover,
     dead_letters,
@@ -50,6 +51,7 @@ for room in (
     recovery,
     replay,
     erasure,
+    archive,
     mirror,
     cutover,
     demo,

@@ -11,6 +11,7 @@ import dagster as dg
 from psycopg.rows import dict_row
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs.archive import ARCHIVED
 from pipeline_platform.defs.hours import key_of
 from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.resources import Platform
@@ -32,6 +33,7 @@ NOTHING_OVERDUE = dg.AssetCheckSpec(
 
 @dg.asset(
     key=RETAINED,
+    deps=[ARCHIVED],
     description="The hours whose batches are kept for replay and recovery, and what their retention dropped.",
     group_name="retention",
     kinds={"postgres"},
@@ -43,9 +45,10 @@ NOTHING_OVERDUE = dg.AssetCheckSpec(
     retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
 )
 def retained_hours(platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
-    retention = platform.settings().retention
+    settings = platform.settings()
+    retention = settings.retention
     with platform.connect() as conn:
-        refused = drop_old_hours(conn, retention)
+        refused = drop_old_hours(conn, retention, archived_only=bool(settings.archive_url))
         with conn.cursor(row_factory=dict_row) as cursor:
             kept = cursor.execute(_SQL["retained"]).fetchone() or {}
         overdue = [
@@ -70,8 +73,8 @@ def retained_hours(platform: Platform) -> dg.MaterializeResult:  # pyright: igno
 
 retention_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
     "retention_job",
-    selection=dg.AssetSelection.assets(RETAINED),
-    description="Drops the batches of hours that are past retention.",
+    selection=dg.AssetSelection.assets(ARCHIVED, RETAINED),
+    description="Archives hours that are past retention, where archives are kept, and drops their batches.",
     executor_def=dg.in_process_executor,
     metadata=OWNED,
 )

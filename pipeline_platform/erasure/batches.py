@@ -5,18 +5,19 @@ fits. What the request said around the event goes as well, unless another event 
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
+from pipeline_platform.archive.hours import as_accepted
 from pipeline_platform.db import queries
 from pipeline_platform.erasure.person import Person, ids_of
 from pipeline_platform.erasure.scan import Place, read_batches
 from pipeline_platform.erasure.settle import Occurrence, settle
-from pipeline_platform.event import AcceptedEvent, QueuedEvent
+from pipeline_platform.event import QueuedEvent
 from pipeline_platform.queue import arrays
 from pipeline_platform.queue.batches import Work, batch_params, read
 
@@ -66,21 +67,12 @@ def occurrences(chosen: Collection[QueuedEvent], events: Iterable[QueuedEvent]) 
     ]
 
 
-def emptied(events: Iterable[QueuedEvent], chosen: Iterable[QueuedEvent]) -> list[QueuedEvent]:
+def emptied(events: Iterable[QueuedEvent], chosen: Iterable[QueuedEvent]) -> Iterator[QueuedEvent]:
     """All events, the chosen ones without their bytes and envelopes."""
     places = {(event.batch_id, event.event_index) for event in chosen}
-    return [
-        replace(event, payload=b"", envelope=b"") if (event.batch_id, event.event_index) in places else event
-        for event in events
-    ]
-
-
-def as_accepted(events: Iterable[QueuedEvent]) -> list[AcceptedEvent]:
-    """What batch_params encodes."""
-    return [
-        AcceptedEvent(event.tenant_id, event.event_id, event.type, event.client_at, event.payload, event.envelope)
-        for event in events
-    ]
+    for event in events:
+        is_chosen = (event.batch_id, event.event_index) in places
+        yield replace(event, payload=b"", envelope=b"") if is_chosen else event
 
 
 def erase_batch(conn: Conn, person: Person, erasure_id: int, place: Place, rows: Collection[UUID] = ()) -> Counter[str]:
@@ -101,7 +93,7 @@ def erase_batch(conn: Conn, person: Person, erasure_id: int, place: Place, rows:
             in_flight = {index for _, first, end in work for index in range(first, end)}
             changed = settle(conn, person, erasure_id, occurrences(chosen, events), in_flight)
             if is_readable(batch, events):
-                _empty(conn, at, emptied(events, chosen))
+                _empty(conn, at, list(emptied(events, chosen)))
             conn.execute(_SQL["renew_work"], at)
             return changed + Counter(queue=len(chosen))
     return Counter()

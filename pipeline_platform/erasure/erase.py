@@ -19,9 +19,10 @@ from uuid import UUID
 import psycopg
 import redis
 
+from pipeline_platform.archive.hold import exclusively
 from pipeline_platform.db import connect, queries
+from pipeline_platform.erasure.archives import erase_archives
 from pipeline_platform.erasure.batches import erase_batch
-from pipeline_platform.erasure.hold import exclusively
 from pipeline_platform.erasure.person import Person
 from pipeline_platform.erasure.scan import Place, look_for
 from pipeline_platform.erasure.settle import Occurrence, settle
@@ -149,6 +150,8 @@ class _Eraser:
         erasure.person, erasure.found = again.person, again.found
         self._conn.execute(_SQL["bury_ids"], self._params)
         self._erase_queue()
+        self._progress("archives")
+        self._changed(erase_archives(self._conn, self._person, self._id, self._erasure_before))
         self._erase_letters()
         self._erase_rows()
         self._erase_copies()
@@ -247,6 +250,10 @@ class _Eraser:
         with self._conn.transaction():
             self._conn.execute(_SQL["finish"], self._params | {"counts": json.dumps(counts)})
             self._conn.execute(_SQL["audit"], (reason, json.dumps(detail | counts)))
+
+    @property
+    def _erasure_before(self) -> datetime:
+        return cast("datetime", self._erasure.erased_at)
 
     @property
     def _id(self) -> int:

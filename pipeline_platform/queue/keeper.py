@@ -37,7 +37,7 @@ class Keeper:
         if time.monotonic() - self._seldom_at < _SELDOM_S:
             return
         open_partitions(conn)
-        drop_old_hours(conn, self._settings.retention)
+        drop_old_hours(conn, self._settings.retention, archived_only=bool(self._settings.archive_url))
         conn.execute(_SQL["prune_replays"], (self._settings.retention,))
         span = timedelta(hours=self._settings.key_generation_h)
         try:
@@ -58,12 +58,19 @@ def seal_due_hours(conn: psycopg.Connection[Any]) -> None:
         conn.execute(_SQL["seal_hour"], (hour,))
 
 
-def drop_old_hours(conn: psycopg.Connection[Any], retention: timedelta) -> dict[str, str]:
-    """Drop the batches of hours sealed longer than `retention` ago; returns why any had to stay, by hour (ISO)."""
+def drop_old_hours(
+    conn: psycopg.Connection[Any], retention: timedelta, *, archived_only: bool = False
+) -> dict[str, str]:
+    """Drop the batches of hours sealed longer than `retention` ago; returns why any had to stay, by hour (ISO).
+
+    archived_only: not before they are in an archive. The keeper archives nothing: an hour waits for who does.
+    """
     refused: dict[str, str] = {}
     for (hour,) in conn.execute(_SQL["hours_past_retention"], (retention,)).fetchall():
         try:
-            conn.execute(_SQL["drop_hour"], (hour, retention))
+            conn.execute(_SQL["drop_archived_hour" if archived_only else "drop_hour"], (hour, retention))
+        except psycopg.errors.ObjectNotInPrerequisiteState as error:
+            refused[hour.isoformat()] = error.diag.message_primary or str(error)
         except (psycopg.errors.ObjectInUse, psycopg.errors.LockNotAvailable) as error:
             refused[hour.isoformat()] = error.diag.message_primary or str(error)
             _LOG.warning("hour %s stays: %s", hour.isoformat(), refused[hour.isoformat()])

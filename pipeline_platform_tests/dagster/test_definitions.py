@@ -38,7 +38,7 @@ def test_definitions_load_in_a_fresh_interpreter_without_servers_settings_or_war
         check=False,
     )
     assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.strip() == "9"
+    assert loaded.stdout.strip() == "10"
     assert loaded.stderr == ""
 
 
@@ -79,7 +79,8 @@ def test_the_asset_graph() -> None:
         "accepted_events": asset([], hourly, [], "events", ["postgres"]),
         "enriched_events": asset(["accepted_events"], hourly, [], "events", ["python", "redis"]),
         "delivered_events": asset(["enriched_events"], hourly, ["account_holds"], "events", ["postgres", "table"]),
-        "retained_hours": asset([], "None", ["nothing_overdue"], "retention", ["postgres"]),
+        "archived_hours": asset([], "None", ["all_archived"], "retention", ["parquet"]),
+        "retained_hours": asset(["archived_hours"], "None", ["nothing_overdue"], "retention", ["postgres"]),
         "reconciled_hours": asset([], so_far, ["no_drift"], "migration", ["postgres"]),
         "dropped_events": asset(["reconciled_hours"], so_far, [], "migration", ["postgres"]),
         "recovered_events": asset(["dropped_events"], so_far, ["nothing_missing"], "migration", ["postgres"]),

@@ -14,7 +14,8 @@ from pipeline_platform.settings import Settings
 
 _ROOT = Path(__file__).parent.parent.parent
 _READING = {
-    "bench", "funnel", "audit", "trace", "status", "doctor", "send", "import", "tenant add", "tenant list",
+    "archive run", "archive list", "archive verify", "archive restore", "bench", "funnel", "audit",
+    "trace", "status", "doctor", "send", "import", "tenant add", "tenant list",
     "key create", "key list", "key rotate", "dead-letters list", "dead-letters show", "dead-letters redrive",
     "dead-letters discard", "quarantine list", "quarantine show", "reconcile", "recover", "erase", "demo",
     "replay plan", "replay diff", "replay commit", "replay undo", "replay show", "replay list",

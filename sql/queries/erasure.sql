@@ -275,9 +275,3 @@ INSERT INTO control.audit_log (action, reason, detail) VALUES ('erase', %s, %s::
 
 -- name: subject_hash
 SELECT encode(control.id_hash(%(tenant_id)s, %(user_id)s), 'hex')
-
--- name: try_hold
-SELECT pg_try_advisory_lock(hashtext('control.erasure'))
-
--- name: release
-SELECT pg_advisory_unlock(hashtext('control.erasure'))

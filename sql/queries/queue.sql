@@ -105,6 +105,9 @@ ORDER BY hour
 -- name: drop_hour
 SELECT queue.drop_hour(%s, %s::interval)
 
+-- name: drop_archived_hour
+SELECT queue.drop_archived_hour(%s, %s::interval)
+
 -- name: open_ahead
 SELECT queue.open_hour(hour)
 FROM generate_series(date_trunc('hour', clock_timestamp(), 'UTC'),

@@ -1,0 +1,211 @@
+"""One hour as one Parquet file, a row an event, at any address that fsspec knows (a path, s3://…, memory://…).
+
+A file is written beside its place and read back before it is moved there, so at the place is only what was verified.
+Memory is bounded by a group of rows, in both directions.
+"""
+
+import hashlib
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import IO, Any
+from uuid import UUID
+
+import fsspec.core
+import pyarrow
+import pyarrow.parquet
+
+from pipeline_platform.errors import PipelineError
+from pipeline_platform.event import BatchId, EventType, Lane, QueuedEvent, TenantId
+
+# Neither says its types.
+pa: Any = pyarrow
+pq: Any = pyarrow.parquet
+fs: Any = fsspec.core
+
+_TIME = pa.timestamp("us", tz="UTC")
+SCHEMA = pa.schema(
+    [
+        ("batch_id", pa.int64()),
+        ("event_index", pa.int32()),
+        ("batch_received_at", _TIME),
+        ("lane", pa.string()),
+        ("epoch", pa.int32()),
+        ("tenant_id", pa.int32()),
+        ("tenant", pa.string()),
+        ("event_id", pa.binary(16)),
+        ("type", pa.string()),
+        ("client_at", _TIME),
+        ("received_at", _TIME),
+        # Original bytes; none where the event was erased.
+        ("payload", pa.binary()),
+        ("envelope", pa.binary()),
+    ]
+)
+_GROUP_EVENTS = 20_000
+_PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file: how many events are in it, its size and the SHA-256 of its bytes."""
+
+    events: int
+    bytes: int
+    sha256: str
+
+
+class _Content:
+    """A count and a digest of events, the same for the same events in the same order."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, event: QueuedEvent) -> None:
+        self.events += 1
+        facts = (
+            event.batch_id,
+            event.event_index,
+            event.batch_received_at.isoformat(),
+            event.lane.value,
+            event.epoch,
+            event.tenant_id,
+            event.event_id,
+            event.type.value,
+            event.client_at and event.client_at.isoformat(),
+            event.received_at.isoformat(),
+            len(event.payload),
+            len(event.envelope),
+        )
+        self._digest.update(repr(facts).encode() + event.payload + event.envelope)
+
+    def seal(self) -> tuple[int, str]:
+        return self.events, self._digest.hexdigest()
+
+
+def write(address: str, events: Iterable[QueuedEvent], tenants: Mapping[int, str]) -> Written:
+    """Write all events, batch after batch, and verify the file. tenants: names by id.
+
+    Raises PipelineError where it cannot be written, or what is read back is something else: the place is as before.
+    """
+    sent, content = _Content(), _Content()
+    unfinished = f"{address}.unfinished"
+    with _reachable(address):
+        system, path = _place(address)
+        _, unfinished_path = _place(unfinished)
+        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        with system.open(unfinished_path, "wb") as file:
+            _write(file, events, tenants, sent)
+        for event in read(unfinished):
+            content.add(event)
+        if content.seal() != sent.seal():
+            system.rm(unfinished_path)
+            raise PipelineError(f"{unfinished} was read back with other content than was written: run it again")
+        written = weigh(unfinished)
+        system.mv(unfinished_path, path)
+        moved = weigh(address)
+    if (moved.bytes, moved.sha256) != (written.bytes, written.sha256):
+        raise PipelineError(f"{address} is not what was written: run it again")
+    return Written(sent.events, written.bytes, written.sha256)
+
+
+def read(address: str) -> Iterator[QueuedEvent]:
+    """All events of a file, batch after batch. Raises PipelineError where it cannot be read."""
+    with _reachable(address):
+        system, path = _place(address)
+        with system.open(path, "rb") as file:
+            for rows in pq.ParquetFile(file).iter_batches(batch_size=_GROUP_EVENTS):
+                yield from map(_event, rows.to_pylist())
+
+
+def read_tenant(address: str, tenant_id: int) -> list[QueuedEvent]:
+    """One tenant's events of a file."""
+    return [event for event in read(address) if event.tenant_id == tenant_id]
+
+
+def batches(events: Iterable[QueuedEvent]) -> Iterator[list[QueuedEvent]]:
+    """The events of each batch, in their order."""
+    for _, batch in groupby(events, key=lambda event: event.batch_id):
+        yield list(batch)
+
+
+def weigh(address: str) -> Written:
+    """A file's size and hash, and how many events it says that it holds."""
+    digest, size = hashlib.sha256(), 0
+    with _reachable(address):
+        system, path = _place(address)
+        with system.open(path, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                digest.update(piece)
+                size += len(piece)
+        with system.open(path, "rb") as file:
+            rows = pq.ParquetFile(file).metadata.num_rows
+    return Written(rows, size, digest.hexdigest())
+
+
+def _write(file: IO[bytes], events: Iterable[QueuedEvent], tenants: Mapping[int, str], sent: _Content) -> None:
+    with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+        rows: list[dict[str, Any]] = []
+        for event in events:
+            sent.add(event)
+            rows.append(_row(event, tenants))
+            if len(rows) == _GROUP_EVENTS:
+                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+                rows = []
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+
+
+def _row(event: QueuedEvent, tenants: Mapping[int, str]) -> dict[str, Any]:
+    return {
+        "batch_id": event.batch_id,
+        "event_index": event.event_index,
+        "batch_received_at": event.batch_received_at,
+        "lane": event.lane.value,
+        "epoch": event.epoch,
+        "tenant_id": event.tenant_id,
+        "tenant": tenants.get(event.tenant_id),
+        "event_id": event.event_id.bytes,
+        "type": event.type.value,
+        "client_at": event.client_at,
+        "received_at": event.received_at,
+        "payload": event.payload,
+        "envelope": event.envelope,
+    }
+
+
+def _event(row: dict[str, Any]) -> QueuedEvent:
+    return QueuedEvent(
+        tenant_id=TenantId(row["tenant_id"]),
+        event_id=UUID(bytes=row["event_id"]),
+        type=EventType(row["type"]),
+        client_at=row["client_at"],
+        received_at=row["received_at"],
+        payload=row["payload"],
+        envelope=row["envelope"],
+        lane=Lane(row["lane"]),
+        batch_id=BatchId(row["batch_id"]),
+        event_index=row["event_index"],
+        batch_received_at=row["batch_received_at"],
+        epoch=row["epoch"],
+        # Said by its epoch, for whoever processes it.
+        is_shadow=False,
+    )
+
+
+def _place(address: str) -> tuple[Any, str]:
+    return fs.url_to_fs(address)
+
+
+@contextmanager
+def _reachable(address: str) -> Generator[None]:
+    """Whatever a file system raises is one thing to an operator: the archive cannot be used now."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    # What pyarrow raises is one of these as well.
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise PipelineError(f"archive {address}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,180 @@
+"""Archives hours that are past retention, verifies their files, takes hours back.
+
+The keeper and Dagster's retention drop no hour that is not archived while the setting archive_url is on; nothing here
+drops anything. An hour that cannot be archived stays, with an open alert: an operator frees the way to the address, and
+`pipeline-platform archive run` or the next hourly run of retention_job does the rest.
+
+A restored hour has its batches again, with their ids and times, and no work: its account is what it was when it was
+dropped, and a replay finds what to replay. Its retention starts anew; then it is dropped again.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from pipeline_platform.archive import files
+from pipeline_platform.archive.hold import exclusively
+from pipeline_platform.db import queries
+from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
+from pipeline_platform.event import AcceptedEvent, QueuedEvent
+from pipeline_platform.kill_points import reach
+from pipeline_platform.queue import arrays
+from pipeline_platform.queue.batches import batch_params, read, work_of
+from pipeline_platform.settings import Settings
+
+_SQL = queries("archive")
+_BATCHES_AT_ONCE = 100
+
+Conn = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """One hour; error: why it could not be archived, or is not what the ledger says."""
+
+    hour: datetime
+    address: str
+    events: int = 0
+    bytes: int = 0
+    error: str | None = None
+
+
+def due_hours(conn: Conn, settings: Settings) -> list[datetime]:
+    """Hours past retention that are not archived as they are now."""
+    return [hour for (hour,) in conn.execute(_SQL["due"], {"retention": settings.retention})]
+
+
+def archive_hours(
+    conn: Conn, settings: Settings, hours: list[datetime], on_hour: Callable[[Archived], None] = lambda _: None
+) -> list[Archived]:
+    """Archive some hours, each for itself: one that fails opens an alert and leaves the others alone.
+
+    conn: in autocommit mode, without a statement time-out. ConfigError where archives are off.
+    """
+    if not settings.archive_url:
+        raise ConfigError("archives are off: set PIPELINE_ARCHIVE_URL to a directory or an address (s3://…)")
+    done: list[Archived] = []
+    for hour in hours:
+        address = f"{settings.archive_url.rstrip('/')}/{hour:%Y/%m/%d/%H}.parquet"
+        try:
+            with exclusively(conn):
+                archived = _archive(conn, hour, address)
+        except PipelineError as error:
+            archived = Archived(hour, address, error=str(error))
+            message = f"hour {hour.isoformat()} cannot be archived, and stays: {error}"
+            conn.execute(_SQL["alert"], {"hour": hour.isoformat(), "message": message})
+        else:
+            conn.execute(_SQL["resolve_alert"], {"hour": hour.isoformat()})
+        done.append(archived)
+        on_hour(archived)
+    return done
+
+
+def _archive(conn: Conn, hour: datetime, address: str) -> Archived:
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        conn.execute(_SQL["hold_hour"], {"hour": hour})
+        state = conn.execute(_SQL["hour"], {"hour": hour}).fetchone()
+        if state is None or state[0] is None or state[2] is not None:
+            raise PipelineError(f"hour {hour.isoformat()} is not sealed, or was dropped; see: pipeline-platform status")
+        tenants = dict(conn.execute(_SQL["tenant_names"]).fetchall())
+        written = files.write(address, _events(conn, hour), tenants)
+        reach("archive.before_ledger")
+        conn.execute(
+            _SQL["note"],
+            {
+                "hour": hour,
+                "address": address,
+                "events": written.events,
+                "bytes": written.bytes,
+                "sha256": written.sha256,
+                "seals": state[1],
+            },
+        )
+    return Archived(hour, address, written.events, written.bytes)
+
+
+def _events(conn: Conn, hour: datetime) -> Iterator[QueuedEvent]:
+    with conn.cursor("archived_batches", binary=True) as cursor:
+        cursor.itersize = _BATCHES_AT_ONCE
+        cursor.execute(_SQL["batches"], {"hour": hour})
+        for row in cursor:
+            yield from read(work_of(row))
+
+
+def list_archives(conn: Conn, hour: datetime | None = None) -> list[dict[str, Any]]:
+    """The ledger, or one hour of it."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SQL["list"], {"hour": hour}).fetchall()
+
+
+def verify(conn: Conn, hour: datetime | None = None) -> list[Archived]:
+    """Read the files of all archives, or of one, and compare size, hash and count with the ledger."""
+    found: list[Archived] = []
+    for row in list_archives(conn, hour):
+        error = None
+        try:
+            with exclusively(conn):
+                _check(row)
+                conn.execute(_SQL["verified"], row)
+        except PipelineError as wrong:
+            error = str(wrong)
+        found.append(Archived(row["hour"], row["address"], row["events"], row["bytes"], error))
+    return found
+
+
+def restore(conn: Conn, hour: datetime, reason: str) -> int:
+    """Take a dropped hour back into the queue, for a replay; returns its events.
+
+    conn: in autocommit mode, without a statement time-out. NoSuchThingError where it has no archive; PipelineError
+    where it was never dropped, or its file is damaged.
+    """
+    with exclusively(conn):
+        ledger = list_archives(conn, hour)
+        if not ledger:
+            raise NoSuchThingError(f"hour {hour.isoformat()} is in no archive; see: pipeline-platform archive list")
+        row = ledger[0]
+        _check(row)
+        with conn.transaction():
+            if conn.execute(_SQL["restore_hour"], {"hour": hour}).fetchone() != (True,):
+                raise PipelineError(f"hour {hour.isoformat()} is still kept: replay it as it is")
+            events = 0
+            for batch in files.batches(files.read(row["address"])):
+                conn.execute(_SQL["restore_batch"], _batch_params(batch))
+                events += len(batch)
+            reach("archive.mid_restore")
+            conn.execute(_SQL["audit"], (reason, json.dumps({"hour": hour.isoformat(), "events": events})))
+    return events
+
+
+def _batch_params(batch: list[QueuedEvent]) -> tuple[Any, ...]:
+    first = batch[0]
+    own_times = [event.received_at for event in batch]
+    return (
+        first.batch_id,
+        first.batch_received_at,
+        first.lane.value,
+        len(batch),
+        None if set(own_times) == {first.batch_received_at} else arrays.timestamps(own_times),
+        first.epoch,
+        *batch_params(as_accepted(batch)),
+    )
+
+
+def as_accepted(events: list[QueuedEvent]) -> list[AcceptedEvent]:
+    """What batch_params encodes."""
+    return [
+        AcceptedEvent(event.tenant_id, event.event_id, event.type, event.client_at, event.payload, event.envelope)
+        for event in events
+    ]
+
+
+def _check(row: dict[str, Any]) -> None:
+    found = files.weigh(row["address"])
+    if (found.events, found.bytes, found.sha256) != (row["events"], row["bytes"], row["sha256"]):
+        raise PipelineError(f"{row['address']} is not the file that was archived: it was changed, or is damaged")

@@ -1,0 +1,71 @@
+-- name: try_hold
+SELECT pg_try_advisory_lock(hashtext('control.erasure'))
+
+-- name: release
+SELECT pg_advisory_unlock(hashtext('control.erasure'))
+
+-- name: due
+-- Past retention, and not archived as they are now.
+SELECT hour FROM queue.hours
+WHERE dropped_at IS NULL AND sealed_at + %(retention)s::interval < clock_timestamp() AND NOT queue.is_archived(hour)
+ORDER BY hour
+
+-- name: hold_hour
+-- Nobody drops it or writes into it while it is read.
+SELECT pg_advisory_xact_lock_shared(queue.hour_lock(%(hour)s))
+
+-- name: hour
+SELECT sealed_at, seals, dropped_at FROM queue.hours WHERE hour = %(hour)s
+
+-- name: batches
+-- In the form of a claim.
+SELECT b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
+       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
+       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
+       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+FROM queue.batches AS b
+WHERE b.received_at >= %(hour)s AND b.received_at < %(hour)s + interval '1 hour'
+ORDER BY b.batch_id
+
+-- name: tenant_names
+SELECT tenant_id, name FROM control.tenants
+
+-- name: note
+INSERT INTO control.archives (hour, address, events, bytes, sha256, seals, verified_at)
+VALUES (%(hour)s, %(address)s, %(events)s, %(bytes)s, %(sha256)s, %(seals)s, clock_timestamp())
+ON CONFLICT (hour) DO UPDATE SET address = excluded.address, events = excluded.events, bytes = excluded.bytes,
+    sha256 = excluded.sha256, seals = excluded.seals, archived_at = clock_timestamp(), verified_at = excluded.verified_at
+
+-- name: rewritten
+UPDATE control.archives SET bytes = %(bytes)s, sha256 = %(sha256)s, verified_at = clock_timestamp() WHERE hour = %(hour)s
+
+-- name: verified
+UPDATE control.archives SET verified_at = clock_timestamp() WHERE hour = %(hour)s
+
+-- name: list
+SELECT a.hour, a.address, a.events, a.bytes, a.sha256, a.archived_at, a.verified_at, a.restored_at,
+       h.dropped_at IS NULL AS is_kept
+FROM control.archives AS a LEFT JOIN queue.hours AS h USING (hour)
+WHERE %(hour)s::timestamptz IS NULL OR hour = %(hour)s
+ORDER BY hour
+
+-- name: alert
+INSERT INTO control.alerts AS a (kind, fingerprint, message)
+VALUES ('archive_failed', %(hour)s, %(message)s)
+ON CONFLICT (kind, fingerprint) WHERE resolved_at IS NULL
+DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now(), message = excluded.message
+
+-- name: resolve_alert
+UPDATE control.alerts SET resolved_at = now()
+WHERE kind = 'archive_failed' AND fingerprint = %(hour)s AND resolved_at IS NULL
+
+-- name: restore_hour
+SELECT queue.restore_hour(%(hour)s)
+
+-- name: restore_batch
+INSERT INTO queue.batches (batch_id, received_at, lane, events, received_ats, epoch, tenant_ids, event_ids, client_ats, types,
+                           lengths, envelope_of, envelopes, codec, payload)
+VALUES (%s, %s, %s::queue.lane, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+
+-- name: audit
+INSERT INTO control.audit_log (action, reason, detail) VALUES ('archive restore', %s, %s::jsonb)
