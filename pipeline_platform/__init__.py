@@ -25,6 +25,7 @@
     load.py             rows, identity keys and account in one statement
     dead_letters.py     what cannot be written; redelivery.py tries it again when it is due
     replaying.py        one chunk of a replay: diffed, committed or undone
+    circuit.py          stops all workers when most events would become dead letters
     suspects.py         work whose worker died: alone, then in ever smaller parts
     drain.py            finishes one hour, for Dagster
 

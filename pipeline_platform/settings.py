@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     )
     key_refresh_s: float = Field(default=5.0, gt=0, description="Longest time a revoked write key still works.")
 
+    circuit_ratio: float = Field(
+        default=0.5, gt=0, le=1, description="Part of the events that become dead letters at which all workers stop."
+    )
+    circuit_events: int = Field(
+        default=200, ge=1, description="Events a worker must have processed in half a minute before that is judged."
+    )
     claim_events_max: int = Field(default=4_000, ge=1, description="Events a worker aims to take in one transaction.")
     lookup_ttl_s: float = Field(default=30.0, gt=0, description="How long a cached look-up is served.")
     redis_timeout_ms: int = Field(default=20, ge=1, description="Longest wait for one Redis command.")

@@ -12,6 +12,9 @@ from pipeline_platform.operate.dead_letters import OPEN_STATES, Filter
 
 Tenant = Annotated[str | None, typer.Option(help="Only this tenant's.")]
 Fingerprint = Annotated[str | None, typer.Option(help="Only this cause.")]
+Stage = Annotated[str | None, typer.Option(help="Only of this stage: claim, enrich, transform or load.")]
+ErrorClass = Annotated[str | None, typer.Option(help="Only of this class of error.")]
+Until = Annotated[str | None, typer.Option(help="Only those buried before: a time, or how long ago (2h).")]
 Ids = Annotated[list[int] | None, typer.Argument(help="Only these dead letters.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
 _GROUP = ("tenant", "fingerprint", "stage", "error_class", "sample_error", "events")
@@ -30,6 +33,9 @@ def list_(
     tenant: Tenant = None,
     fingerprint: Fingerprint = None,
     since: Since = None,
+    until: Until = None,
+    stage: Stage = None,
+    error_class: ErrorClass = None,
     state: Annotated[
         list[str] | None, typer.Option(help="waiting, exhausted, delivered, duplicate, discarded.")
     ] = None,
@@ -40,7 +46,7 @@ def list_(
 
     Example: pipeline-platform dead-letters list --tenant acme --since 2h
     """
-    chosen = Filter(tenant, fingerprint, since_of(since))
+    chosen = Filter(tenant, fingerprint, since_of(since), None, since_of(until), stage, error_class)
     with database() as conn:
         found = dead_letters.list_dead_letters(conn, chosen, state or OPEN_STATES, limit)
     if as_json:
@@ -51,14 +57,16 @@ def list_(
 
 
 def show(
-    dead_letter_id: Annotated[int, typer.Argument(help="From `dead-letters list`.")], as_json: AsJson = False
+    dead_letter_id: Annotated[int, typer.Argument(help="From `dead-letters list`.")],
+    unmasked: Annotated[bool, typer.Option("--unmasked", help="Show values of keys that name a secret too.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """One dead letter, with its payload and error.
 
     Example: pipeline-platform dead-letters show 7
     """
     with database() as conn:
-        found = dead_letters.show_dead_letter(conn, dead_letter_id)
+        found = dead_letters.show_dead_letter(conn, dead_letter_id, masked=not unmasked)
     _print_one(found, as_json)
 
 
@@ -67,6 +75,9 @@ def redrive(
     tenant: Tenant = None,
     fingerprint: Fingerprint = None,
     since: Since = None,
+    until: Until = None,
+    stage: Stage = None,
+    error_class: ErrorClass = None,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -75,7 +86,13 @@ def redrive(
 
     Example: pipeline-platform dead-letters redrive --fingerprint 3fa1… --reason "transform fixed"
     """
-    _change("redrive", Filter(tenant, fingerprint, since_of(since), ids), reason, dry_run, as_json)
+    _change(
+        "redrive",
+        Filter(tenant, fingerprint, since_of(since), ids, since_of(until), stage, error_class),
+        reason,
+        dry_run,
+        as_json,
+    )
 
 
 def discard(
@@ -83,6 +100,9 @@ def discard(
     tenant: Tenant = None,
     fingerprint: Fingerprint = None,
     since: Since = None,
+    until: Until = None,
+    stage: Stage = None,
+    error_class: ErrorClass = None,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -91,12 +111,20 @@ def discard(
 
     Example: pipeline-platform dead-letters discard 7 8 --reason "test data"
     """
-    _change("discard", Filter(tenant, fingerprint, since_of(since), ids), reason, dry_run, as_json)
+    _change(
+        "discard",
+        Filter(tenant, fingerprint, since_of(since), ids, since_of(until), stage, error_class),
+        reason,
+        dry_run,
+        as_json,
+    )
 
 
 def _change(what: str, chosen: Filter, reason: str, dry_run: bool, as_json: bool) -> None:
     if chosen == Filter():
-        raise ConfigError(f"{what} needs ids or a filter (--tenant, --fingerprint, --since)")
+        raise ConfigError(
+            f"{what} needs ids or a filter (--tenant, --fingerprint, --stage, --error-class, --since, --until)"
+        )
     if not reason and not dry_run:
         raise ConfigError(f"{what} needs a --reason; --dry-run shows what it would take")
     with database() as conn:

@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 
 from pipeline_platform.db import queries
 from pipeline_platform.errors import NoSuchThingError
+from pipeline_platform.operate.masking import mask
 
 _SQL = queries("dead_letters")
 OPEN_STATES = ("waiting", "exhausted")
@@ -25,12 +26,15 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which dead letters; None: no limit. `since` is when they were buried."""
+    """Which dead letters; None: no limit. `since` and `until`: when they were buried."""
 
     tenant: str | None = None
     fingerprint: str | None = None
     since: datetime | None = None
     ids: Sequence[int] | None = None
+    until: datetime | None = None
+    stage: str | None = None
+    error_class: str | None = None
 
     def params(self) -> dict[str, Any]:
         return asdict(self) | {"ids": list(self.ids) if self.ids else None}
@@ -41,12 +45,15 @@ def list_dead_letters(conn: Conn, chosen: Filter, states: Sequence[str] = OPEN_S
     return _rows(conn, "list", chosen.params() | {"states": list(states), "limit": limit})
 
 
-def show_dead_letter(conn: Conn, dead_letter_id: int) -> Found:
-    """One dead letter, its payload as text. Raises NoSuchThingError."""
+def show_dead_letter(conn: Conn, dead_letter_id: int, *, masked: bool = False) -> Found:
+    """One dead letter, its payload as text; masked: without values that its keys call secret. NoSuchThingError."""
     found = _rows(conn, "show", {"dead_letter_id": dead_letter_id})
     if not found:
         raise NoSuchThingError(f"no dead letter {dead_letter_id}; see: pipeline-platform dead-letters list")
-    return _readable(found[0])
+    readable = _readable(found[0])
+    if masked:
+        readable |= {name: mask(readable[name]) for name in ("payload", "envelope") if readable[name]}
+    return readable
 
 
 def count_open(conn: Conn, chosen: Filter) -> list[Found]:

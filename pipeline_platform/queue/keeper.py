@@ -39,6 +39,7 @@ class Keeper:
         open_partitions(conn)
         drop_old_hours(conn, self._settings.retention, archived_only=bool(self._settings.archive_url))
         conn.execute(_SQL["prune_replays"], (self._settings.retention,))
+        conn.execute(_SQL["prune_dead_letters"], (self._settings.retention,))
         span = timedelta(hours=self._settings.key_generation_h)
         try:
             conn.execute(_SQL["rotate_keys"], (span, self._settings.retention))

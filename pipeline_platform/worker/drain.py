@@ -8,6 +8,7 @@ from pipeline_platform.errors import NotNowError
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim_hour
 from pipeline_platform.settings import Settings
+from pipeline_platform.worker.circuit import is_open
 from pipeline_platform.worker.engine import PLANNING, Engine, Processed
 
 _SQL = queries("queue")
@@ -26,6 +27,8 @@ def drain_hour(settings: Settings, hour: datetime, *, wait_s: float = 60.0) -> P
         engine = Engine(settings, conn, lookups)
         progress_at = time.monotonic()
         while True:
+            if is_open(conn):
+                raise NotNowError("the circuit is open, nothing is processed; see: pipeline-platform circuit status")
             step = engine.step(lambda conn: claim_hour(conn, hour, _BATCHES_AT_ONCE))
             done += step
             if step.claimed:

@@ -17,6 +17,7 @@ from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Key, Lookups
 from pipeline_platform.queue.batches import Work, complete, read
 from pipeline_platform.settings import Settings
+from pipeline_platform.worker.circuit import Circuit
 from pipeline_platform.worker.dead_letters import Failure, bury, failure
 from pipeline_platform.worker.enrich import Enriched, enrich
 from pipeline_platform.worker.load import keep_traits, load, new_rows
@@ -76,10 +77,17 @@ def transform_all(events: Sequence[QueuedEvent]) -> tuple[list[tuple[QueuedEvent
 class Engine:
     """Processes claims on one connection. Not for use by several threads."""
 
-    def __init__(self, settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        conn: psycopg.Connection[Any],
+        lookups: Lookups,
+        circuit: Circuit | None = None,
+    ) -> None:
         self._settings = settings
         self._conn = conn
         self._lookups = lookups
+        self._circuit = circuit
 
     def step(self, claim: Claim, noted: Callable[[Sequence[Work]], None] | None = None) -> Processed:
         """Process what `claim` locks; nothing claimed: all zeros. `noted` is told what is held before the work starts.
@@ -122,6 +130,7 @@ class Engine:
         changed = keep_traits(self._conn, rows)
         buried = bury(self._conn, self._settings, failures)
         complete(self._conn, works)
+        self._note(rows, failures)
         return _Loading(works, rows, buried, changed, loading)
 
     def _process_carefully(self, works: Sequence[Work]) -> Processed:
@@ -132,7 +141,12 @@ class Engine:
         failures = [*unsound, *unloadable]
         buried = bury(self._conn, self._settings, failures)
         complete(self._conn, works)
+        self._note(loaded, failures)
         return _processed(works, loaded, buried, delivered)
+
+    def _note(self, rows: Sequence[Enriched], failures: Sequence[Failure]) -> None:
+        if self._circuit:
+            self._circuit.note([row.event.tenant_id for row in rows], [failed.event.tenant_id for failed in failures])
 
     def _load_splitting(self, rows: Sequence[Enriched]) -> tuple[list[Enriched], int, list[Failure]]:
         if not rows:

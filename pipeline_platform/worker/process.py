@@ -25,6 +25,7 @@ from pipeline_platform.queue.batches import Work, claim
 from pipeline_platform.queue.claim_notes import ClaimNote
 from pipeline_platform.queue.low_water import LowWater
 from pipeline_platform.settings import Settings
+from pipeline_platform.worker.circuit import Circuit
 from pipeline_platform.worker.engine import PLANNING, Engine, Processed
 from pipeline_platform.worker.lanes import LaneShares
 from pipeline_platform.worker.redelivery import redeliver
@@ -70,6 +71,7 @@ class Worker:
         self._claimed_at = 0.0
         self._more_waits = False
         self._replay_waits = False
+        self._circuit = Circuit(settings)
 
     def stop(self) -> None:
         self._stopping = True
@@ -102,7 +104,7 @@ class Worker:
             self._note.write([])
             replaying = Replaying(conn, lookups)
             replaying.note_transform()
-            self._loop(conn, side, Engine(self._settings, conn, lookups), lookups, replaying)
+            self._loop(conn, side, Engine(self._settings, conn, lookups, self._circuit), lookups, replaying)
             self._note.write([])
 
     def _loop(
@@ -115,22 +117,24 @@ class Worker:
     ) -> None:
         low_water = LowWater()
         chores_at = 0.0
-        woken = False
+        woken = waits = False
         while not self._stopping:
-            if time.monotonic() >= chores_at:
+            if time.monotonic() >= chores_at or self._circuit.tripped:
                 chores_at = time.monotonic() + _CHORES_EVERY_S
                 low_water.refresh(conn)
-                self._isolate_suspects(engine)
+                waits = self._circuit.look(conn)
+                if not waits:
+                    self._isolate_suspects(engine)
                 self._replay_waits, share, cap = replaying.state_of_lane()
                 self._lanes.limit(Lane.REPLAY, share, cap)
-            served = self._serve_lanes(conn, engine, lookups, low_water, replaying)
+            served = not waits and self._serve_lanes(conn, engine, lookups, low_water, replaying)
             self._wait_s = _WAIT_S
             if served:
                 self._later_s = 0.0
             elif woken:
                 self._later_s = min(max(_LATER_MIN_S, self._later_s * 2), _LATER_MAX_S)
             # A claim that took all there was is not asked again: what came since has sent a notification.
-            woken = True if self._more_waits else self._sleep(side)
+            woken = True if served and self._more_waits else self._sleep(side)
 
     def _serve_lanes(
         self,

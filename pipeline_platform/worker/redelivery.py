@@ -1,5 +1,7 @@
-"""The retry lane: dead letters that are due go through the same engine again, each in its own savepoint."""
+"""The retry lane: dead letters that are due go through the same engine again, together where that works."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -11,11 +13,23 @@ from pipeline_platform.lookups import Lookups
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.dead_letters import failure, postpone
 from pipeline_platform.worker.engine import Processed, transform_all
-from pipeline_platform.worker.enrich import enrich
+from pipeline_platform.worker.enrich import Enriched, enrich
 from pipeline_platform.worker.load import keep_traits, load, new_rows
 
 _SQL = queries("worker")
-_AT_ONCE = 50
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    dead_letter_id: int
+    attempts: int
+    failed_at: str
+    event: QueuedEvent
+
+
+class _MixedError(Exception):
+    """Of a load some rows were new and some were duplicates: which is which is found by halving."""
 
 
 def redeliver(settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups) -> Processed:
@@ -24,11 +38,14 @@ def redeliver(settings: Settings, conn: psycopg.Connection[Any], lookups: Lookup
     if conn.execute(_SQL["any_due_dead_letter"], prepare=True).fetchone() == (False,):
         return done
     with conn.transaction():
-        due = conn.execute(_SQL["due_dead_letters"], (_AT_ONCE,)).fetchall()
-        if due:
+        rows = conn.execute(_SQL["due_dead_letters"], (_AT_ONCE,)).fetchall()
+        if rows:
             conn.execute(_SQL["enter_keys"])
-        for row in due:
-            done += _try_again(settings, conn, lookups, row)
+        letters = [_Letter(row[0], row[1], row[2], _event(row[3:])) for row in rows]
+        for was_loaded in (False, True):
+            done += _try_again(
+                settings, conn, lookups, [it for it in letters if (it.failed_at == "load") is was_loaded]
+            )
     return done
 
 
@@ -65,26 +82,49 @@ def _event(row: tuple[Any, ...]) -> QueuedEvent:
     )
 
 
-def _try_again(settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, row: tuple[Any, ...]) -> Processed:
-    dead_letter_id, attempts, failed_at = row[:3]
-    event = _event(row[3:])
-    rows, failures = transform_all([event])
-    delivered = 0
-    if rows:
-        enriched = enrich(conn, lookups, rows)
-        try:
-            with conn.transaction():
-                delivered = new_rows(load(conn, enriched, redelivery=True, adds_enriched=failed_at != "load"))
-                lookups.forget(keep_traits(conn, enriched))
-        except psycopg.Error as error:
-            if not is_bad_data(error):
-                raise
-            failures = [failure(event, "load", error)]
-    if failures:
-        postpone(conn, settings, dead_letter_id, attempts, failures[0])
-        return Processed(claimed=1)
-    conn.execute(
-        _SQL["resolve_dead_letter"],
-        {"delivered": bool(delivered), "tenant_id": event.tenant_id, "dead_letter_id": dead_letter_id},
-    )
-    return Processed(claimed=1, delivered=delivered, duplicate=1 - delivered)
+def _try_again(
+    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, letters: Sequence[_Letter]
+) -> Processed:
+    by_place = {(letter.event.batch_id, letter.event.event_index): letter for letter in letters}
+    rows, failures = transform_all([letter.event for letter in letters])
+    for failed in failures:
+        letter = by_place[failed.event.batch_id, failed.event.event_index]
+        postpone(conn, settings, letter.dead_letter_id, letter.attempts, failed)
+    enriched = enrich(conn, lookups, rows) if rows else []
+    items = [(by_place[row.event.batch_id, row.event.event_index], row) for row in enriched]
+    return Processed(claimed=len(failures)) + _deliver(settings, conn, lookups, items)
+
+
+def _deliver(
+    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, items: Sequence[tuple[_Letter, Enriched]]
+) -> Processed:
+    """All at once where that works, else by halves, down to the one that is bad."""
+    if not items:
+        return Processed()
+    rows = [row for _, row in items]
+    try:
+        with conn.transaction():
+            new = new_rows(load(conn, rows, redelivery=True, adds_enriched=items[0][0].failed_at != "load"))
+            if 0 < new < len(rows):
+                raise _MixedError
+            lookups.forget(keep_traits(conn, rows))
+    except _MixedError:
+        pass
+    except psycopg.Error as error:
+        if not is_bad_data(error):
+            raise
+        if len(items) == 1:
+            [(letter, row)] = items
+            postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(row.event, "load", error))
+            return Processed(claimed=1)
+    else:
+        params = {
+            "delivered": new > 0,
+            "tenant_id": [letter.event.tenant_id for letter, _ in items],
+            "dead_letter_id": [letter.dead_letter_id for letter, _ in items],
+        }
+        conn.execute(_SQL["resolve_dead_letters"], params)
+        return Processed(claimed=len(items), delivered=new, duplicate=len(items) - new)
+    middle = len(items) // 2
+    first = _deliver(settings, conn, lookups, items[:middle])
+    return first + _deliver(settings, conn, lookups, items[middle:])

@@ -6,9 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from pipeline_platform.account.audit import audit
 from pipeline_platform.db import queries
 from pipeline_platform.errors import NoSuchThingError
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.event import AcceptedEvent, EventType, Lane, QueuedEvent, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.operate.dead_letters import (
     Filter,
@@ -20,8 +21,11 @@ from pipeline_platform.operate.dead_letters import (
 )
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.settings import Settings
+from pipeline_platform.worker import engine as engine_room
 from pipeline_platform.worker.engine import Engine
 from pipeline_platform.worker.redelivery import redeliver
+from pipeline_platform.worker.transform import Row
+from pipeline_platform_tests.support.command import run_command
 
 Conn = psycopg.Connection[Any]
 NUL = b'{"messageId":"m","event":"x","userId":"u","properties":{"a":"\\u0000"}}'
@@ -80,3 +84,66 @@ def test_discards_only_what_was_named(conn: Conn, buried: TenantId) -> None:
     assert outcome(conn) == (3, 0, 2, 1, 0)
     assert discard(conn, Filter(ids=[first["dead_letter_id"]]), "again") == 0
     assert outcome(conn) == (3, 0, 2, 1, 0)
+
+
+def test_ten_thousand_of_three_causes_are_redriven_by_one_command(
+    conn: Conn, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    causes = (KeyError("a"), TypeError("b"), ArithmeticError("c"))
+
+    def bad_deploy(event: QueuedEvent) -> Row:
+        raise causes[event.event_id.int % 3]
+
+    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
+    assert row
+    for at in range(0, 10_000, 1_000):
+        events = [
+            AcceptedEvent(TenantId(row[0]), uuid.UUID(int=at + n), EventType.TRACK, None, b'{"event":"e"}')
+            for n in range(1_000)
+        ]
+        conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+    lookups = Lookups(settings, settings.redis_url)
+    monkeypatch.setattr(engine_room, "transform", bad_deploy)
+    Engine(settings, conn, lookups).step(lambda own: claim(own, Lane.LIVE, 10, 0))
+    monkeypatch.undo()
+    conn.execute("UPDATE queue.dead_letters SET state = 'exhausted', next_attempt_at = NULL")
+    looked = run_command(settings, "dead-letters", "redrive", "--stage", "transform", "--dry-run", "--json").answer
+    assert (looked["events"], len(looked["groups"])) == (10_000, 3)
+    done = run_command(settings, "dead-letters", "redrive", "--stage", "transform", "--reason", "rolled back", "--json")
+    assert done.answer["events"] == 10_000
+    while redeliver(settings, conn, lookups).claimed:
+        pass
+    lookups.close()
+    assert outcome(conn) == (10_000, 10_000, 0, 0, 0)
+    assert conn.execute("SELECT state, count(*) FROM queue.dead_letters GROUP BY 1").fetchall() == [
+        ("delivered", 10_000)
+    ]
+    assert not audit(conn).differences
+
+
+def test_one_that_is_delivered_already_is_a_duplicate_and_the_bad_one_waits(
+    conn: Conn, settings: Settings, buried: TenantId
+) -> None:
+    conn.execute("UPDATE queue.dead_letters SET payload = replace(encode(payload, 'escape'), 'u0000', 'u0041')::bytea")
+    # Both letters of the first cause become one event.
+    conn.execute("UPDATE queue.dead_letters SET event_id = (SELECT min(event_id::text)::uuid FROM queue.dead_letters"
+                 " WHERE stage = 'load') WHERE stage = 'load'")  # fmt: skip
+    redrive(conn, Filter(tenant="acme"), "x")
+    lookups = Lookups(settings, settings.redis_url)
+    redeliver(settings, conn, lookups)
+    lookups.close()
+    states = conn.execute("SELECT state, count(*) FROM queue.dead_letters GROUP BY 1 ORDER BY 1").fetchall()
+    assert states == [("delivered", 1), ("duplicate", 1), ("waiting", 1)]
+
+
+def test_secrets_are_masked_unless_asked_for(conn: Conn, settings: Settings, buried: TenantId) -> None:
+    secret = b'{"properties": {"apiKey": "k-1", "user_password":"p\\"w", "card_number": 4111, "plan": "pro"}'
+    conn.execute("UPDATE queue.dead_letters SET payload = %s", (secret,))
+    (first, *_) = list_dead_letters(conn, Filter())
+    letter = str(first["dead_letter_id"])
+    shown = run_command(settings, "dead-letters", "show", letter, "--json").answer["payload"]
+    assert shown == '{"properties": {"apiKey": "***", "user_password":"***", "card_number": "***", "plan": "pro"}'
+    assert (
+        run_command(settings, "dead-letters", "show", letter, "--unmasked", "--json").answer["payload"]
+        == secret.decode()
+    )

@@ -7,6 +7,9 @@ WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
   AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
   AND d.state = ANY(%(states)s)
   AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
+  AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+  AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
 ORDER BY d.created_at, d.dead_letter_id
 LIMIT %(limit)s
 
@@ -25,6 +28,9 @@ WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
   AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
   AND d.state IN ('waiting', 'exhausted')
   AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
+  AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+  AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
 GROUP BY 1, 2, 3, 4
 ORDER BY events DESC
 
@@ -37,6 +43,12 @@ WITH chosen AS (
       AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
       AND d.state IN ('waiting', 'exhausted')
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
+      AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
+      AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+      AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
+  AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
+  AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+  AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
     FOR UPDATE OF d
 )
 UPDATE queue.dead_letters AS d
@@ -59,6 +71,12 @@ WITH chosen AS (
       AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
       AND d.state IN ('waiting', 'exhausted')
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
+      AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
+      AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+      AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
+  AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
+  AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+  AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
     FOR UPDATE OF d
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, discarded)

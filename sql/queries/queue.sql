@@ -122,3 +122,11 @@ SELECT account.fold()
 
 -- name: prune_replays
 SELECT replay.prune(%s::interval)
+
+-- name: prune_dead_letters
+-- Those that were written in the end, once their hour is gone. What is unresolved or was discarded is kept: it stands
+-- for an event.
+DELETE FROM queue.dead_letters AS d
+USING queue.hours AS h
+WHERE d.state IN ('delivered', 'duplicate') AND d.resolved_at + %s::interval < clock_timestamp() AND h.hour = date_trunc('hour', d.batch_received_at, 'UTC')
+  AND h.dropped_at IS NOT NULL

@@ -105,11 +105,12 @@ ORDER BY next_attempt_at
 LIMIT %s
 FOR UPDATE OF d SKIP LOCKED
 
--- name: resolve_dead_letter
-UPDATE queue.dead_letters SET
+-- name: resolve_dead_letters
+UPDATE queue.dead_letters AS d SET
     state = CASE WHEN %(delivered)s THEN 'delivered' ELSE 'duplicate' END, next_attempt_at = NULL, resolved_at = now(),
     attempts = attempts + 1
-WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
+FROM unnest(%(tenant_id)s::integer[], %(dead_letter_id)s::bigint[]) AS i(tenant_id, dead_letter_id)
+WHERE d.tenant_id = i.tenant_id AND d.dead_letter_id = i.dead_letter_id
 
 -- name: postpone_dead_letter
 WITH counted AS (

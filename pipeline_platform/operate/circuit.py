@@ -1,0 +1,40 @@
+"""The circuit as operators see it: is it open, why, and close it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import NoSuchThingError
+
+_SQL = queries("circuit")
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitState:
+    """Of the newest opening; waiting: events that no worker has processed yet."""
+
+    is_open: bool
+    opened_at: datetime | None
+    message: str | None
+    closed_at: datetime | None
+    reason: str | None
+    waiting: int
+
+
+def circuit_state(conn: psycopg.Connection[Any]) -> CircuitState:
+    """How it stands now."""
+    row = conn.execute(_SQL["newest"]).fetchone()
+    (waiting,) = conn.execute(_SQL["waiting"]).fetchone() or (0,)
+    if row is None:
+        return CircuitState(is_open=False, opened_at=None, message=None, closed_at=None, reason=None, waiting=waiting)
+    _, opened_at, message, closed_at, reason = row
+    return CircuitState(closed_at is None, opened_at, message, closed_at, reason, waiting)
+
+
+def close_circuit(conn: psycopg.Connection[Any], reason: str) -> None:
+    """Let the workers go on. NoSuchThingError where it is not open."""
+    if not conn.execute(_SQL["close"], {"reason": reason}).rowcount:
+        raise NoSuchThingError("the circuit is not open")

@@ -1,0 +1,70 @@
+"""Opens the circuit when most of what a worker processed lately became dead letters, for most of its tenants.
+
+After a bad deploy everything accepted would drain into dead letters within minutes. Open, it makes all workers wait;
+events are accepted and kept. `pipeline-platform circuit close` lets them go on. One tenant that sends only what cannot
+be written never opens it for the others.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.settings import Settings
+
+_SQL = queries("circuit")
+_WINDOW_S = 30.0
+
+
+def is_open(conn: psycopg.Connection[Any]) -> bool:
+    """Whether nothing is to be processed now."""
+    return conn.execute(_SQL["is_open"]).fetchone() == (True,)
+
+
+class Circuit:
+    """What one worker has seen in the last half minute."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ratio, self._events_min = settings.circuit_ratio, settings.circuit_events
+        self._clock = clock
+        self._seen: deque[tuple[float, Counter[int], Counter[int]]] = deque()
+        self.tripped: str | None = None
+
+    def note(self, good: Iterable[int], bad: Iterable[int]) -> None:
+        """Tenants of events that were written, and of those that became dead letters."""
+        now = self._clock()
+        self._seen.append((now, Counter(good), Counter(bad)))
+        while self._seen[0][0] < now - _WINDOW_S:
+            self._seen.popleft()
+        if self._seen[-1][2]:
+            self._judge()
+
+    def look(self, conn: psycopg.Connection[Any]) -> bool:
+        """Open it where it tripped; returns whether it is open."""
+        if self.tripped:
+            conn.execute(_SQL["open"], {"message": self.tripped})
+        open_now = is_open(conn)
+        if open_now:
+            # Closed again, it starts from nothing.
+            self._seen.clear()
+        self.tripped = None
+        return open_now
+
+    def _judge(self) -> None:
+        good: Counter[int] = Counter()
+        bad: Counter[int] = Counter()
+        for _, written, buried in self._seen:
+            good.update(written)
+            bad.update(buried)
+        events = good.total() + bad.total()
+        tenants = good.keys() | bad.keys()
+        if events < self._events_min or bad.total() < self._ratio * events or len(bad) * 2 < len(tenants):
+            return
+        self.tripped = (
+            f"{bad.total():,} of {events:,} events became dead letters within {_WINDOW_S:.0f} s, of {len(bad)} of "
+            f"{len(tenants)} tenants: nothing is processed until the cause is mended. See: pipeline-platform "
+            "dead-letters list; then: pipeline-platform circuit close --reason …"
+        )

@@ -1,0 +1,86 @@
+"""The circuit: a bad deploy stops at the first dead letters, and nothing is lost by it."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.account.audit import audit
+from pipeline_platform.db import queries
+from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker.circuit import Circuit
+from pipeline_platform_tests.support.command import run_command
+from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.waiting import wait_for
+
+Conn = psycopg.Connection[Any]
+_BAD_DEPLOY = """
+import pipeline_platform.worker.engine as engine
+def transform(event):
+    raise ValueError("a bad deploy")
+engine.transform = transform
+"""
+
+
+def _accept(conn: Conn, tenants: Sequence[int], events: int) -> None:
+    made = [
+        AcceptedEvent(TenantId(tenants[n % len(tenants)]), uuid.uuid4(), EventType.TRACK, None, b'{"event":"e"}')
+        for n in range(events)
+    ]
+    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, made, []))
+
+
+def test_a_bad_deploy_stops_and_after_it_is_mended_all_goes_on(conn: Conn, settings: Settings, tmp_path: Path) -> None:
+    tenants = [tenant.tenant_id for tenant in add_tenants(conn, "a", "b", "c")]
+    (tmp_path / "sitecustomize.py").write_text(_BAD_DEPLOY)
+    conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
+    with Platform(settings, claim_events_max="100") as platform:
+        platform.start_workers(python_path=tmp_path)
+        for _ in range(400):
+            # More batches than the first claims take, which are made before anything is judged.
+            _accept(conn, tenants, 30)
+        wait_for("the circuit to open", lambda: run_command(settings, "circuit", "status").code == 1)
+        platform.stop_workers()
+        state = run_command(settings, "circuit", "status", "--json").answer
+        assert "became dead letters" in state["message"] and state["waiting"] > 0
+        assert conn.execute("SELECT kind FROM control.alerts WHERE resolved_at IS NULL").fetchall() == [
+            ("circuit_open",)
+        ]
+
+        platform.start_workers()
+        left = conn.execute("SELECT count(*) FROM queue.work").fetchone()
+        _accept(conn, tenants, 30)
+        assert run_command(settings, "circuit", "close").code == 2
+        assert (conn.execute("SELECT count(*) FROM queue.work").fetchone() or (0,))[0] > (left or (0,))[0]
+        assert run_command(settings, "circuit", "close", "--reason", "rolled back").code == 0
+        platform.await_drained(conn)
+        run_command(settings, "dead-letters", "redrive", "--stage", "transform", "--reason", "rolled back")
+        open_letters = "SELECT count(*) FROM queue.dead_letters WHERE state <> 'delivered'"
+        wait_for("the dead letters to be delivered", lambda: conn.execute(open_letters).fetchone() == (0,))
+    assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (12_030,)
+    assert run_command(settings, "circuit", "status").code == 0
+    assert run_command(settings, "circuit", "close", "--reason", "again").code == 1
+    assert not audit(conn).differences
+
+
+def test_one_tenant_cannot_open_it_for_others(settings: Settings) -> None:
+    circuit = Circuit(settings)
+    circuit.note([2, 3, 4] * 30, [1] * 1_000)
+    assert circuit.tripped is None
+    circuit.note([], [2, 3] * 100)
+    assert circuit.tripped and "3 of 4 tenants" in circuit.tripped
+
+
+def test_few_events_and_old_ones_are_not_judged(settings: Settings) -> None:
+    now = 0.0
+    circuit = Circuit(settings, lambda: now)
+    circuit.note([], [1] * 199)
+    assert circuit.tripped is None
+    now = 31.0
+    circuit.note([], [1])
+    assert circuit.tripped is None

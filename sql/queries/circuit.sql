@@ -1,0 +1,28 @@
+-- name: is_open
+SELECT EXISTS (SELECT FROM control.circuits WHERE closed_at IS NULL)
+
+-- name: open
+WITH opened AS (
+    INSERT INTO control.circuits (message) VALUES (%(message)s) ON CONFLICT DO NOTHING RETURNING circuit_id
+)
+INSERT INTO control.alerts AS a (kind, fingerprint, message)
+SELECT 'circuit_open', 'circuit', %(message)s FROM opened
+ON CONFLICT (kind, fingerprint) WHERE resolved_at IS NULL
+DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now(), message = excluded.message
+
+-- name: newest
+SELECT circuit_id, opened_at, message, closed_at, reason FROM control.circuits ORDER BY circuit_id DESC LIMIT 1
+
+-- name: waiting
+SELECT coalesce(sum(end_event - first_event), 0)::bigint FROM queue.work
+
+-- name: close
+WITH closed AS (
+    UPDATE control.circuits SET closed_at = clock_timestamp(), reason = %(reason)s WHERE closed_at IS NULL
+    RETURNING circuit_id
+), resolved AS (
+    UPDATE control.alerts SET resolved_at = clock_timestamp()
+    WHERE kind = 'circuit_open' AND resolved_at IS NULL AND EXISTS (SELECT FROM closed)
+)
+INSERT INTO control.audit_log (action, reason, detail)
+SELECT 'circuit close', %(reason)s, jsonb_build_object('circuit_id', circuit_id) FROM closed
