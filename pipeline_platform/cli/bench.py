@@ -16,6 +16,7 @@ class Which(StrEnum):
     LATENCY = "latency"
     THROUGHPUT = "throughput"
     RECONCILE = "reconcile"
+    REPLAY = "replay"
     ALL = "all"
 
 
@@ -27,13 +28,14 @@ def bench(
     which: Annotated[Which, typer.Argument(help="Which benchmark.")] = Which.ALL,
     seconds: Annotated[float, typer.Option(min=5, help="How long the load lasts.")] = 60.0,
     rate: Annotated[float | None, typer.Option(min=1, help="Events a second; default: 600 and 16,000.")] = None,
-    rows: Annotated[int, typer.Option(min=1_000, help="Rows a side, of reconcile.")] = 1_000_000,
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows a side of reconcile; events of replay.")] = 1_000_000,
     seed: Annotated[int, typer.Option(help="Makes the same load again.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure latency (single events, 600 a second) and throughput (batches of 100) in a home that is thrown away.
 
-    reconcile measures the comparison of two outputs against the anti-join that only finds missing ids.
+    reconcile measures the comparison of two outputs against the anti-join that only finds missing ids; replay how
+    fast a window is diffed and committed, and what live events pay for it.
 
     Stop what else runs on the machine: the figures are only as quiet as it is.
 
@@ -44,6 +46,9 @@ def bench(
 
     if which is Which.RECONCILE:
         _reconcile(rows, as_json=as_json)
+        return
+    if which is Which.REPLAY:
+        _replay(rows, seed, as_json=as_json)
         return
     wanted = {Which.LATENCY: [LATENCY], Which.THROUGHPUT: [THROUGHPUT], Which.ALL: [LATENCY, THROUGHPUT]}[which]
     results: list[BenchResult] = []
@@ -64,6 +69,18 @@ def _reconcile(rows: int, *, as_json: bool) -> None:
 
     with running_stack(Settings.read()) as stack:
         result = measure(stack.settings.database_url, rows)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        console.print(result.text(), highlight=False)
+
+
+def _replay(events: int, seed: int, *, as_json: bool) -> None:
+    from pipeline_platform.bench.replay import measure
+    from pipeline_platform.bench.stack import running_stack
+
+    with running_stack(Settings.read()) as stack:
+        result = measure(stack, events, seed)
     if as_json:
         print_json(result.to_json())
     else:

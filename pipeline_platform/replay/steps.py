@@ -74,7 +74,6 @@ def start_commit(conn: Conn, replay_id: int, *, takes_newer: bool = False) -> No
     """Put into production what the diff found. takes_newer: also where production changed since."""
     with conn.transaction():
         _require(conn, replay_id, "commit", "diffed")
-        conn.execute(_SQL["forget_attempts"], {"replay_id": replay_id})
         conn.execute(_SQL["begin_commit"], {"replay_id": replay_id, "takes_newer": takes_newer})
         _enter(conn, replay_id, "committing", reason="commit")
 

@@ -43,6 +43,8 @@ CREATE TABLE replay.chunks (
     first_batch  bigint NOT NULL,
     last_batch   bigint NOT NULL,
     events       bigint NOT NULL,
+    -- In the step under way.
+    is_done      boolean NOT NULL DEFAULT false,
     -- Counted before the work: a chunk that keeps killing its workers pauses its replay.
     attempts     smallint NOT NULL DEFAULT 0,
     -- The backend that works on it; free again once that is gone.
@@ -53,6 +55,7 @@ CREATE TABLE replay.chunks (
     undone_at    timestamptz,
     PRIMARY KEY (replay_id, chunk)
 );
+CREATE INDEX chunks_to_do ON replay.chunks (replay_id, chunk) WHERE NOT is_done;
 CREATE INDEX ON replay.chunks (hour);
 
 -- What the diff of a chunk found, by tenant.

@@ -14,3 +14,13 @@ WHERE e.received_at >= (SELECT min(received_at) FROM queue.batches) + make_inter
 -- name: delivery_span
 SELECT extract(epoch FROM max(pg_xact_commit_timestamp(e.xmin)) - min(e.received_at))::float8
 FROM analytics.events AS e
+
+-- name: mangle
+UPDATE analytics.events SET properties = jsonb_build_object('mangled', true) WHERE event_id::text < '1a'
+
+-- name: live_p95
+SELECT percentile_cont(0.95) WITHIN GROUP (
+    ORDER BY extract(epoch FROM pg_xact_commit_timestamp(e.xmin) - pg_xact_commit_timestamp(b.xmin)) * 1000)
+FROM analytics.events AS e
+JOIN queue.batches AS b ON b.batch_id = e.batch_id AND b.received_at = e.received_at
+WHERE e.received_at >= %s::timestamptz + make_interval(secs => %s)

@@ -77,7 +77,7 @@ WHERE replay_id = %(replay_id)s
 -- name: begin_diff
 WITH gone AS (DELETE FROM replay.counts WHERE replay_id = %(replay_id)s),
      old AS (DELETE FROM replay.scratch WHERE replay_id = %(replay_id)s),
-     fresh AS (UPDATE replay.chunks SET diffed_at = NULL, attempts = 0 WHERE replay_id = %(replay_id)s)
+     fresh AS (UPDATE replay.chunks SET diffed_at = NULL, is_done = false, attempts = 0 WHERE replay_id = %(replay_id)s)
 UPDATE replay.replays SET
     transform_to = %(version)s,
     transform_from = ARRAY(
@@ -87,11 +87,13 @@ UPDATE replay.replays SET
 WHERE replay_id = %(replay_id)s
 
 -- name: begin_commit
+WITH fresh AS (UPDATE replay.chunks SET is_done = false, attempts = 0 WHERE replay_id = %(replay_id)s)
 UPDATE replay.replays SET takes_newer = %(takes_newer)s WHERE replay_id = %(replay_id)s
 
 -- name: begin_undo
 -- What was not committed needs no undoing.
-UPDATE replay.chunks SET attempts = 0, undone_at = CASE WHEN committed_at IS NULL THEN clock_timestamp() END
+UPDATE replay.chunks SET attempts = 0, is_done = committed_at IS NULL,
+                         undone_at = CASE WHEN committed_at IS NULL THEN clock_timestamp() END
 WHERE replay_id = %(replay_id)s
 
 -- name: forget_attempts
@@ -111,12 +113,13 @@ ORDER BY replay_id DESC
 LIMIT %(limit)s
 
 -- name: progress
-SELECT count(*) AS chunks, coalesce(sum(events), 0)::bigint AS events,
-       count(*) FILTER (WHERE CASE r.state WHEN 'diffing' THEN c.diffed_at WHEN 'committing' THEN c.committed_at
-                                           ELSE c.undone_at END IS NOT NULL) AS chunks_done,
-       coalesce(sum(events) FILTER (WHERE CASE r.state WHEN 'diffing' THEN c.diffed_at WHEN 'committing'
-                                    THEN c.committed_at ELSE c.undone_at END IS NOT NULL), 0)::bigint AS events_done,
-       extract(epoch FROM clock_timestamp() - r.step_began_at)::double precision AS seconds
+-- Of the step under way, or of the last one.
+SELECT count(c.chunk) AS chunks, coalesce(sum(c.events), 0)::bigint AS events,
+       count(*) FILTER (WHERE c.is_done) AS chunks_done,
+       coalesce(sum(c.events) FILTER (WHERE c.is_done), 0)::bigint AS events_done,
+       extract(epoch FROM CASE r.state WHEN 'diffed' THEN r.diffed_at WHEN 'committed' THEN r.committed_at
+                                       WHEN 'undone' THEN r.undone_at ELSE clock_timestamp() END
+                          - r.step_began_at)::double precision AS seconds
 FROM replay.replays AS r LEFT JOIN replay.chunks AS c USING (replay_id)
 WHERE replay_id = %(replay_id)s
 GROUP BY r.replay_id

@@ -18,9 +18,7 @@ FROM (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()) A
 WHERE r.replay_id = c.replay_id AND (c.replay_id, c.chunk) = (
     SELECT c.replay_id, c.chunk
     FROM replay.replays AS r JOIN replay.chunks AS c USING (replay_id)
-    WHERE r.state IN ('diffing', 'committing', 'undoing') AND NOT r.is_paused
-      AND CASE r.state WHEN 'diffing' THEN c.diffed_at IS NULL WHEN 'committing' THEN c.committed_at IS NULL
-                       ELSE c.undone_at IS NULL END
+    WHERE r.state IN ('diffing', 'committing', 'undoing') AND NOT r.is_paused AND NOT c.is_done
       AND (c.taken_by IS NULL OR NOT EXISTS (SELECT FROM pg_stat_activity AS a
                                              WHERE a.pid = c.taken_by AND a.backend_start = c.taken_since
                                                AND a.pid <> pg_backend_pid()))
@@ -395,7 +393,7 @@ UPDATE replay.chunks SET
     diffed_at = CASE WHEN %(state)s = 'diffing' THEN clock_timestamp() ELSE diffed_at END,
     committed_at = CASE WHEN %(state)s = 'committing' THEN clock_timestamp() ELSE committed_at END,
     undone_at = CASE WHEN %(state)s = 'undoing' THEN clock_timestamp() ELSE undone_at END,
-    attempts = 0, taken_by = NULL
+    is_done = true, attempts = 0, taken_by = NULL
 WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s
 
 -- name: finish
@@ -406,7 +404,4 @@ UPDATE replay.replays AS r SET
     committed_at = CASE WHEN r.state = 'committing' THEN clock_timestamp() ELSE r.committed_at END,
     undone_at = CASE WHEN r.state = 'undoing' THEN clock_timestamp() ELSE r.undone_at END
 WHERE r.state IN ('diffing', 'committing', 'undoing') AND NOT EXISTS (
-    SELECT FROM replay.chunks AS c
-    WHERE c.replay_id = r.replay_id
-      AND CASE r.state WHEN 'diffing' THEN c.diffed_at IS NULL WHEN 'committing' THEN c.committed_at IS NULL
-                       ELSE c.undone_at IS NULL END)
+    SELECT FROM replay.chunks AS c WHERE c.replay_id = r.replay_id AND NOT c.is_done)

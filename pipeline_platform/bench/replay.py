@@ -1,0 +1,176 @@
+"""Replay measured: how fast a window is diffed and committed, and what live events pay for it, in one run."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from rich.progress import Progress
+
+from pipeline_platform.bench.load import make_tenants, send_steadily
+from pipeline_platform.bench.runs import LATENCY, THROUGHPUT, Load
+from pipeline_platform.bench.stack import Stack
+from pipeline_platform.db import connect, queries
+from pipeline_platform.errors import PipelineError
+from pipeline_platform.replay import report, steps
+from pipeline_platform.replay.plan import Scope, make_plan
+
+_SQL = queries("bench")
+# The case: 50 million events a day.
+_REAL_TIME_PER_S = 50_000_000 / 86_400
+_LIVE_S = 20.0
+_WARM_UP_S = 3.0
+_DRAIN_S = 300.0
+
+Conn = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """events, of which `changed` were mangled before; seconds a step; live p95 in ms with and without a replay."""
+
+    events: int
+    changed: int
+    diff_s: float
+    commit_s: float
+    unchanged_diff_s: float
+    live_p95_ms: float
+    live_p95_beside_ms: float
+    replayed_beside: int
+
+    @property
+    def per_s(self) -> float:
+        return self.events / (self.diff_s + self.commit_s)
+
+    @property
+    def times_real_time(self) -> float:
+        return self.per_s / _REAL_TIME_PER_S
+
+    @property
+    def live_ratio(self) -> float:
+        return self.live_p95_beside_ms / self.live_p95_ms
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "per_s": self.per_s,
+            "times_real_time": self.times_real_time,
+            "day_of_50_million_s": 86_400 / self.times_real_time,
+            "live_ratio": self.live_ratio,
+        }
+
+    def text(self) -> str:
+        return (
+            f"replay: {self.events:,} events, {self.changed:,} of them mangled: diff {self.diff_s:.1f} s, commit "
+            f"{self.commit_s:.1f} s: {self.per_s:,.0f} events/s, {self.times_real_time:.1f} times real time "
+            f"(579 events/s); a day of 50 million takes {86_400 / self.times_real_time / 60:,.0f} min\n"
+            f"  diff of the same events once nothing differs: {self.unchanged_diff_s:.1f} s\n"
+            f"  live p95 at {LATENCY.rate:.0f} events/s: {self.live_p95_ms:.1f} ms, beside a replay "
+            f"{self.live_p95_beside_ms:.1f} ms ({self.live_ratio:.2f} times), which did {self.replayed_beside:,} events"
+        )
+
+
+def measure(stack: Stack, events: int, seed: int) -> ReplayResult:
+    """Fill the queue, mangle a tenth of what was delivered, replay it; then live load without and with a replay."""
+    with connect(stack.settings.database_url, "bench", statement_timeout_s=0) as conn, Progress(transient=True) as bar:
+        keys = make_tenants(conn, THROUGHPUT.tenants)
+        task = bar.add_task("filling", total=events)
+        start = datetime.now(UTC)
+        seconds = events / THROUGHPUT.rate
+        _send(stack, keys, THROUGHPUT, seconds, seed, lambda done: bar.advance(task, done))
+        _drain(conn)
+        changed = conn.execute(_SQL["mangle"]).rowcount
+        conn.execute("VACUUM ANALYZE")
+        scope = Scope(start, datetime.now(UTC))
+        bar.update(task, description="replaying", total=None)
+        replay_id, total, diff_s = _diff(conn, scope)
+        commit_s = _commit(conn, replay_id)
+        found = report.show(conn, replay_id)["committed"]
+        if found["changed"] != changed or found["skipped"]:
+            raise PipelineError(f"{changed} rows were mangled and {found} committed: the replay is wrong")
+        again, _, unchanged_diff_s = _diff(conn, scope)
+        steps.cancel(conn, again)
+        bar.update(task, description="live load alone")
+        alone = _live(stack, conn, keys, seed + 1)
+        bar.update(task, description="live load beside a replay")
+        with _replaying(stack, scope) as replayed:
+            beside = _live(stack, conn, keys, seed + 2)
+        return ReplayResult(total, changed, diff_s, commit_s, unchanged_diff_s, alone, beside, replayed[0])
+
+
+def _send(
+    stack: Stack, keys: list[str], load: Load, seconds: float, seed: int, progress: Callable[[int], None]
+) -> None:
+    asyncio.run(
+        send_steadily(
+            stack.gateway_port,
+            keys,
+            rate=load.rate,
+            batch=load.batch,
+            clients=load.clients,
+            seconds=seconds,
+            seed=seed,
+            progress=progress,
+        )
+    )
+
+
+def _drain(conn: Conn) -> None:
+    deadline = time.monotonic() + _DRAIN_S
+    while conn.execute("SELECT EXISTS (SELECT FROM queue.work)").fetchone() == (True,):
+        if time.monotonic() > deadline:
+            raise PipelineError(f"the queue was not empty {_DRAIN_S:.0f} s after the load ended")
+        time.sleep(0.1)
+
+
+def _diff(conn: Conn, scope: Scope) -> tuple[int, int, float]:
+    plan = make_plan(conn, scope, "benchmark")
+    begin = time.monotonic()
+    steps.start_diff(conn, plan.replay_id)
+    steps.wait(conn, plan.replay_id)
+    return plan.replay_id, plan.events, time.monotonic() - begin
+
+
+def _commit(conn: Conn, replay_id: int) -> float:
+    begin = time.monotonic()
+    steps.start_commit(conn, replay_id)
+    steps.wait(conn, replay_id)
+    return time.monotonic() - begin
+
+
+def _live(stack: Stack, conn: Conn, keys: list[str], seed: int) -> float:
+    start = datetime.now(UTC)
+    _send(stack, keys, LATENCY, _LIVE_S, seed, lambda _: None)
+    _drain(conn)
+    row = conn.execute(_SQL["live_p95"], (start, _WARM_UP_S)).fetchone()
+    if row is None or row[0] is None:
+        raise PipelineError("no live event was delivered")
+    return float(row[0])
+
+
+@contextmanager
+def _replaying(stack: Stack, scope: Scope) -> Generator[list[int]]:
+    """Diffs of the window, one after the other, until left; the list holds how many events they did."""
+    done, stop = [0], threading.Event()
+
+    def run() -> None:
+        with connect(stack.settings.database_url, "bench replay", statement_timeout_s=0) as conn:
+            while not stop.is_set():
+                replay_id = make_plan(conn, scope, "benchmark").replay_id
+                steps.start_diff(conn, replay_id)
+                while not stop.is_set() and steps.progress(conn, replay_id).state == "diffing":
+                    time.sleep(0.2)
+                done[0] += steps.progress(conn, replay_id).events_done
+                steps.cancel(conn, replay_id)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield done
+    finally:
+        stop.set()
+        thread.join()
