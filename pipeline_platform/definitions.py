@@ -7,6 +7,7 @@ import dagster as dg
 
 from pipeline_platform.defs.archive import archived_hours
 from pipeline_platform.defs.cutover import cutover_watch
+from pipeline_platform.defs.dead_letters import dead_letters, redrive_job
 from pipeline_platform.defs.processing import process_hours, process_hours_job
 from pipeline_platform.defs.reconciliation import hourly_reconciliation, reconcile_hours, reconcile_job
 from pipeline_platform.defs.recovery import recover_hours, recovery_dry_run_job, recovery_job
@@ -19,7 +20,15 @@ from pipeline_platform.defs.sealed_hours import sealed_hours
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions; `resource_overrides` replaces resources by name (`platform`)."""
     return dg.Definitions(
-        assets=[process_hours, archived_hours, retained_hours, reconcile_hours, recover_hours, replay_hours],
+        assets=[
+            process_hours,
+            archived_hours,
+            retained_hours,
+            reconcile_hours,
+            recover_hours,
+            replay_hours,
+            dead_letters,
+        ],
         jobs=[
             process_hours_job,
             retention_job,
@@ -28,6 +37,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             recovery_job,
             replay_job,
             undo_replay_job,
+            redrive_job,
         ],
         schedules=[retention_schedule, hourly_reconciliation],
         sensors=[sealed_hours, cutover_watch],

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.rows import dict_row
@@ -18,6 +18,7 @@ from pipeline_platform.errors import NoSuchThingError
 from pipeline_platform.operate.masking import mask
 
 _SQL = queries("dead_letters")
+_QUARANTINE = queries("quarantine")
 OPEN_STATES = ("waiting", "exhausted")
 
 Conn = psycopg.Connection[Any]
@@ -42,12 +43,12 @@ class Filter:
 
 def list_dead_letters(conn: Conn, chosen: Filter, states: Sequence[str] = OPEN_STATES, limit: int = 100) -> list[Found]:
     """Dead letters without their payloads, oldest first."""
-    return _rows(conn, "list", chosen.params() | {"states": list(states), "limit": limit})
+    return _rows(conn, _SQL["list"], chosen.params() | {"states": list(states), "limit": limit})
 
 
 def show_dead_letter(conn: Conn, dead_letter_id: int, *, masked: bool = False) -> Found:
     """One dead letter, its payload as text; masked: without values that its keys call secret. NoSuchThingError."""
-    found = _rows(conn, "show", {"dead_letter_id": dead_letter_id})
+    found = _rows(conn, _SQL["show"], {"dead_letter_id": dead_letter_id})
     if not found:
         raise NoSuchThingError(f"no dead letter {dead_letter_id}; see: pipeline-platform dead-letters list")
     readable = _readable(found[0])
@@ -58,7 +59,7 @@ def show_dead_letter(conn: Conn, dead_letter_id: int, *, masked: bool = False) -
 
 def count_open(conn: Conn, chosen: Filter) -> list[Found]:
     """How many open dead letters a filter takes, by tenant and fingerprint: what a dry run shows."""
-    return _rows(conn, "count", chosen.params())
+    return _rows(conn, _SQL["count"], chosen.params())
 
 
 def redrive(conn: Conn, chosen: Filter, reason: str) -> int:
@@ -83,20 +84,20 @@ def list_quarantine(
     conn: Conn, tenant: str | None = None, code: str | None = None, since: datetime | None = None, limit: int = 100
 ) -> list[Found]:
     """Quarantined events without their payloads, oldest first."""
-    return _rows(conn, "quarantine_list", {"tenant": tenant, "code": code, "since": since, "limit": limit})
+    return _rows(conn, _QUARANTINE["list"], {"tenant": tenant, "code": code, "since": since, "limit": limit})
 
 
 def show_quarantined(conn: Conn, quarantine_id: int) -> Found:
     """One quarantined event, its payload as text. Raises NoSuchThingError."""
-    found = _rows(conn, "quarantine_show", {"quarantine_id": quarantine_id})
+    found = _rows(conn, _QUARANTINE["show"], {"quarantine_id": quarantine_id})
     if not found:
         raise NoSuchThingError(f"no quarantined event {quarantine_id}; see: pipeline-platform quarantine list")
     return _readable(found[0])
 
 
-def _rows(conn: Conn, query: str, params: dict[str, Any]) -> list[Found]:
+def _rows(conn: Conn, query: LiteralString, params: dict[str, Any]) -> list[Found]:
     with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL[query], params).fetchall()
+        return cursor.execute(query, params).fetchall()
 
 
 def _readable(found: Found) -> Found:

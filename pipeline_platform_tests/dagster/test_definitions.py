@@ -38,7 +38,7 @@ def test_definitions_load_in_a_fresh_interpreter_without_servers_settings_or_war
         check=False,
     )
     assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.strip() == "10"
+    assert loaded.stdout.strip() == "11"
     assert loaded.stderr == ""
 
 
@@ -84,6 +84,7 @@ def test_the_asset_graph() -> None:
         "reconciled_hours": asset([], so_far, ["no_drift"], "migration", ["postgres"]),
         "dropped_events": asset(["reconciled_hours"], so_far, [], "migration", ["postgres"]),
         "recovered_events": asset(["dropped_events"], so_far, ["nothing_missing"], "migration", ["postgres"]),
+        "dead_letters": asset([], "None", [], "dead_letters", ["postgres"]),
         "replay_diffs": asset(["delivered_events"], so_far, [], "replay", ["postgres", "python"]),
         "replayed_hours": asset(["replay_diffs"], so_far, [], "replay", ["postgres", "python"]),
     }

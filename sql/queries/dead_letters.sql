@@ -90,18 +90,3 @@ WHERE d.tenant_id = chosen.tenant_id AND d.dead_letter_id = chosen.dead_letter_i
 
 -- name: audit
 INSERT INTO control.audit_log (action, reason, detail) VALUES (%s, %s, %s::jsonb)
-
--- name: quarantine_list
-SELECT q.quarantine_id, t.name AS tenant, q.received_at, q.lane::text, q.message_id, q.code, q.message,
-       octet_length(q.payload) AS bytes
-FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
-WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s) AND (%(code)s::text IS NULL OR q.code = %(code)s)
-  AND (%(since)s::timestamptz IS NULL OR q.received_at >= %(since)s)
-ORDER BY q.quarantine_id
-LIMIT %(limit)s
-
--- name: quarantine_show
-SELECT q.quarantine_id, t.name AS tenant, q.received_at, q.lane::text, q.message_id, q.code, q.message,
-       octet_length(q.payload) AS bytes, q.payload
-FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
-WHERE q.quarantine_id = %(quarantine_id)s
