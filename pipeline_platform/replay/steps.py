@@ -55,8 +55,7 @@ class Progress:
 
 
 def start_diff(conn: Conn, replay_id: int) -> None:
-    """Process the plan's events into the scratch table. PastRetentionError's cause as ClosedGateError where hours went
-    since the plan."""
+    """Process the plan's events beside production. ClosedGateError where hours were dropped since the plan."""
     with conn.transaction():
         _require(conn, replay_id, "diff", "planned", "diffed")
         params = {"replay_id": replay_id}

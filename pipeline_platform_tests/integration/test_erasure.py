@@ -1,7 +1,7 @@
 """What an erasure finds, removes and leaves; what it says of it, in the account too."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,9 +19,13 @@ from pipeline_platform.event_ids import Ids
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.operate.dead_letters import Filter, redrive
 from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.replay import steps
+from pipeline_platform.replay.plan import Scope, make_plan
+from pipeline_platform.replay.report import show
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import Engine
+from pipeline_platform.worker.engine import PLANNING, Engine
 from pipeline_platform.worker.redelivery import redeliver
+from pipeline_platform.worker.replaying import Replaying
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.everything import places_of
 from pipeline_platform_tests.support.waiting import wait_for
@@ -67,6 +71,13 @@ class World:
 
     def redeliver(self) -> None:
         redeliver(self.settings, self.conn, self._lookups)
+
+    def replay(self, begin: Callable[[], None]) -> None:
+        begin()
+        with connect(self.settings.database_url, "test worker work", more=PLANNING) as conn:
+            replaying = Replaying(conn, self._lookups)
+            while replaying.step():
+                pass
 
     def erase(self, user: str = SECRET) -> Erasure:
         return erase(self.settings, "acme", user, "request 1")
@@ -145,6 +156,35 @@ def test_nothing_of_the_person_is_left_and_the_account_holds(world: World) -> No
     }  # fmt: skip
     assert world.rows() == ["c", "d", "other-1"]
     assert world.places() == {}
+
+
+def test_what_replays_keep_goes_too_and_no_replay_brings_it_back(world: World) -> None:
+    fill(world)
+    world.drain()
+    world.conn.execute("UPDATE analytics.events SET name = 'mangled'")
+    first, second = (make_plan(world.conn, _last_hour(), "a test").replay_id for _ in range(2))
+    world.replay(lambda: steps.start_diff(world.conn, first))
+    world.replay(lambda: steps.start_diff(world.conn, second))
+    world.replay(lambda: steps.start_commit(world.conn, first))
+    planted = "".join(world.places())
+    assert "replay.scratch" in planted and "replay.before_images" in planted
+    world.erase()
+    assert world.places() == {}
+    others = world.rows()
+    world.replay(lambda: steps.start_undo(world.conn, first, "a test"))
+    world.replay(lambda: steps.start_commit(world.conn, second))
+    third = make_plan(world.conn, _last_hour(), "a test").replay_id
+    world.replay(lambda: steps.start_diff(world.conn, third))
+    assert show(world.conn, third)["totals"]["discarded"] > 0
+    world.replay(lambda: steps.start_commit(world.conn, third))
+    assert world.places() == {}
+    assert world.rows() == others
+    world.numbers()
+
+
+def _last_hour() -> Scope:
+    now = datetime.now(UTC)
+    return Scope(now - timedelta(hours=1), now)
 
 
 def test_a_dry_run_says_what_it_would_take_and_takes_nothing(world: World) -> None:
