@@ -26,13 +26,25 @@ _REAL_TIME_PER_S = 50_000_000 / 86_400
 _LIVE_S = 20.0
 _WARM_UP_S = 3.0
 _DRAIN_S = 300.0
+_LOW_CAP = 0.1
 
 Conn = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """Live p95 in ms beside a replay at a cap, against that without one, and what the replay did meanwhile."""
+
+    cap: float
+    p95_ms: float
+    ratio: float
+    replayed: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """events, of which `changed` were mangled before; seconds a step; live p95 in ms with and without a replay."""
+    """events, of which `changed` were mangled before; seconds a step, at a cap of 1; live p95 in ms, without a replay
+    and beside one."""
 
     events: int
     changed: int
@@ -40,8 +52,7 @@ class ReplayResult:
     commit_s: float
     unchanged_diff_s: float
     live_p95_ms: float
-    live_p95_beside_ms: float
-    replayed_beside: int
+    besides: list[Beside]
 
     @property
     def per_s(self) -> float:
@@ -51,16 +62,11 @@ class ReplayResult:
     def times_real_time(self) -> float:
         return self.per_s / _REAL_TIME_PER_S
 
-    @property
-    def live_ratio(self) -> float:
-        return self.live_p95_beside_ms / self.live_p95_ms
-
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {
             "per_s": self.per_s,
             "times_real_time": self.times_real_time,
             "day_of_50_million_s": 86_400 / self.times_real_time,
-            "live_ratio": self.live_ratio,
         }
 
     def text(self) -> str:
@@ -69,8 +75,12 @@ class ReplayResult:
             f"{self.commit_s:.1f} s: {self.per_s:,.0f} events/s, {self.times_real_time:.1f} times real time "
             f"(579 events/s); a day of 50 million takes {86_400 / self.times_real_time / 60:,.0f} min\n"
             f"  diff of the same events once nothing differs: {self.unchanged_diff_s:.1f} s\n"
-            f"  live p95 at {LATENCY.rate:.0f} events/s: {self.live_p95_ms:.1f} ms, beside a replay "
-            f"{self.live_p95_beside_ms:.1f} ms ({self.live_ratio:.2f} times), which did {self.replayed_beside:,} events"
+            f"  live p95 at {LATENCY.rate:.0f} events/s: {self.live_p95_ms:.1f} ms"
+            + "".join(
+                f"; beside a replay at cap {beside.cap}: {beside.p95_ms:.1f} ms ({beside.ratio:.2f} times), which did "
+                f"{beside.replayed:,} events"
+                for beside in self.besides
+            )
         )
 
 
@@ -87,6 +97,7 @@ def measure(stack: Stack, events: int, seed: int) -> ReplayResult:
         conn.execute("VACUUM ANALYZE")
         scope = Scope(start, datetime.now(UTC))
         bar.update(task, description="replaying", total=None)
+        steps.limit_lane(conn, share=_LOW_CAP, cap=1.0)
         replay_id, total, diff_s = _diff(conn, scope)
         commit_s = _commit(conn, replay_id)
         found = report.show(conn, replay_id)["committed"]
@@ -97,9 +108,14 @@ def measure(stack: Stack, events: int, seed: int) -> ReplayResult:
         bar.update(task, description="live load alone")
         alone = _live(stack, conn, keys, seed + 1)
         bar.update(task, description="live load beside a replay")
-        with _replaying(stack, scope) as replayed:
-            beside = _live(stack, conn, keys, seed + 2)
-        return ReplayResult(total, changed, diff_s, commit_s, unchanged_diff_s, alone, beside, replayed[0])
+        share, cap = stack.settings.lane_shares["replay"], stack.settings.lane_caps["replay"]
+        besides: list[Beside] = []
+        for number, one_cap in enumerate((cap, _LOW_CAP), 2):
+            steps.limit_lane(conn, min(share, one_cap), one_cap)
+            with _replaying(stack, scope) as replayed:
+                p95 = _live(stack, conn, keys, seed + number)
+            besides.append(Beside(one_cap, p95, p95 / alone, replayed[0]))
+        return ReplayResult(total, changed, diff_s, commit_s, unchanged_diff_s, alone, besides)
 
 
 def _send(
