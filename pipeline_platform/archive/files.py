@@ -1,10 +1,11 @@
 """One hour as one Parquet file, a row an event, at any address that fsspec knows (a path, s3://…, memory://…).
 
-A file is written beside its place and read back before it is moved there, so at the place is only what was verified.
-Memory is bounded by a group of rows, in both directions.
+A file is read back before it gets its name, and its hash is part of the name: a file never changes, what replaces it
+stands beside it until the ledger names the new one. Memory is bounded by a group of rows, in both directions.
 """
 
 import hashlib
+import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from uuid import UUID
 import fsspec.core
 import pyarrow
 import pyarrow.parquet
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline_platform.errors import PipelineError
 from pipeline_platform.event import BatchId, EventType, Lane, QueuedEvent, TenantId
@@ -45,12 +47,14 @@ SCHEMA = pa.schema(
 )
 _GROUP_EVENTS = 20_000
 _PIECE_BYTES = 1 << 20
+_UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file: how many events are in it, its size and the SHA-256 of its bytes."""
+    """A file: its address, how many events are in it, its size and the SHA-256 of its bytes."""
 
+    address: str
     events: int
     bytes: int
     sha256: str
@@ -85,30 +89,59 @@ class _Content:
         return self.events, self._digest.hexdigest()
 
 
-def write(address: str, events: Iterable[QueuedEvent], tenants: Mapping[int, str]) -> Written:
-    """Write all events, batch after batch, and verify the file. tenants: names by id.
+def write(place: str, events: Iterable[QueuedEvent], tenants: Mapping[int, str]) -> Written:
+    """Write all events, batch after batch, and verify the file. place: its address but for `-HASH.parquet`. tenants:
+    names by id.
 
-    Raises PipelineError where it cannot be written, or what is read back is something else: the place is as before.
+    Raises PipelineError where it cannot be written, or what is read back is something else: nothing else was touched.
     """
     sent, content = _Content(), _Content()
-    unfinished = f"{address}.unfinished"
-    with _reachable(address):
-        system, path = _place(address)
-        _, unfinished_path = _place(unfinished)
-        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+    unfinished = f"{place}{_UNFINISHED}"
+    with _reachable(place):
+        system, unfinished_path = _place(unfinished)
+        system.makedirs(unfinished_path.rpartition("/")[0], exist_ok=True)
         with system.open(unfinished_path, "wb") as file:
             _write(file, events, tenants, sent)
         for event in read(unfinished):
             content.add(event)
         if content.seal() != sent.seal():
-            system.rm(unfinished_path)
             raise PipelineError(f"{unfinished} was read back with other content than was written: run it again")
         written = weigh(unfinished)
+        address = f"{place}-{written.sha256[:16]}.parquet"
+        _, path = _place(address)
         system.mv(unfinished_path, path)
+        _make_durable(system, path)
         moved = weigh(address)
     if (moved.bytes, moved.sha256) != (written.bytes, written.sha256):
         raise PipelineError(f"{address} is not what was written: run it again")
-    return Written(sent.events, written.bytes, written.sha256)
+    return moved
+
+
+def remove_others(address: str) -> None:
+    """Remove what else there is of the hour: what this file replaced, and what a killed writer left."""
+    place = address.rpartition("-")[0]
+    with _reachable(place):
+        system, path = _place(address)
+        for pattern in (f"{place}-*.parquet", f"{place}{_UNFINISHED}"):
+            for other in system.glob(_place(pattern)[1]):
+                if other != path:
+                    system.rm(other)
+
+
+def remove_unfinished(root: str) -> None:
+    """Remove what killed writers left below an address, of hours that are in no file yet."""
+    with _reachable(root):
+        system, path = _place(root)
+        for left in system.glob(f"{path}/**/*{_UNFINISHED}"):
+            system.rm(left)
+
+
+def remove(address: str) -> None:
+    """Remove a file, if it is there."""
+    with _reachable(address):
+        system, path = _place(address)
+        if system.exists(path):
+            system.rm(path)
 
 
 def read(address: str) -> Iterator[QueuedEvent]:
@@ -142,7 +175,7 @@ def weigh(address: str) -> Written:
                 size += len(piece)
         with system.open(path, "rb") as file:
             rows = pq.ParquetFile(file).metadata.num_rows
-    return Written(rows, size, digest.hexdigest())
+    return Written(address, rows, size, digest.hexdigest())
 
 
 def _write(file: IO[bytes], events: Iterable[QueuedEvent], tenants: Mapping[int, str], sent: _Content) -> None:
@@ -199,6 +232,18 @@ def _place(address: str) -> tuple[Any, str]:
     return fs.url_to_fs(address)
 
 
+def _make_durable(system: Any, path: str) -> None:
+    """A local file outlives a loss of power from here on; other stores answer when they have it."""
+    if not isinstance(system, LocalFileSystem):
+        return
+    for place in (path, path.rpartition("/")[0]):
+        number = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 @contextmanager
 def _reachable(address: str) -> Generator[None]:
     """Whatever a file system raises is one thing to an operator: the archive cannot be used now."""
@@ -206,6 +251,6 @@ def _reachable(address: str) -> Generator[None]:
         yield
     except PipelineError:
         raise
-    # What pyarrow raises is one of these as well.
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except Exception as error:
+        # Each store has errors of its own.
         raise PipelineError(f"archive {address}: {type(error).__name__}: {error}") from error

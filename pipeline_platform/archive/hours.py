@@ -9,9 +9,11 @@ dropped, and a replay finds what to replay. Its retention starts anew; then it i
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -60,12 +62,12 @@ def archive_hours(
         raise ConfigError("archives are off: set PIPELINE_ARCHIVE_URL to a directory or an address (s3://…)")
     done: list[Archived] = []
     for hour in hours:
-        address = f"{settings.archive_url.rstrip('/')}/{hour:%Y/%m/%d/%H}.parquet"
+        place = f"{root_of(settings)}/{hour:%Y/%m/%d/%H}"
         try:
-            with exclusively(conn):
-                archived = _archive(conn, hour, address)
+            with exclusively(conn), _held(conn, hour):
+                archived = _archive(conn, hour, place)
         except PipelineError as error:
-            archived = Archived(hour, address, error=str(error))
+            archived = Archived(hour, place, error=str(error))
             message = f"hour {hour.isoformat()} cannot be archived, and stays: {error}"
             conn.execute(_SQL["alert"], {"hour": hour.isoformat(), "message": message})
         else:
@@ -75,28 +77,45 @@ def archive_hours(
     return done
 
 
-def _archive(conn: Conn, hour: datetime, address: str) -> Archived:
+def root_of(settings: Settings) -> str:
+    """Where archives are kept, the same for every process: a path is made absolute."""
+    url = settings.archive_url.rstrip("/")
+    return url if "://" in url else str(Path(url).absolute())
+
+
+@contextmanager
+def _held(conn: Conn, hour: datetime) -> Generator[None]:
+    conn.execute(_SQL["hold_hour"], {"hour": hour})
+    try:
+        yield
+    finally:
+        if not conn.closed:
+            conn.rollback()
+            conn.execute(_SQL["release_hour"], {"hour": hour})
+
+
+def _archive(conn: Conn, hour: datetime, place: str) -> Archived:
+    """The file first, then the ledger that names it, then what it replaced goes: killed at any place, the ledger names
+    a file that was verified."""
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        conn.execute(_SQL["hold_hour"], {"hour": hour})
-        state = conn.execute(_SQL["hour"], {"hour": hour}).fetchone()
-        if state is None or state[0] is None or state[2] is not None:
+        sealed_at, seals, dropped_at = conn.execute(_SQL["hour"], {"hour": hour}).fetchone() or (None, None, None)
+        ledger = list_archives(conn, hour)
+        if dropped_at and ledger and ledger[0]["seals"] == seals:
+            # Archived and dropped since somebody asked for it.
+            return Archived(hour, ledger[0]["address"], ledger[0]["events"], ledger[0]["bytes"])
+        if sealed_at is None or dropped_at is not None:
             raise PipelineError(f"hour {hour.isoformat()} is not sealed, or was dropped; see: pipeline-platform status")
         tenants = dict(conn.execute(_SQL["tenant_names"]).fetchall())
-        written = files.write(address, _events(conn, hour), tenants)
+        written = files.write(place, _events(conn, hour), tenants)
         reach("archive.before_ledger")
-        conn.execute(
-            _SQL["note"],
-            {
-                "hour": hour,
-                "address": address,
-                "events": written.events,
-                "bytes": written.bytes,
-                "sha256": written.sha256,
-                "seals": state[1],
-            },
-        )
-    return Archived(hour, address, written.events, written.bytes)
+        conn.execute(_SQL["note"], asdict(written) | {"hour": hour, "seals": seals})
+    reach("archive.after_ledger")
+    files.remove_others(written.address)
+    for row in ledger:
+        if row["address"] != written.address:
+            files.remove(row["address"])
+    return Archived(hour, written.address, written.events, written.bytes)
 
 
 def _events(conn: Conn, hour: datetime) -> Iterator[QueuedEvent]:
@@ -120,7 +139,7 @@ def verify(conn: Conn, hour: datetime | None = None) -> list[Archived]:
         error = None
         try:
             with exclusively(conn):
-                _check(row)
+                check(row)
                 conn.execute(_SQL["verified"], row)
         except PipelineError as wrong:
             error = str(wrong)
@@ -139,7 +158,7 @@ def restore(conn: Conn, hour: datetime, reason: str) -> int:
         if not ledger:
             raise NoSuchThingError(f"hour {hour.isoformat()} is in no archive; see: pipeline-platform archive list")
         row = ledger[0]
-        _check(row)
+        check(row)
         with conn.transaction():
             if conn.execute(_SQL["restore_hour"], {"hour": hour}).fetchone() != (True,):
                 raise PipelineError(f"hour {hour.isoformat()} is still kept: replay it as it is")
@@ -174,7 +193,8 @@ def as_accepted(events: list[QueuedEvent]) -> list[AcceptedEvent]:
     ]
 
 
-def _check(row: dict[str, Any]) -> None:
+def check(row: dict[str, Any]) -> None:
+    """Raises PipelineError where an archive's file is not what the ledger says."""
     found = files.weigh(row["address"])
     if (found.events, found.bytes, found.sha256) != (row["events"], row["bytes"], row["sha256"]):
         raise PipelineError(f"{row['address']} is not the file that was archived: it was changed, or is damaged")

@@ -151,7 +151,7 @@ class _Eraser:
         self._conn.execute(_SQL["bury_ids"], self._params)
         self._erase_queue()
         self._progress("archives")
-        self._changed(erase_archives(self._conn, self._person, self._id, self._erasure_before))
+        self._changed(erase_archives(self._conn, self._settings, self._person, self._id, self._erasure_before))
         self._erase_letters()
         self._erase_rows()
         self._erase_copies()

@@ -1,14 +1,17 @@
 """Hours beyond the retention: in a verified file before they are dropped, and back again with the account exact."""
 
 import json
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import psycopg
 import pyarrow.parquet
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
@@ -26,6 +29,7 @@ from pipeline_platform.worker.engine import Engine
 from pipeline_platform_tests.dagster.planting import add_tenant, past_hours, plant
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.everything import places_of
+from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
 _CONTENT = """
@@ -275,3 +279,108 @@ def test_tenants_of_one_hour_do_not_see_each_other(world: World) -> None:
     assert {event.tenant_id for event in files.read_tenant(str(address_of(world)), world.tenant)} == {
         TenantId(world.tenant)
     }
+
+
+def _mine(world: World, path: Path) -> bytes:
+    return b"".join(event.payload for event in files.read_tenant(str(path), world.tenant))
+
+
+def _all_files(tmp_path: Path) -> list[Path]:
+    return [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_archive_that_waits_for_a_drop_overwrites_nothing(world: World, settings: Settings) -> None:
+    world.archive()
+    hour, said = world.hours[0], list[Any]()
+    with psycopg.connect(settings.database_url) as dropper:
+        dropper.execute("SELECT queue.drop_archived_hour(%s, '72 hours')", (hour,))
+        thread = threading.Thread(target=lambda: said.extend(world.archive(hour)))
+        thread.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_for("the archive to wait", lambda: world.conn.execute(waiting).fetchone() != (0,))
+        dropper.commit()
+    thread.join(30)
+    assert said == [None]
+    assert list_archives(world.conn, hour)[0]["events"] == files.weigh(str(address_of(world))).events == 45
+    assert world.restore(hour) == 45
+
+
+@pytest.mark.parametrize("point", ["erase.before_archive_ledger", "erase.after_archive_ledger:2"])
+def test_an_erasure_killed_around_the_ledger_is_finished_by_the_next(world: World, tmp_path: Path, point: str) -> None:
+    world.archive()
+    world.drop()
+    words = ("erase", "--tenant", "acme", "--user", "u1", "--reason", "request 1")
+    place = {"archive_url": world.settings.archive_url}
+    assert run_command(world.settings, *words, kill_point=point, **place).code == -9
+    assert [one.error for one in verify(world.conn)] == [None, None]
+    assert run_command(world.settings, *words, **place).code == 0
+    assert [one.error for one in verify(world.conn)] == [None, None]
+    assert len(_all_files(tmp_path / "archive")) == 2
+    assert b"u1" not in b"".join(_mine(world, path) for path in _all_files(tmp_path / "archive"))
+    assert [world.restore(hour) for hour in world.hours] == [45, 43]
+    assert world.numbers().discarded == 80
+
+
+def test_a_damaged_file_is_not_made_good_by_an_erasure(world: World) -> None:
+    world.archive()
+    world.drop()
+    path = address_of(world)
+    table: Any = pyarrow.parquet.read_table(path)  # pyright: ignore[reportUnknownMemberType]
+    pyarrow.parquet.write_table(table.slice(1), path)  # pyright: ignore[reportUnknownMemberType]
+    with pytest.raises(PipelineError, match="is not the file that was archived"):
+        erase(world.settings, "acme", "u1", "request 1")
+    assert verify(world.conn)[0].error
+
+
+@pytest.mark.parametrize("archived_before", [True, False])
+def test_what_a_killed_archive_left_is_erased_too(world: World, tmp_path: Path, archived_before: bool) -> None:
+    if archived_before:
+        world.archive()
+    events = list(files.read(str(address_of(world)))) if archived_before else []
+    left = tmp_path / "archive" / f"{world.hours[0]:%Y/%m/%d/%H}.unfinished"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    written = files.write(str(tmp_path / "elsewhere"), events, {})
+    Path(written.address).rename(left)
+    erase(world.settings, "acme", "u1", "request 1")
+    assert not left.exists()
+    assert b"u1" not in b"".join(_mine(world, path) for path in _all_files(tmp_path / "archive"))
+
+
+def test_an_archive_at_a_new_address_leaves_none_at_the_old_one(world: World, tmp_path: Path) -> None:
+    world.archive()
+    old = address_of(world)
+    world.settings = world.settings.model_copy(update={"archive_url": str(tmp_path / "second")})
+    assert world.archive(world.hours[0]) == [None]
+    assert address_of(world) != old and not old.exists()
+
+
+def test_a_relative_address_is_the_same_for_every_process(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    world.settings = world.settings.model_copy(update={"archive_url": "here"})
+    world.archive()
+    monkeypatch.chdir("/")
+    assert [one.error for one in verify(world.conn)] == [None, None]
+
+
+def test_whatever_a_store_raises_is_an_alert_and_the_next_hour_is_tried(world: World, tmp_path: Path) -> None:
+    class OddError(Exception):
+        pass
+
+    class OddFiles(LocalFileSystem):
+        protocol = "odd"
+
+        def makedirs(self, path: str, exist_ok: bool = False) -> None:
+            raise OddError("no credentials")
+
+    fsspec.register_implementation("odd", OddFiles, clobber=True)  # pyright: ignore
+    world.settings = world.settings.model_copy(update={"archive_url": f"odd://{tmp_path}/x"})
+    assert ["OddError: no credentials" in str(error) for error in world.archive()] == [True, True]
+
+
+def test_an_hour_that_was_archived_and_dropped_meanwhile_is_no_failure(world: World) -> None:
+    world.archive()
+    world.drop()
+    assert world.archive(*world.hours) == [None, None]
+    assert world.conn.execute("SELECT count(*) FROM control.alerts").fetchone() == (0,)

@@ -11,8 +11,11 @@ WHERE dropped_at IS NULL AND sealed_at + %(retention)s::interval < clock_timesta
 ORDER BY hour
 
 -- name: hold_hour
--- Nobody drops it or writes into it while it is read.
-SELECT pg_advisory_xact_lock_shared(queue.hour_lock(%(hour)s))
+-- Nobody drops or seals it while it is read. Of the session: a transaction would see the hour as it was before the wait.
+SELECT pg_advisory_lock_shared(queue.hour_lock(%(hour)s))
+
+-- name: release_hour
+SELECT pg_advisory_unlock_shared(queue.hour_lock(%(hour)s))
 
 -- name: hour
 SELECT sealed_at, seals, dropped_at FROM queue.hours WHERE hour = %(hour)s
@@ -37,13 +40,15 @@ ON CONFLICT (hour) DO UPDATE SET address = excluded.address, events = excluded.e
     sha256 = excluded.sha256, seals = excluded.seals, archived_at = clock_timestamp(), verified_at = excluded.verified_at
 
 -- name: rewritten
-UPDATE control.archives SET bytes = %(bytes)s, sha256 = %(sha256)s, verified_at = clock_timestamp() WHERE hour = %(hour)s
+UPDATE control.archives SET address = %(address)s, bytes = %(bytes)s, sha256 = %(sha256)s,
+                            verified_at = clock_timestamp()
+WHERE hour = %(hour)s
 
 -- name: verified
 UPDATE control.archives SET verified_at = clock_timestamp() WHERE hour = %(hour)s
 
 -- name: list
-SELECT a.hour, a.address, a.events, a.bytes, a.sha256, a.archived_at, a.verified_at, a.restored_at,
+SELECT a.hour, a.address, a.events, a.bytes, a.sha256, a.seals, a.archived_at, a.verified_at, a.restored_at,
        h.dropped_at IS NULL AS is_kept
 FROM control.archives AS a LEFT JOIN queue.hours AS h USING (hour)
 WHERE %(hour)s::timestamptz IS NULL OR hour = %(hour)s
