@@ -68,7 +68,9 @@ class Settings(BaseSettings):
         default=0.5, gt=0, le=1, description="Part of the events that become dead letters at which all workers stop."
     )
     circuit_events: int = Field(
-        default=200, ge=1, description="Events a worker must have processed in half a minute before that is judged."
+        default=200,
+        ge=1,
+        description="Events that all workers together process in half a minute before that is judged.",
     )
     claim_events_max: int = Field(default=4_000, ge=1, description="Events a worker aims to take in one transaction.")
     lookup_ttl_s: float = Field(default=30.0, gt=0, description="How long a cached look-up is served.")

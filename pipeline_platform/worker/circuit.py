@@ -1,8 +1,10 @@
 """Opens the circuit when most of what a worker processed lately became dead letters, for most of its tenants.
 
 After a bad deploy everything accepted would drain into dead letters within minutes. Open, it makes all workers wait;
-events are accepted and kept. `pipeline-platform circuit close` lets them go on. One tenant that sends only what cannot
-be written never opens it for the others.
+events are accepted and kept. `pipeline-platform circuit close` lets them go on.
+
+Each worker judges what it saw itself, by its part of `circuit_events`. Where three tenants or more send, one or two of
+them that send only what cannot be written never open it for the others.
 """
 
 import time
@@ -17,6 +19,8 @@ from pipeline_platform.settings import Settings
 
 _SQL = queries("circuit")
 _WINDOW_S = 30.0
+# So many tenants have to be hit, or all that sent lately where those are fewer.
+_TENANTS_MIN = 3
 
 
 def is_open(conn: psycopg.Connection[Any]) -> bool:
@@ -28,10 +32,12 @@ class Circuit:
     """What one worker has seen in the last half minute."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ratio, self._events_min = settings.circuit_ratio, settings.circuit_events
+        self._ratio = settings.circuit_ratio
+        self._events_min = max(1, settings.circuit_events // settings.workers)
         self._clock = clock
         self._seen: deque[tuple[float, Counter[int], Counter[int]]] = deque()
         self.tripped: str | None = None
+        self._bad_tenants = 0
 
     def note(self, good: Iterable[int], bad: Iterable[int]) -> None:
         """Tenants of events that were written, and of those that became dead letters."""
@@ -43,9 +49,12 @@ class Circuit:
             self._judge()
 
     def look(self, conn: psycopg.Connection[Any]) -> bool:
-        """Open it where it tripped; returns whether it is open."""
+        """Open it where it tripped and enough tenants are hit; returns whether it is open."""
         if self.tripped:
-            conn.execute(_SQL["open"], {"message": self.tripped})
+            conn.execute(
+                _SQL["open"],
+                {"message": self.tripped, "bad_tenants": self._bad_tenants, "tenants_min": _TENANTS_MIN},
+            )
         open_now = is_open(conn)
         if open_now:
             # Closed again, it starts from nothing.
@@ -63,6 +72,7 @@ class Circuit:
         tenants = good.keys() | bad.keys()
         if events < self._events_min or bad.total() < self._ratio * events or len(bad) * 2 < len(tenants):
             return
+        self._bad_tenants = len(bad)
         self.tripped = (
             f"{bad.total():,} of {events:,} events became dead letters within {_WINDOW_S:.0f} s, of {len(bad)} of "
             f"{len(tenants)} tenants: nothing is processed until the cause is mended. See: pipeline-platform "

@@ -54,6 +54,7 @@ class _Loading:
 
     works: Sequence[Work]
     rows: Sequence[Enriched]
+    failures: Sequence[Failure]
     dead_lettered: int
     changed: Sequence[Key]
     cursors: Sequence[psycopg.Cursor[Any]]
@@ -107,6 +108,7 @@ class Engine:
                 reach("worker.before_commit")
             reach("worker.after_commit")
             self._lookups.forget(loading.changed)
+            self._note(loading.rows, loading.failures)
             return loading.processed()
         except psycopg.Error as error:
             if not self._conn.closed:
@@ -118,7 +120,9 @@ class Engine:
             works = claim(self._conn)
             if noted and works:
                 noted(works)
-            return self._process_carefully(works)
+            done, rows, failures = self._process_carefully(works)
+        self._note(rows, failures)
+        return done
 
     def _process(self, works: Sequence[Work]) -> "_Loading":
         """The fast way: all or nothing; nothing of it waits for an answer before the commit."""
@@ -130,10 +134,9 @@ class Engine:
         changed = keep_traits(self._conn, rows)
         buried = bury(self._conn, self._settings, failures)
         complete(self._conn, works)
-        self._note(rows, failures)
-        return _Loading(works, rows, buried, changed, loading)
+        return _Loading(works, rows, failures, buried, changed, loading)
 
-    def _process_carefully(self, works: Sequence[Work]) -> Processed:
+    def _process_carefully(self, works: Sequence[Work]) -> tuple[Processed, list[Enriched], list[Failure]]:
         """The slow way after bad data: every part of the load in a savepoint, down to the single event."""
         transformed, unsound = transform_all(_read_all(works))
         rows = enrich(self._conn, self._lookups, transformed)
@@ -141,10 +144,10 @@ class Engine:
         failures = [*unsound, *unloadable]
         buried = bury(self._conn, self._settings, failures)
         complete(self._conn, works)
-        self._note(loaded, failures)
-        return _processed(works, loaded, buried, delivered)
+        return _processed(works, loaded, buried, delivered), loaded, failures
 
     def _note(self, rows: Sequence[Enriched], failures: Sequence[Failure]) -> None:
+        """Tell the circuit what was committed; a way that failed says nothing about its events."""
         if self._circuit:
             self._circuit.note([row.event.tenant_id for row in rows], [failed.event.tenant_id for failed in failures])
 

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.db import queries
 from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.circuit import Circuit
+from pipeline_platform.worker.engine import Engine
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.platform import Platform
@@ -68,18 +71,55 @@ def test_a_bad_deploy_stops_and_after_it_is_mended_all_goes_on(conn: Conn, setti
     assert not audit(conn).differences
 
 
-def test_one_tenant_cannot_open_it_for_others(settings: Settings) -> None:
+@pytest.mark.parametrize("part", [60, 90])
+def test_failures_of_the_load_open_it_too(conn: Conn, settings: Settings, part: int) -> None:
+    tenants = [tenant.tenant_id for tenant in add_tenants(conn, "a", "b", "c")]
+    conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
+    unloadable = b'{"event":"e","properties":{"a":"\\u0000"}}'
+    made = [
+        AcceptedEvent(TenantId(tenants[n % 3]), uuid.uuid4(), EventType.TRACK, None,
+                      unloadable if n // 3 % 100 < part else b'{"event":"e"}')
+        for n in range(300)
+    ]  # fmt: skip
+    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, made, []))
+    circuit, lookups = Circuit(settings), Lookups(settings, settings.redis_url)
+    Engine(settings, conn, lookups, circuit).step(lambda own: claim(own, Lane.LIVE, 10, 0))
+    lookups.close()
+    assert circuit.tripped and f"{3 * part} of 300 events" in circuit.tripped
+    assert circuit.look(conn)
+
+
+def test_one_or_two_tenants_cannot_open_it_for_others(conn: Conn, settings: Settings) -> None:
+    tenants = [tenant.tenant_id for tenant in add_tenants(conn, "a", "b", "c", "d")]
+    conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
     circuit = Circuit(settings)
-    circuit.note([2, 3, 4] * 30, [1] * 1_000)
+    circuit.note([], tenants[:2] * 100)
+    assert circuit.look(conn), "who is alone, is all there is"
+    conn.execute("DELETE FROM control.circuits")
+    _accept(conn, tenants, 40)
+    # This worker saw nobody else lately.
+    circuit.note([], tenants[:2] * 100)
+    assert circuit.tripped and not circuit.look(conn)
+    circuit = Circuit(settings)
+    circuit.note(tenants[1:] * 30, tenants[:1] * 1_000)
     assert circuit.tripped is None
-    circuit.note([], [2, 3] * 100)
+    circuit.note([], tenants[1:3] * 100)
     assert circuit.tripped and "3 of 4 tenants" in circuit.tripped
+    assert circuit.look(conn)
+
+
+def test_many_workers_judge_as_few(settings: Settings) -> None:
+    circuit = Circuit(settings.model_copy(update={"workers": 4}))
+    circuit.note([], [1] * 49)
+    assert circuit.tripped is None
+    circuit.note([], [1])
+    assert circuit.tripped
 
 
 def test_few_events_and_old_ones_are_not_judged(settings: Settings) -> None:
     now = 0.0
     circuit = Circuit(settings, lambda: now)
-    circuit.note([], [1] * 199)
+    circuit.note([], [1] * 99)
     assert circuit.tripped is None
     now = 31.0
     circuit.note([], [1])

@@ -3,7 +3,13 @@ SELECT EXISTS (SELECT FROM control.circuits WHERE closed_at IS NULL)
 
 -- name: open
 WITH opened AS (
-    INSERT INTO control.circuits (message) VALUES (%(message)s) ON CONFLICT DO NOTHING RETURNING circuit_id
+    INSERT INTO control.circuits (message)
+    SELECT %(message)s
+    WHERE %(bad_tenants)s >= least(%(tenants_min)s, (
+        SELECT count(DISTINCT tenant_id) FROM account.funnel
+        WHERE hour >= date_trunc('hour', now(), 'UTC') - interval '1 hour' AND accepted > 0))
+    ON CONFLICT DO NOTHING
+    RETURNING circuit_id
 )
 INSERT INTO control.alerts AS a (kind, fingerprint, message)
 SELECT 'circuit_open', 'circuit', %(message)s FROM opened
