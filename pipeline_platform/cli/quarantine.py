@@ -49,14 +49,16 @@ def list_(
 
 
 def show(
-    quarantine_id: Annotated[int, typer.Argument(help="From `quarantine list`.")], as_json: AsJson = False
+    quarantine_id: Annotated[int, typer.Argument(help="From `quarantine list`.")],
+    unmasked: Annotated[bool, typer.Option("--unmasked", help="Show values of keys that name a secret too.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """One quarantined event, with its original bytes.
 
     Example: pipeline-platform quarantine show 3
     """
     with database() as conn:
-        found = dead_letters.show_quarantined(conn, quarantine_id)
+        found = dead_letters.show_quarantined(conn, quarantine_id, masked=not unmasked)
     if as_json:
         print_json(found)
         return
@@ -86,6 +88,8 @@ def readmit(
     if not reason and not dry_run:
         raise ConfigError("readmit needs a --reason; --dry-run shows what would be let in")
     chosen = Quarantined(tenant, code, since_of(since), ids)
+    if chosen == Quarantined():
+        raise ConfigError("readmit needs ids or a filter (--tenant, --code, --since)")
     with database() as conn:
         done = let_in(conn, running_settings(), chosen, read_correction(correct), reason, dry_run=dry_run)
     if as_json:

@@ -51,10 +51,7 @@ def show_dead_letter(conn: Conn, dead_letter_id: int, *, masked: bool = False) -
     found = _rows(conn, _SQL["show"], {"dead_letter_id": dead_letter_id})
     if not found:
         raise NoSuchThingError(f"no dead letter {dead_letter_id}; see: pipeline-platform dead-letters list")
-    readable = _readable(found[0])
-    if masked:
-        readable |= {name: mask(readable[name]) for name in ("payload", "envelope") if readable[name]}
-    return readable
+    return _readable(found[0], masked=masked)
 
 
 def count_open(conn: Conn, chosen: Filter) -> list[Found]:
@@ -87,12 +84,12 @@ def list_quarantine(
     return _rows(conn, _QUARANTINE["list"], {"tenant": tenant, "code": code, "since": since, "limit": limit})
 
 
-def show_quarantined(conn: Conn, quarantine_id: int) -> Found:
-    """One quarantined event, its payload as text. Raises NoSuchThingError."""
+def show_quarantined(conn: Conn, quarantine_id: int, *, masked: bool = False) -> Found:
+    """One quarantined event, its payload as text, masked as a dead letter's. Raises NoSuchThingError."""
     found = _rows(conn, _QUARANTINE["show"], {"quarantine_id": quarantine_id})
     if not found:
         raise NoSuchThingError(f"no quarantined event {quarantine_id}; see: pipeline-platform quarantine list")
-    return _readable(found[0])
+    return _readable(found[0], masked=masked)
 
 
 def _rows(conn: Conn, query: LiteralString, params: dict[str, Any]) -> list[Found]:
@@ -100,12 +97,13 @@ def _rows(conn: Conn, query: LiteralString, params: dict[str, Any]) -> list[Foun
         return cursor.execute(query, params).fetchall()
 
 
-def _readable(found: Found) -> Found:
+def _readable(found: Found, *, masked: bool) -> Found:
     """Bytes that are no text are shown escaped: an operator must see even those."""
-    return {
-        name: value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
-        for name, value in found.items()
-    }
+    texts = {name: value.decode(errors="backslashreplace") for name, value in found.items() if isinstance(value, bytes)}
+    shown = found | texts
+    # Errors quote what they are about.
+    quoting = [name for name in (*texts, "error", "message") if shown.get(name)]
+    return shown | {name: mask(shown[name]) for name in quoting} if masked else shown
 
 
 def _note(conn: Conn, action: str, reason: str, chosen: Filter, events: int) -> None:

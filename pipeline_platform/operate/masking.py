@@ -1,14 +1,65 @@
-"""Secrets in what operators look at: values of keys that name one are not shown."""
+"""Secrets in what operators look at: values of keys that name one are not shown.
 
+Works on text, since what is looked at is often no valid JSON, and has to be seen as it is. A value may be an object or
+a list, and a document may stand inside a string of another, with its quotes escaped.
+"""
+
+import contextlib
+import json
 import re
 
-_SECRET = re.compile(
-    r"""("[^"]*(?:passw|token|secret|authorization|api_?key|write_?key|card_?n|cvv|cvc|iban|ssn)[^"]*"\s*:\s*)"""
-    r"""("(?:[^"\\]|\\.)*"|[-\w.]+)""",
-    re.IGNORECASE,
-)
+_WORDS = ("passw", "token", "secret", "authorization", "apikey", "writekey", "privatekey", "accesskey", "credential",
+          "card", "cvv", "cvc", "iban", "ssn", "cookie")  # fmt: skip
+# The quotes of one document are preceded by as many backslashes as it is deep in others.
+_KEY = re.compile(r"""(?P<quote>\\*")(?P<name>(?:[^"\\]|\\(?!\\*")[^"])*)(?P=quote)\s*:\s*""")
+_BARE = re.compile(r"[^\s,\]}\"\\]*")
 
 
-def mask(payload: str) -> str:
-    """The same text, valid JSON or not, with those values as "***"."""
-    return _SECRET.sub(r'\1"***"', payload)
+def mask(text: str) -> str:
+    """The same text, with the values of secret keys as "***"."""
+    shown: list[str] = []
+    at = 0
+    while found := _KEY.search(text, at):
+        if _is_secret(found["name"]):
+            shown += text[at : found.end()], f"{found['quote']}***{found['quote']}"
+            at = _end_of_value(text, found.end(), found["quote"])
+        else:
+            shown.append(text[at : found.end()])
+            at = found.end()
+    return "".join(shown) + text[at:]
+
+
+def _is_secret(name: str) -> bool:
+    # What is no JSON string is judged as it is written.
+    with contextlib.suppress(ValueError):
+        name = json.loads(f'"{name}"')
+    plain = re.sub(r"[\W_]", "", name).lower()
+    return any(word in plain for word in _WORDS)
+
+
+def _end_of_value(text: str, at: int, quote: str) -> int:
+    """Where a value ends; one that never ends is hidden to the end of the text."""
+    if text.startswith(quote, at):
+        return _end_of_string(text, at, quote)
+    if text[at : at + 1] not in ("{", "["):
+        found = _BARE.match(text, at)
+        return found.end() if found else at
+    depth = 0
+    while at < len(text):
+        if text.startswith(quote, at):
+            at = _end_of_string(text, at, quote)
+            continue
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(text[at], 0)
+        at += 1
+        if not depth:
+            return at
+    return len(text)
+
+
+def _end_of_string(text: str, at: int, quote: str) -> int:
+    """Behind the next quote of the same depth: one with more backslashes before it is part of the string."""
+    for found in re.finditer(r'\\*"', text[at + len(quote) :]):
+        # Pairs of backslashes before a quote are characters of the string.
+        if len(found[0]) >= len(quote) and (len(found[0]) - len(quote)) % (2 * len(quote)) == 0:
+            return at + len(quote) + found.end()
+    return len(text)

@@ -72,7 +72,10 @@ def read_correction(path: Path) -> Correct:
 def readmit(
     conn: Conn, settings: Settings, chosen: Quarantined, correct: Correct, reason: str, *, dry_run: bool
 ) -> Readmitted:
-    """Correct and accept what was chosen, some hundred in a transaction. conn: in autocommit mode."""
+    """Correct and accept what was chosen, some hundred in a transaction with its line in the audit log.
+
+    conn: in autocommit mode.
+    """
     done, after = Readmitted(), 0
     params = asdict(chosen) | {"ids": list(chosen.ids) if chosen.ids else None, "limit": _AT_ONCE}
     while True:
@@ -84,11 +87,9 @@ def readmit(
             events = _corrected(rows, correct, Limits.of(settings), done)
             taken = list(events) if dry_run else _accept(conn, list(events.items()), done)
             done.accepted += len(taken)
-            if not dry_run:
+            if taken and not dry_run:
                 conn.execute(_SQL["readmitted"], (taken,))
-    if not dry_run:
-        detail = params | {"accepted": done.accepted, "refused": done.refused}
-        conn.execute(_SQL["audit"], (reason, json.dumps(detail, default=str)))
+                conn.execute(_SQL["audit"], (reason, json.dumps({"quarantine_ids": taken})))
     return done
 
 

@@ -54,6 +54,10 @@ def test_what_is_corrected_is_let_in_once(conn: Conn, settings: Settings, quaran
         done = run_command(settings, *words, *more)
         assert done.code == 1
         assert {name: done.answer[name] for name in expected} == expected
+    logged = conn.execute(
+        "SELECT reason, jsonb_array_length(detail->'quarantine_ids') FROM control.audit_log"
+    ).fetchall()
+    assert {reason for reason, _ in logged} == {"sender fixed"} and sum(events for _, events in logged) == 1_200
     again = run_command(settings, *words, "--reason", "again").answer
     assert (again["accepted"], again["left"]) == (0, 3)
     lookups = Lookups(settings, settings.redis_url)
@@ -70,5 +74,8 @@ def test_what_is_corrected_is_let_in_once(conn: Conn, settings: Settings, quaran
 
 def test_a_file_that_corrects_nothing_is_named(settings: Settings, quarantine: Path) -> None:
     quarantine.write_text("x = 1")
-    refused = run_command(settings, "quarantine", "readmit", "--correct", str(quarantine), "--dry-run")
+    refused = run_command(
+        settings, "quarantine", "readmit", "--correct", str(quarantine), "--tenant", "acme", "--dry-run"
+    )
+    assert run_command(settings, "quarantine", "readmit", "--correct", str(quarantine), "--dry-run").code == 2
     assert refused.code == 2 and "has no function correct" in refused.said
