@@ -13,7 +13,7 @@ import psycopg
 from rich.progress import Progress
 
 from pipeline_platform.bench.load import make_tenants, send_steadily
-from pipeline_platform.bench.runs import LATENCY, THROUGHPUT, Load
+from pipeline_platform.bench.runs import LATENCY, THROUGHPUT, Load, drain
 from pipeline_platform.bench.stack import Stack
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import PipelineError
@@ -25,7 +25,6 @@ _SQL = queries("bench")
 _REAL_TIME_PER_S = 50_000_000 / 86_400
 _LIVE_S = 20.0
 _WARM_UP_S = 3.0
-_DRAIN_S = 300.0
 _LOW_CAP = 0.1
 
 Conn = psycopg.Connection[Any]
@@ -92,7 +91,7 @@ def measure(stack: Stack, events: int, seed: int) -> ReplayResult:
         start = datetime.now(UTC)
         seconds = events / THROUGHPUT.rate
         _send(stack, keys, THROUGHPUT, seconds, seed, lambda done: bar.advance(task, done))
-        _drain(conn)
+        drain(conn)
         changed = conn.execute(_SQL["mangle"]).rowcount
         conn.execute("VACUUM ANALYZE")
         scope = Scope(start, datetime.now(UTC))
@@ -135,14 +134,6 @@ def _send(
     )
 
 
-def _drain(conn: Conn) -> None:
-    deadline = time.monotonic() + _DRAIN_S
-    while conn.execute("SELECT EXISTS (SELECT FROM queue.work)").fetchone() == (True,):
-        if time.monotonic() > deadline:
-            raise PipelineError(f"the queue was not empty {_DRAIN_S:.0f} s after the load ended")
-        time.sleep(0.1)
-
-
 def _diff(conn: Conn, scope: Scope) -> tuple[int, int, float]:
     plan = make_plan(conn, scope, "benchmark")
     begin = time.monotonic()
@@ -161,7 +152,7 @@ def _commit(conn: Conn, replay_id: int) -> float:
 def _live(stack: Stack, conn: Conn, keys: list[str], seed: int) -> float:
     start = datetime.now(UTC)
     _send(stack, keys, LATENCY, _LIVE_S, seed, lambda _: None)
-    _drain(conn)
+    drain(conn)
     row = conn.execute(_SQL["live_p95"], (start, _WARM_UP_S)).fetchone()
     if row is None or row[0] is None:
         raise PipelineError("no live event was delivered")

@@ -96,11 +96,12 @@ def run_load(stack: Stack, load: Load, *, rate: float, seconds: float, seed: int
                     progress=lambda events: bar.advance(task, events),
                 )
             )
-        drain_s = _drain(conn)
+        drain_s = drain(conn)
         return _result(conn, load, sent, drain_s, rate, seconds, seed)
 
 
-def _drain(conn: psycopg.Connection[Any]) -> float:
+def drain(conn: psycopg.Connection[Any]) -> float:
+    """Wait until the queue is empty; returns for how many seconds. PipelineError after two minutes."""
     start = time.monotonic()
     while time.monotonic() - start < _DRAIN_S:
         row = conn.execute("SELECT count(*) FROM queue.work").fetchone()

@@ -25,7 +25,7 @@ from pipeline_platform.worker.enrich import enrich
 from pipeline_platform.worker.load import enriched_columns, row_columns
 from pipeline_platform.worker.transform import TRANSFORM_VERSION, Row
 
-_SQL = queries("replay_chunk")
+_SQL, _DIFF, _WRITE = queries("replay_chunk"), queries("replay_diff"), queries("replay_commit")
 _ATTEMPTS_MAX = 5
 _Pair = tuple[QueuedEvent, Row]
 _IN_SHADOW: Sequence[tuple[LiteralString, LiteralString]] = (
@@ -38,7 +38,7 @@ _IN_SHADOW: Sequence[tuple[LiteralString, LiteralString]] = (
 
 def _in_both(*names: str) -> Sequence[LiteralString]:
     """Statements for analytics.events, then the same for rows that are, or belong, in shadow.events."""
-    own: list[LiteralString] = [_SQL[name] for name in names]
+    own: list[LiteralString] = [_WRITE[name] for name in names]
     return own + [_in_shadow(statement) for statement in own]
 
 
@@ -128,16 +128,16 @@ class Replaying:
     def _work(self, chunk: Chunk, params: dict[str, Any]) -> None:
         if chunk.state == "diffing":
             if chunk.is_sweep:
-                self._conn.execute(_SQL["sweep"], params)
+                self._conn.execute(_DIFF["sweep"], params)
             else:
                 self._diff(chunk, params)
             return
-        self._conn.execute(_SQL["by_index"])
+        self._conn.execute(_WRITE["by_index"])
         for statement in _COMMIT if chunk.state == "committing" else _UNDO:
             self._conn.execute(statement, params)
-        self._conn.execute(_SQL["keep_traits"], params)
+        self._conn.execute(_WRITE["keep_traits"], params)
         if chunk.state == "committing":
-            self._conn.execute(_SQL["count_chunk"], params)
+            self._conn.execute(_WRITE["count_chunk"], params)
 
     def _diff(self, chunk: Chunk, params: dict[str, Any]) -> None:
         events = [event for event in self._read(params) if chunk.wants(event)]
@@ -149,11 +149,11 @@ class Replaying:
             self._count_failed(params, bad, erased)
 
     def _read(self, params: dict[str, Any]) -> list[QueuedEvent]:
-        cursor = self._conn.cursor(binary=True).execute(_SQL["batches"], params)
+        cursor = self._conn.cursor(binary=True).execute(_DIFF["batches"], params)
         return [event for row in cursor for event in read(work_of(row))]
 
     def _erased(self, params: dict[str, Any]) -> set[tuple[int, int]]:
-        return set(self._conn.execute(_SQL["erased"], params).fetchall())
+        return set(self._conn.execute(_DIFF["erased"], params).fetchall())
 
     def _compare(
         self, chunk: Chunk, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]
@@ -181,12 +181,12 @@ class Replaying:
             "is_first": arrays.bools(firsts),
             "is_shadow": arrays.bools([event.is_shadow for event, _ in rows]),
         }
-        places = self._conn.execute(_SQL["compare"], params | columns, prepare=True).fetchall()
+        places = self._conn.execute(_DIFF["compare"], params | columns, prepare=True).fetchall()
         added: list[_Pair] = [rows[place] for (place,) in places]
         if added:
             enriched = enrich(self._conn, self._lookups, added)
             shadow = arrays.bools([event.is_shadow for event, _ in added])
-            self._conn.execute(_SQL["keep_added"], params | enriched_columns(enriched) | {"is_shadow": shadow})
+            self._conn.execute(_DIFF["keep_added"], params | enriched_columns(enriched) | {"is_shadow": shadow})
 
     def _count_failed(self, params: dict[str, Any], bad: Sequence[QueuedEvent], erased: Sequence[QueuedEvent]) -> None:
         failed, discarded = Counter(e.tenant_id for e in bad), Counter(e.tenant_id for e in erased)
@@ -196,7 +196,7 @@ class Replaying:
             "failed": [failed[tenant] for tenant in tenants],
             "discarded": [discarded[tenant] for tenant in tenants],
         }
-        self._conn.execute(_SQL["count_failed"], params | counts)
+        self._conn.execute(_DIFF["count_failed"], params | counts)
 
 
 def _firsts(rows: Sequence[_Pair]) -> list[bool]:

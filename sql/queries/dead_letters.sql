@@ -46,9 +46,6 @@ WITH chosen AS (
       AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
       AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
       AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
-  AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
-  AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
-  AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
     FOR UPDATE OF d
 )
 UPDATE queue.dead_letters AS d
@@ -74,9 +71,6 @@ WITH chosen AS (
       AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
       AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
       AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
-  AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
-  AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
-  AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
     FOR UPDATE OF d
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, discarded)

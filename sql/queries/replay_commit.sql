@@ -1,0 +1,170 @@
+-- name: by_index
+-- A chunk is small beside the tables: each of its rows is looked up by key.
+SELECT set_config('enable_nestloop', 'on', true), set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)
+
+-- name: take_out
+-- Rows to be changed or removed leave production, where they are still what the diff saw; what they were is kept.
+WITH todo AS MATERIALIZED (
+    SELECT * FROM replay.scratch
+    WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND action IN ('changed', 'removed')
+      AND NOT is_shadow AND committed_as IS NULL
+), gone AS (
+    DELETE FROM analytics.events AS e USING todo AS t
+    WHERE e.tenant_id = t.tenant_id AND e.received_at = t.received_at AND e.event_id = t.event_id
+      AND (%(takes_newer)s OR md5(e::text)::uuid = t.before_hash)
+    RETURNING e.tenant_id, e.event_id, to_jsonb(e) AS row
+), keyless AS (
+    DELETE FROM analytics.keys AS k USING todo AS t, gone AS g
+    WHERE t.action = 'removed' AND g.tenant_id = t.tenant_id AND g.event_id = t.event_id
+      AND k.tenant_id = t.tenant_id AND k.event_id = t.event_id AND k.received_at = t.received_at
+    RETURNING k.tenant_id, k.event_id
+), images AS (
+    INSERT INTO replay.before_images (replay_id, chunk, tenant_id, event_id, received_at, action, is_shadow, had_key, row)
+    SELECT t.replay_id, t.chunk, t.tenant_id, t.event_id, t.received_at, t.action, t.is_shadow,
+           t.action = 'changed' OR k.event_id IS NOT NULL, g.row
+    FROM todo AS t JOIN gone AS g USING (tenant_id, event_id) LEFT JOIN keyless AS k USING (tenant_id, event_id)
+)
+UPDATE replay.scratch AS s
+SET committed_as = CASE WHEN EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = s.tenant_id AND g.event_id = s.event_id)
+                        THEN s.action::text ELSE 'skipped' END
+WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action IN ('changed', 'removed') AND NOT s.is_shadow
+  AND s.committed_as IS NULL
+
+-- name: put_changed
+INSERT INTO analytics.events
+SELECT r.*
+FROM replay.scratch AS s
+CROSS JOIN LATERAL jsonb_populate_record(NULL::analytics.events,
+                                         s.row || jsonb_build_object('replay_id', s.replay_id)) AS r
+WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.committed_as = 'changed' AND NOT s.is_shadow
+
+-- name: put_added
+-- What production lacks, by its identity; a dead letter of it is thereby delivered.
+WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
+todo AS MATERIALIZED (
+    SELECT s.*, s.row ->> 'batch_id' AS batch FROM replay.scratch AS s
+    WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added' AND NOT s.is_shadow
+      AND s.committed_as IS NULL
+), fresh AS (
+    INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
+    SELECT g.generation, t.tenant_id, t.event_id, t.received_at
+    FROM todo AS t CROSS JOIN open_generation AS g
+    WHERE NOT EXISTS (SELECT FROM analytics.keys AS old WHERE old.tenant_id = t.tenant_id AND old.event_id = t.event_id)
+    ORDER BY t.tenant_id, t.event_id
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, event_id
+), keyed AS MATERIALIZED (
+    SELECT t.*, f.event_id IS NOT NULL AS is_fresh FROM todo AS t LEFT JOIN fresh AS f USING (tenant_id, event_id)
+    -- A key whose row is gone is the event's own.
+    WHERE f.event_id IS NOT NULL
+       OR EXISTS (SELECT FROM analytics.keys AS k WHERE k.tenant_id = t.tenant_id AND k.event_id = t.event_id
+                  AND k.received_at = t.received_at)
+), put AS (
+    INSERT INTO analytics.events
+    SELECT r.*
+    FROM keyed AS t
+    CROSS JOIN LATERAL jsonb_populate_record(
+        NULL::analytics.events,
+        t.row || jsonb_build_object('replay_id', t.replay_id, 'delivered_at', clock_timestamp())) AS r
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, event_id
+), letters AS (
+    UPDATE queue.dead_letters AS d SET state = 'delivered', next_attempt_at = NULL, resolved_at = now(),
+           reason = 'replay ' || %(replay_id)s
+    FROM put AS p JOIN todo AS t USING (tenant_id, event_id)
+    WHERE d.tenant_id = p.tenant_id AND d.event_id = p.event_id AND d.batch_id = t.batch::bigint
+      AND d.state IN ('waiting', 'exhausted')
+    RETURNING d.tenant_id, d.event_id, d.dead_letter_id, d.batch_received_at, d.lane, d.stage
+), counted AS (
+    INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, delivered, enriched)
+    SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, -count(*), count(*),
+           count(*) FILTER (WHERE stage <> 'load')
+    FROM letters GROUP BY 1, 2, 3
+), images AS (
+    INSERT INTO replay.before_images (replay_id, chunk, tenant_id, event_id, received_at, action, is_shadow, had_key,
+                                      dead_letter_id)
+    SELECT DISTINCT ON (t.tenant_id, t.event_id) t.replay_id, t.chunk, t.tenant_id, t.event_id, t.received_at, t.action,
+           t.is_shadow, NOT t.is_fresh, l.dead_letter_id
+    FROM keyed AS t JOIN put AS p USING (tenant_id, event_id) LEFT JOIN letters AS l USING (tenant_id, event_id)
+)
+UPDATE replay.scratch AS s
+SET committed_as = CASE WHEN EXISTS (SELECT FROM put AS p WHERE p.tenant_id = s.tenant_id AND p.event_id = s.event_id)
+                        THEN 'added' ELSE 'skipped' END
+WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added' AND NOT s.is_shadow
+  AND s.committed_as IS NULL
+
+-- name: keep_traits
+-- The traits of the rows as they are now; of the same event the corrected value replaces the earlier one.
+WITH subject AS (
+    SELECT e.tenant_id, e.event_id, CASE e.type WHEN 'group' THEN 'group' ELSE 'user' END AS kind,
+           CASE e.type WHEN 'group' THEN e.group_id ELSE e.user_id END AS subject_id,
+           least(e.occurred_at, e.received_at) AS as_of, e.traits
+    FROM replay.before_images AS i
+    JOIN account.delivered AS e
+      ON e.tenant_id = i.tenant_id AND e.received_at = i.received_at AND e.event_id = i.event_id
+    WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND e.type IN ('identify', 'group')
+      AND jsonb_typeof(e.traits) = 'object'
+)
+INSERT INTO control.traits AS t (tenant_id, kind, subject_id, name, value, as_of, event_id)
+SELECT DISTINCT ON (s.tenant_id, s.kind, s.subject_id, v.key) s.tenant_id, s.kind, s.subject_id, v.key, v.value, s.as_of,
+       s.event_id
+FROM subject AS s CROSS JOIN LATERAL jsonb_each(s.traits) AS v
+WHERE s.subject_id <> ''
+ORDER BY s.tenant_id, s.kind, s.subject_id, v.key, s.as_of DESC, s.event_id DESC
+ON CONFLICT (tenant_id, kind, subject_id, name) DO UPDATE
+SET value = excluded.value, as_of = excluded.as_of, event_id = excluded.event_id
+WHERE (t.as_of, t.event_id) <= (excluded.as_of, excluded.event_id)
+
+-- name: count_chunk
+-- In the funnel a replayed event is one more occurrence of what was accepted before.
+INSERT INTO account.deltas (tenant_id, hour, lane, received, accepted, claimed, enriched, duplicate)
+SELECT tenant_id, hour, 'replay'::queue.lane, n, n, n, n, n
+FROM replay.counts CROSS JOIN LATERAL (SELECT events - failed - discarded AS n) AS replayed
+WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND n > 0
+
+-- name: undo_take_out
+-- What the commit wrote leaves production, where no later replay wrote over it.
+WITH todo AS MATERIALIZED (
+    SELECT * FROM replay.before_images
+    WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND NOT is_shadow AND NOT is_restored
+), gone AS (
+    DELETE FROM analytics.events AS e USING todo AS t
+    WHERE t.action <> 'removed' AND e.tenant_id = t.tenant_id AND e.received_at = t.received_at
+      AND e.event_id = t.event_id AND e.replay_id = t.replay_id
+    RETURNING e.tenant_id, e.event_id
+), keyless AS (
+    DELETE FROM analytics.keys AS k USING todo AS t, gone AS g
+    WHERE t.action = 'added' AND NOT t.had_key AND g.tenant_id = t.tenant_id AND g.event_id = t.event_id
+      AND k.tenant_id = t.tenant_id AND k.event_id = t.event_id AND k.received_at = t.received_at
+), letters AS (
+    UPDATE queue.dead_letters AS d SET state = 'exhausted', resolved_at = NULL
+    FROM todo AS t JOIN gone AS g USING (tenant_id, event_id)
+    WHERE d.tenant_id = t.tenant_id AND d.dead_letter_id = t.dead_letter_id
+    RETURNING d.tenant_id, d.batch_received_at, d.lane, d.stage
+), counted AS (
+    INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, delivered, enriched)
+    SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, count(*), -count(*),
+           -count(*) FILTER (WHERE stage <> 'load')
+    FROM letters GROUP BY 1, 2, 3
+)
+UPDATE replay.before_images AS i SET is_restored = true
+WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND NOT i.is_shadow
+  AND (i.action = 'removed'
+       OR EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = i.tenant_id AND g.event_id = i.event_id))
+
+-- name: undo_put_back
+WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
+todo AS MATERIALIZED (
+    SELECT * FROM replay.before_images
+    WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND NOT is_shadow AND is_restored AND row IS NOT NULL
+), keyed AS (
+    INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
+    SELECT g.generation, t.tenant_id, t.event_id, t.received_at
+    FROM todo AS t CROSS JOIN open_generation AS g
+    WHERE t.action = 'removed' AND t.had_key
+    ON CONFLICT DO NOTHING
+)
+INSERT INTO analytics.events
+SELECT r.* FROM todo AS t CROSS JOIN LATERAL jsonb_populate_record(NULL::analytics.events, t.row) AS r
+ON CONFLICT DO NOTHING
