@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         description="Minimum share of a busy worker's time, by lane (JSON).",
     )
     lane_caps: dict[str, float] = Field(
-        default={"live": 1.0, "overflow": 1.0, "retry": 0.3, "replay": 0.5},
+        default={"live": 1.0, "overflow": 1.0, "retry": 0.3, "replay": 0.1},
         description="Largest share of a worker's time, by lane (JSON).",
     )
 

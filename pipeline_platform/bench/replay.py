@@ -25,7 +25,7 @@ _SQL = queries("bench")
 _REAL_TIME_PER_S = 50_000_000 / 86_400
 _LIVE_S = 20.0
 _WARM_UP_S = 3.0
-_LOW_CAP = 0.1
+_HIGH_CAP = 0.5
 
 Conn = psycopg.Connection[Any]
 
@@ -96,7 +96,7 @@ def measure(stack: Stack, events: int, seed: int) -> ReplayResult:
         conn.execute("VACUUM ANALYZE")
         scope = Scope(start, datetime.now(UTC))
         bar.update(task, description="replaying", total=None)
-        steps.limit_lane(conn, share=_LOW_CAP, cap=1.0)
+        steps.limit_lane(conn, share=stack.settings.lane_shares["replay"], cap=1.0)
         replay_id, total, diff_s = _diff(conn, scope)
         commit_s = _commit(conn, replay_id)
         found = report.show(conn, replay_id)["committed"]
@@ -109,7 +109,7 @@ def measure(stack: Stack, events: int, seed: int) -> ReplayResult:
         bar.update(task, description="live load beside a replay")
         share, cap = stack.settings.lane_shares["replay"], stack.settings.lane_caps["replay"]
         besides: list[Beside] = []
-        for number, one_cap in enumerate((cap, _LOW_CAP), 2):
+        for number, one_cap in enumerate((cap, _HIGH_CAP), 2):
             steps.limit_lane(conn, min(share, one_cap), one_cap)
             with _replaying(stack, scope) as replayed:
                 p95 = _live(stack, conn, keys, seed + number)

@@ -14,7 +14,7 @@ from pipeline_platform.event import EventType
 
 _SQL = queries("replay")
 # Small enough that live events never wait long behind a chunk, large enough that its commit costs little.
-_CHUNK_EVENTS = 500
+_CHUNK_EVENTS = 200
 # Until a diff has been measured here.
 _EVENTS_A_SECOND = 5_000.0
 # Of a changed row: what would be written, and what it was. The columns beside an event's own bytes, about.

@@ -34,6 +34,12 @@ _PLANTED = """
         received_at, payload, stage, error_class, error, fingerprint, state, attempts)
     SELECT 1, gen_random_uuid(), 't', 'live', n, 0, now(), now(), '', 'load', 'E', 'e', 'f', 'exhausted', 5
     FROM generate_series(1, 5000) AS n;
+    INSERT INTO replay.replays (window_start, window_end, planned_events, actor, reason, state)
+    SELECT now() - interval '1 hour', now(), 1, 'a', 'r', state::replay.state
+    FROM unnest(ARRAY['committed', 'diffing']) AS state;
+    INSERT INTO replay.chunks (replay_id, chunk, hour, is_sweep, first_batch, last_batch, events, is_done)
+    SELECT replay_id, n, date_trunc('hour', now(), 'UTC'), false, n, n, 1, state <> 'diffing' OR n < 15000
+    FROM replay.replays, generate_series(1, 20000) AS n;
 """
 
 
@@ -112,3 +118,11 @@ def test_look_ups_of_traits_read_only_what_is_asked_for(worker: Conn) -> None:
 def test_due_dead_letters_are_found_by_their_index(worker: Conn) -> None:
     plan = plan_of(worker, "worker", "any_due_dead_letter")
     assert_never_read_whole(plan, "dead_letters")
+
+
+@pytest.mark.parametrize("name", ["take", "hold", "chunk_done", "finish"])
+def test_a_chunk_of_a_replay_costs_the_same_however_many_there_are(worker: Conn, name: str) -> None:
+    nodes = plan_of(worker, "replay_chunk", name, {"replay_id": "2", "chunk": "15000", "state": "'diffing'"})
+    used = [node for node in nodes if node.get("Relation Name") == "chunks" and "Scan" in node["Node Type"]]
+    assert used and {node["Node Type"] for node in used} <= {"Index Scan", "Index Only Scan"}, used
+    assert not [node for node in nodes if node["Node Type"] == "Sort" and "chunk" in str(node.get("Sort Key"))]

@@ -182,9 +182,6 @@ ORDER BY 1, 2 LIMIT 50
 SELECT count(*) FILTER (WHERE is_restored) AS restored, count(*) FILTER (WHERE NOT is_restored) AS left_alone
 FROM replay.before_images WHERE replay_id = %(replay_id)s
 
--- name: lane_limit
-SELECT share, cap FROM control.lane_limits WHERE lane = 'replay'
-
 -- name: set_lane_limit
 INSERT INTO control.lane_limits (lane, share, cap) VALUES ('replay', %(share)s, %(cap)s)
 ON CONFLICT (lane) DO UPDATE SET share = excluded.share, cap = excluded.cap

@@ -12,22 +12,30 @@ ON CONFLICT DO NOTHING
 
 -- name: take
 -- The next chunk, its attempt committed before the work: of a death there is no other trace. A chunk whose batches are
--- still being processed waits.
+-- still being processed waits. What a crash of PostgreSQL takes back of a chunk is done again, so its commits need not wait
+-- for the disk: the end of the step does (finish), and with it all before.
 UPDATE replay.chunks AS c SET attempts = attempts + 1, taken_by = pg_backend_pid(), taken_since = me.backend_start
-FROM (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()) AS me, replay.replays AS r
+FROM (SELECT backend_start, set_config('synchronous_commit', 'off', true)
+      FROM pg_stat_activity WHERE pid = pg_backend_pid()) AS me, replay.replays AS r
 WHERE r.replay_id = c.replay_id AND (c.replay_id, c.chunk) = (
-    SELECT c.replay_id, c.chunk
-    FROM replay.replays AS r JOIN replay.chunks AS c USING (replay_id)
-    WHERE r.state IN ('diffing', 'committing', 'undoing') AND NOT r.is_paused AND NOT c.is_done
-      AND (c.taken_by IS NULL OR NOT EXISTS (SELECT FROM pg_stat_activity AS a
-                                             WHERE a.pid = c.taken_by AND a.backend_start = c.taken_since
-                                               AND a.pid <> pg_backend_pid()))
-      AND NOT EXISTS (SELECT FROM queue.work AS w WHERE r.state = 'diffing' AND w.received_at >= c.hour
-                      AND w.received_at < c.hour + interval '1 hour'
-                      AND NOT c.is_sweep AND w.batch_id BETWEEN c.first_batch AND c.last_batch)
-    ORDER BY c.replay_id, c.chunk
-    LIMIT 1
-    FOR UPDATE OF c SKIP LOCKED)
+    SELECT next.replay_id, next.chunk
+    FROM (SELECT replay_id, state FROM replay.replays
+          WHERE state IN ('diffing', 'committing', 'undoing') AND NOT is_paused ORDER BY replay_id) AS r
+    -- By the index of what is to do, to the first that is free; OFFSET 0 keeps the questions from becoming joins.
+    CROSS JOIN LATERAL (
+        SELECT c.replay_id, c.chunk FROM replay.chunks AS c
+        WHERE c.replay_id = r.replay_id AND NOT c.is_done
+          AND (c.taken_by IS NULL OR NOT EXISTS (SELECT FROM pg_stat_activity AS a
+                                                 WHERE a.pid = c.taken_by AND a.backend_start = c.taken_since
+                                                   AND a.pid <> pg_backend_pid() OFFSET 0))
+          AND (c.is_sweep OR r.state <> 'diffing' OR NOT EXISTS (
+                  SELECT FROM queue.work AS w
+                  WHERE w.received_at >= c.hour AND w.received_at < c.hour + interval '1 hour'
+                    AND w.batch_id BETWEEN c.first_batch AND c.last_batch OFFSET 0))
+        ORDER BY c.chunk
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED) AS next
+    LIMIT 1)
 RETURNING c.replay_id, c.chunk, c.hour, c.is_sweep, c.first_batch, c.last_batch, c.events, c.attempts, r.state::text,
           r.window_start, r.window_end, r.tenant_ids, r.types, r.only_missing, r.takes_newer
 
@@ -47,7 +55,8 @@ DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now()
 
 -- name: enter
 -- An erasure, and a rotation of the keys, come before or after all of a chunk.
-SELECT pg_advisory_xact_lock_shared(control.erasure_lock()), pg_advisory_xact_lock_shared(analytics.key_lock())
+SELECT pg_advisory_xact_lock_shared(control.erasure_lock()), pg_advisory_xact_lock_shared(analytics.key_lock()),
+       set_config('synchronous_commit', 'off', true)
 
 -- name: hold
 -- Whether this backend's chunk is still to be done: its replay may have been cancelled or paused meanwhile.
@@ -70,5 +79,5 @@ UPDATE replay.replays AS r SET
     diffed_at = CASE WHEN r.state = 'diffing' THEN clock_timestamp() ELSE r.diffed_at END,
     committed_at = CASE WHEN r.state = 'committing' THEN clock_timestamp() ELSE r.committed_at END,
     undone_at = CASE WHEN r.state = 'undoing' THEN clock_timestamp() ELSE r.undone_at END
-WHERE r.state IN ('diffing', 'committing', 'undoing') AND NOT EXISTS (
-    SELECT FROM replay.chunks AS c WHERE c.replay_id = r.replay_id AND NOT c.is_done)
+WHERE r.state IN ('diffing', 'committing', 'undoing') AND (
+    SELECT c.chunk FROM replay.chunks AS c WHERE c.replay_id = r.replay_id AND NOT c.is_done ORDER BY c.chunk LIMIT 1) IS NULL
