@@ -29,10 +29,14 @@ class Exchange:
         self._error: psycopg.Error | None = None
         self._prepared: dict[str, bytes] = {}
         self.is_lost = False
+        self._is_open = True
         self._loop.add_reader(self._file, self._readable)
 
     def close(self) -> None:
         """Leave the connection to others, or to be closed."""
+        if not self._is_open:
+            return  # its descriptor may be somebody else's by now
+        self._is_open = False
         self._loop.remove_reader(self._file)
         self._loop.remove_writer(self._file)
 
@@ -53,16 +57,24 @@ class Exchange:
     async def _wait(self, send: Callable[[], None]) -> None:
         if self._done is not None:
             raise psycopg.ProgrammingError("the connection is busy with another statement")
-        self._done, self._error = self._loop.create_future(), None
+        done = self._loop.create_future()
+        self._done, self._error = done, None
         try:
-            send()
-            self._flush()
-            await self._done
+            try:
+                send()
+                self._flush()
+            except psycopg.OperationalError as error:
+                self._lose(error)
+            await done
         finally:
             self._done = None
 
     def _flush(self) -> None:
-        if self._pgconn.flush():
+        more = self._pgconn.flush()
+        # libpq closes the socket of a connection that it finds ended while it sends, and says that all is well.
+        if self._pgconn.status != pq.ConnStatus.OK:
+            raise psycopg.OperationalError("the server ended the connection")
+        if more:
             self._loop.add_writer(self._file, self._writable)
         else:
             self._loop.remove_writer(self._file)
