@@ -85,8 +85,15 @@ class Exchange:
         except psycopg.OperationalError as error:
             self._lose(error)
 
+    def abandon(self) -> None:
+        """Fail the statement under way and take the connection for lost, whatever its socket says."""
+        if self._is_open:
+            self._lose(psycopg.OperationalError("the server did not answer in time"))
+
     def _readable(self) -> None:
         try:
+            # Twice: uvloop calls only once after a reset, while the server's last words lie unread before it.
+            self._pgconn.consume_input()
             self._pgconn.consume_input()
             while self._done is not None and not self._pgconn.is_busy():
                 result = self._pgconn.get_result()

@@ -8,8 +8,8 @@ not: so when the time is up the socket is shut, and whatever waits on it fails a
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -58,22 +58,17 @@ class Link:
     async def bounded(self) -> AsyncGenerator[psycopg.AsyncConnection[Any]]:
         """The connection, for as long as the time-out. Raises psycopg errors."""
         conn = await self.connect()
-        with self._time_limit(conn):
+        timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, _shut, conn)
+        try:
             yield conn
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Close it."""
         if self._conn is not None:
             await self._conn.close()
             self._conn = None
-
-    @contextmanager
-    def _time_limit(self, conn: psycopg.AsyncConnection[Any]) -> Generator[None]:
-        timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, _shut, conn)
-        try:
-            yield
-        finally:
-            timer.cancel()
 
 
 class StatementLink(Link):
@@ -109,10 +104,14 @@ class StatementLink(Link):
 
     async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> None:
         """Run one statement, its parameters at %s: str as text, bytes as binary. Raises psycopg errors."""
-        conn = await self.connect()
-        assert self._exchange is not None
-        with self._time_limit(conn):
-            await self._exchange.run(statement, params)
+        await self.connect()
+        exchange = self._exchange
+        assert exchange is not None
+        timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, exchange.abandon)
+        try:
+            await exchange.run(statement, params)
+        finally:
+            timer.cancel()
 
 
 def _shut(conn: psycopg.AsyncConnection[Any]) -> None:
