@@ -72,7 +72,9 @@ class Settings(BaseSettings):
         ge=1,
         description="Events that all workers together process in half a minute before that is judged.",
     )
-    claim_events_max: int = Field(default=4_000, ge=1, description="Events a worker aims to take in one transaction.")
+    claim_events_max: int = Field(
+        default=4_000, ge=1, description="Events after which a worker takes no further batch in a transaction."
+    )
     lookup_ttl_s: float = Field(default=30.0, gt=0, description="How long a cached look-up is served.")
     redis_timeout_ms: int = Field(default=20, ge=1, description="Longest wait for one Redis command.")
     attempts_max: int = Field(default=5, ge=1, le=100, description="Attempts before a dead letter is exhausted.")

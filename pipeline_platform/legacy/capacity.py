@@ -62,7 +62,7 @@ class Capacity:
 
 
 class TokenBucket:
-    """`per_s` tokens a second, at most a quarter of a second's worth saved up."""
+    """`per_s` tokens a second, at most a quarter of a second's worth saved up: its burst."""
 
     def __init__(self, per_s: float) -> None:
         self._per_s = per_s
@@ -71,11 +71,11 @@ class TokenBucket:
         self._as_of = time.monotonic()
 
     def take_all(self, wanted: int) -> bool:
-        """Take `wanted` tokens, or none where there are fewer."""
+        """Take `wanted` tokens, or none where there are fewer. More than a burst is lent when the burst is there."""
         now = time.monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._as_of) * self._per_s)
         self._as_of = now
-        if self._tokens < wanted:
+        if self._tokens < min(wanted, self._burst):
             return False
         self._tokens -= wanted
         return True

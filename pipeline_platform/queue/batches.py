@@ -116,13 +116,17 @@ def work_of(row: tuple[Any, ...]) -> Work:
     return Work(Lane(lane), work_id, batch_id, received_at, first_event, end_event, attempts, row[7:])
 
 
-def claim(conn: psycopg.Connection[Any], lane: Lane, limit: int, low_water: int) -> list[Work]:
+def claim(
+    conn: psycopg.Connection[Any], lane: Lane, limit: int, low_water: int, events_max: int = 1 << 30
+) -> list[Work]:
     """Lock up to `limit` waiting pieces of work of a lane, oldest first, skipping what others hold.
 
-    low_water: no open work has a smaller id (see LowWater); 0 is always right, only slower.
+    low_water: no open work has a smaller id (see LowWater); 0 is always right, only slower. events_max: what follows
+    after so many events is not returned, and locked no longer than the transaction.
     """
     cursor = conn.cursor(binary=True)
-    cursor.execute(_SQL["claim"], {"lane": lane.value, "limit": limit, "low_water": low_water}, prepare=True)
+    params = {"lane": lane.value, "limit": limit, "low_water": low_water, "events_max": events_max}
+    cursor.execute(_SQL["claim"], params, prepare=True)
     return [work_of(row) for row in cursor]
 
 

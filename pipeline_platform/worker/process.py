@@ -166,14 +166,16 @@ class Worker:
         return False
 
     def _step(self, engine: Engine, lane: Lane, limit: int, low_water: int) -> Processed:
+        events_max = self._settings.claim_events_max
+
         def noted(works: Sequence[Work]) -> None:
             self._note.write([work.work_id for work in works])
-            self._claimed_all = len(works) == limit
-            self._claimed_at = time.monotonic()
             events = sum(work.events for work in works)
+            self._claimed_all = len(works) == limit or events >= events_max
+            self._claimed_at = time.monotonic()
             self._events_a_batch += (events / len(works) - self._events_a_batch) * 0.2
 
-        return engine.step(lambda conn: claim(conn, lane, limit, low_water), noted)
+        return engine.step(lambda conn: claim(conn, lane, limit, low_water, events_max), noted)
 
     def _isolate_suspects(self, engine: Engine) -> None:
         """One by one, at once, but for at most half of the time: live work goes on beside them."""

@@ -32,3 +32,27 @@ def test_a_long_read_postpones_a_drop_and_a_rotation(conn: Conn, database_url: s
         Keeper(settings).tick(keeper)
     assert conn.execute("SELECT count(*) FROM queue.hours WHERE dropped_at IS NOT NULL").fetchone() == (1,)
     assert conn.execute(generations).fetchone() == (2,)
+
+
+def test_only_dead_letters_that_were_written_in_the_end_go_with_their_hour(conn: Conn, settings: Settings) -> None:
+    """Unresolved and discarded ones stand for an event, and stay; so do all whose hour is kept."""
+    kept = "'2026-10-05T11:00Z'::timestamptz"
+    conn.execute(f"SELECT queue.open_hour({_LONG_AGO}), queue.open_hour({kept})")
+    conn.execute(f"UPDATE queue.hours SET dropped_at = now() WHERE hour = {_LONG_AGO}")
+    conn.execute("INSERT INTO control.tenants (name) VALUES ('acme')")
+    states = ("waiting", "exhausted", "delivered", "duplicate", "discarded")
+    for number, (hour, state) in enumerate((hour, state) for hour in (_LONG_AGO, kept) for state in states):
+        conn.execute(
+            f"""INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,
+                    received_at, payload, stage, error_class, error, fingerprint, state, attempts, next_attempt_at,
+                    resolved_at, reason)
+                SELECT tenant_id, gen_random_uuid(), 't', 'live', %(number)s, 0, {hour}, {hour}, '{{}}', 'load', 'E', 'e', 'f',
+                       %(state)s, 1, CASE WHEN %(state)s = 'waiting' THEN 'infinity'::timestamptz END,
+                       CASE WHEN %(is_resolved)s THEN now() - interval '73 hours' END, 'a test'
+                FROM control.tenants""",
+            {"number": number, "state": state, "is_resolved": state in states[2:]},
+        )
+    Keeper(settings).tick(conn)
+    left = f"SELECT state FROM queue.dead_letters WHERE batch_received_at = {_LONG_AGO} ORDER BY state"
+    assert [state for (state,) in conn.execute(left)] == ["discarded", "exhausted", "waiting"]
+    assert conn.execute("SELECT count(*) FROM queue.dead_letters").fetchone() == (8,)

@@ -185,3 +185,19 @@ def test_without_redis_the_rows_are_the_same(conn: Conn, settings: Settings, ten
         assert step(Engine(settings, own, nowhere)) == Processed(claimed=1, delivered=1)
     assert conn.execute("SELECT tenant_name FROM analytics.events").fetchone() == ("acme",)
     nowhere.close()
+
+
+def test_a_claim_ends_after_enough_events_whatever_the_batches_are(
+    conn: Conn, tenant: TenantId, database_url: str
+) -> None:
+    for number in range(5):
+        accept(conn, *(event(tenant, f"{number}-{place}") for place in range(10)))
+    with psycopg.connect(database_url) as first, psycopg.connect(database_url) as second:
+        assert [work.events for work in claim(first, Lane.LIVE, 100, 0, events_max=11)] == [10, 10]
+        # The rest is free again when the first is done, and at once where it was not asked for.
+        assert claim(second, Lane.LIVE, 100, 0, events_max=1) == []
+        first.rollback()
+        assert [work.events for work in claim(second, Lane.LIVE, 100, 0, events_max=1)] == [10]
+        assert len(claim(first, Lane.LIVE, 2, 0)) == 0
+        second.rollback()
+        assert len(claim(first, Lane.LIVE, 2, 0)) == 2

@@ -11,13 +11,17 @@ picked AS MATERIALIZED (
     ORDER BY work_id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
+), taken AS MATERIALIZED (
+    -- The first, and more while there are fewer events than asked for: nobody knows sizes before the rows are locked.
+    SELECT * FROM (SELECT *, sum(end_event - first_event) OVER (ORDER BY work_id) AS events FROM picked) AS sized
+    WHERE events - (end_event - first_event) < %(events_max)s
 )
 SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
        (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
 FROM entered
-CROSS JOIN picked AS p
+CROSS JOIN taken AS p
 -- A probe of one partition's index for each, under any settings of the planner.
 CROSS JOIN LATERAL (
     SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0

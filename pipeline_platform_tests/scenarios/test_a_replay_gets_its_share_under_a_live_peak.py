@@ -1,0 +1,57 @@
+"""Promise: a replay goes on while more live events wait than the workers can process, and live events go on beside it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.account.audit import audit
+from pipeline_platform.db import queries
+from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
+from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.queue.keeper import open_partitions
+from pipeline_platform.replay import steps
+from pipeline_platform.replay.plan import Scope, make_plan
+from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.waiting import wait_for
+
+Conn = psycopg.Connection[Any]
+_BATCH = 2_000
+_BATCHES = 20
+
+
+def test_a_replay_gets_its_share_under_a_live_peak(conn: Conn, settings: Settings) -> None:
+    (tenant,) = add_tenants(conn, "acme")
+    open_partitions(conn)
+    with Platform(settings) as platform:
+        _accept(conn, TenantId(tenant.tenant_id), "old", _BATCH)
+        platform.start_workers(1)
+        platform.await_drained(conn)
+        platform.stop_workers()
+        now = datetime.now(UTC)
+        replay_id = make_plan(conn, Scope(now - timedelta(hours=1), now), "a test").replay_id
+        for number in range(_BATCHES):
+            _accept(conn, TenantId(tenant.tenant_id), f"live-{number}", _BATCH)
+        steps.start_diff(conn, replay_id)
+        platform.start_workers(1)
+        wait_for("the replay's diff", lambda: steps.progress(conn, replay_id).state == "diffed", 60)
+        waiting, delivered = conn.execute(
+            "SELECT (SELECT count(*) FROM queue.work WHERE lane = 'live'), (SELECT count(*) FROM analytics.events)"
+        ).fetchone() or (0, 0)
+        assert waiting > 0, "the replay waited until no live event did"
+        assert delivered > _BATCH, "live events waited for the replay"
+        platform.await_drained(conn)
+    assert not audit(conn).differences
+
+
+def _accept(conn: Conn, tenant: TenantId, prefix: str, events: int) -> None:
+    ids = [f"{prefix}-{number}" for number in range(events)]
+    batch = [
+        AcceptedEvent(
+            tenant, event_id_of(name), EventType.TRACK, None, f'{{"messageId":"{name}","userId":"u","event":"E"}}'.encode()
+        )
+        for name in ids
+    ]  # fmt: skip
+    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, batch, []))
