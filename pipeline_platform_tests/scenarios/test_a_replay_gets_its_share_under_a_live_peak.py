@@ -1,4 +1,4 @@
-"""Promise: a replay goes on while more live events wait than the workers can process, and live events go on beside it."""
+"""Promise: a replay goes on while more live events wait than the workers can process, and so do they beside it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,11 +47,9 @@ def test_a_replay_gets_its_share_under_a_live_peak(conn: Conn, settings: Setting
 
 
 def _accept(conn: Conn, tenant: TenantId, prefix: str, events: int) -> None:
-    ids = [f"{prefix}-{number}" for number in range(events)]
-    batch = [
-        AcceptedEvent(
-            tenant, event_id_of(name), EventType.TRACK, None, f'{{"messageId":"{name}","userId":"u","event":"E"}}'.encode()
-        )
-        for name in ids
-    ]  # fmt: skip
+    batch: list[AcceptedEvent] = []
+    for number in range(events):
+        name = f"{prefix}-{number}"
+        payload = f'{{"messageId":"{name}","userId":"u","event":"E"}}'.encode()
+        batch.append(AcceptedEvent(tenant, event_id_of(name), EventType.TRACK, None, payload))
     conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, batch, []))
