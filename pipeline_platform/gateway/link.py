@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psycopg
+from psycopg import pq
 
 from pipeline_platform.db import connect_async
 from pipeline_platform.gateway.exchange import Exchange
@@ -107,12 +108,14 @@ class StatementLink(Link):
             self._exchange = None
         await super().close()
 
-    async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> None:
-        """Run one statement, its parameters at %s: str as text, bytes as binary. Raises psycopg errors."""
+    async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> pq.abc.PGresult | None:
+        """Run one statement, its parameters at %s: str as text, bytes as binary; its result is text. Raises psycopg
+        errors.
+        """
         conn = await self.connect()
         assert self._exchange is not None
         with self._time_limit(conn):
-            await self._exchange.run(statement, params)
+            return await self._exchange.run(statement, params)
 
 
 def _shut(conn: psycopg.AsyncConnection[Any]) -> None:
