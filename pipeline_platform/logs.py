@@ -22,7 +22,7 @@ from pipeline_platform.settings import Settings
 
 _GONE = "[removed]"
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_SECRET_SETTING = re.compile(r"alert|heartbeat|webhook|notify|token|secret|password", re.IGNORECASE)
+_SECRET_SETTING = re.compile(r"alert_urls?$|heartbeat_url|webhook|token|secret|password", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"authorization|password|passwd|secret|token|write_?key|cookie", re.IGNORECASE)
 # Shorter values would remove words that are no secrets.
 _SECRET_LENGTH_MIN = 6
@@ -94,6 +94,8 @@ def _json(redactor: Redactor) -> logging.Formatter:
     def clean(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         first = ("timestamp", "level", "logger", "event")
         ordered = {name: event[name] for name in first} | dict(event)
+        # uvicorn's, for terminals.
+        ordered.pop("color_message", None)
         return cast("EventDict", redactor.value(ordered))
 
     return structlog.stdlib.ProcessorFormatter(

@@ -1,11 +1,12 @@
 """The gateway's process: `python -m pipeline_platform.gateway`.
 
-Serves until SIGTERM or SIGINT; then requests in hand are still answered. Logs go to standard error, the address to
-standard output. Needs PIPELINE_DATABASE_URL; it starts without the database and says so at /readyz.
+Serves until SIGTERM or SIGINT; then requests in hand are still answered. Logs go to standard error, the address with
+them. Needs PIPELINE_DATABASE_URL; it starts without the database and says so at /readyz.
 """
 
 import argparse
 import gc
+import logging
 import resource
 import signal
 import socket
@@ -21,6 +22,7 @@ from pipeline_platform.metrics.processes import share_numbers
 from pipeline_platform.settings import Settings
 from pipeline_platform.tracing import start_tracing
 
+_LOG = logging.getLogger("pipeline_platform.gateway")
 _KEEP_ALIVE_S = 75
 _STOP_GRACE_S = 10
 _BACKLOG = 2_048
@@ -86,7 +88,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         signal.signal(asked, stop)
     # What lives as long as the process need not be looked at by every collection.
     gc.freeze()
-    print(f"gateway on http://{host}:{port}", flush=True)
+    _LOG.info("gateway on http://%s:%d", host, port)
     server.run(sockets=[listener])
 
 

@@ -93,10 +93,10 @@ DEAD_LETTERS = Metric(
 UNBALANCED = Metric(
     "pipeline_account_unbalanced", _G, "Tenants, hours and lanes of the kept hours whose account does not balance: 0."
 )
-HOURS = Metric(
-    "pipeline_hours",
+PARTITIONS = Metric(
+    "pipeline_partitions",
     _G,
-    "Hours of the queue: partitions ahead of now, retained, sealed (of the retained), unsealed though they are over.",
+    "Hourly partitions of the queue: ahead of now, retained, sealed of the retained, unsealed though they are over.",
     ("state",),
 )
 DISK_FREE = Metric("pipeline_disk_free_bytes", _G, "Free space under PIPELINE_HOME.")

@@ -24,8 +24,9 @@ FROM (SELECT tenant_id, 'waiting' AS state, count(*) AS events FROM queue.dead_l
 ) AS found JOIN control.tenants AS t USING (tenant_id)
 
 -- name: unbalanced
+-- now() and not clock_timestamp(), which would not be used to choose the hours that are read.
 SELECT count(*) FROM account.funnel
-WHERE hour >= date_trunc('hour', clock_timestamp(), 'UTC') - %(retention)s::interval
+WHERE hour >= date_trunc('hour', now(), 'UTC') - %(retention)s::interval
   AND (received <> accepted + rejected
        OR accepted <> delivered + duplicate + dead_lettered + discarded + in_flight)
 
