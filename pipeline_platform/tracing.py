@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 _SERVICE = "pipeline-platform"
 
 Attributes = Mapping[str, str | int | list[str]]
@@ -46,7 +47,7 @@ def start_tracing(process: str) -> "Tracer | None":
     """What traces this process, or None where nobody asked for it."""
     if not _is_wanted():
         return None
-    if importlib.util.find_spec("opentelemetry.sdk") is None:
+    if not _is_installed():
         _LOG.warning("traces are asked for (OTEL_…) and cannot be made: install pipeline-platform[otel]")
         return None
     return Tracer(process)
@@ -58,6 +59,13 @@ def _is_wanted() -> bool:
         return False
     exporter = given.get("OTEL_TRACES_EXPORTER", "")
     return exporter == "otlp" or (not exporter and any(given.get(name) for name in _ENDPOINTS))
+
+
+def _is_installed() -> bool:
+    try:
+        return all(importlib.util.find_spec(each) for each in ("opentelemetry.sdk", _EXPORTER))
+    except ModuleNotFoundError:
+        return False
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from pipeline_platform.gateway.keys import Keys
 from pipeline_platform.gateway.link import Link, StatementLink
 from pipeline_platform.gateway.notifier import Notifier
 from pipeline_platform.gateway.quota import Quota
-from pipeline_platform.gateway.traced import TracedCommit, noting_arrival
+from pipeline_platform.gateway.traced import NotingArrival, TracedCommit
 from pipeline_platform.gateway.watch import Watch
 from pipeline_platform.metrics.processes import GatewayNumbers, processes_route
 from pipeline_platform.settings import Settings
@@ -94,7 +94,7 @@ def make_gateway(settings: Settings, database_url: str, tracer: Tracer | None = 
         side=ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge"),
         numbers=numbers,
     )
-    return Gateway(ingest, notifier, (keys, watch, wakes), noting_arrival(ingest) if tracer else ingest)
+    return Gateway(ingest, notifier, (keys, watch, wakes), NotingArrival(ingest) if tracer else ingest)
 
 
 def make_app(gateway: Gateway) -> Starlette:
