@@ -120,9 +120,9 @@ def _metrics() -> str:
     head = [
         _HEAD,
         "# Metrics\n",
-        "In base units; what ends in `_total` only grows. [How to scrape them](../how-to/watch-with-prometheus.md). Stages "
-        f"are {', '.join(f'`{stage}`' for stage in STAGES)}; lanes, states and the other labels are the words of [the "
-        "glossary](../glossary.md).\n",
+        "In base units; what ends in `_total` only grows. [How to scrape them](../how-to/watch-with-prometheus.md).\n",
+        f"Stages are {', '.join(f'`{stage}`' for stage in STAGES)}. Lanes, states and other labels are the words of "
+        "[the glossary](../glossary.md).\n",
     ]
     rooms = {
         Source.DATABASE: "## What PostgreSQL knows\n\nServed by the console, from one snapshot a scrape.\n",

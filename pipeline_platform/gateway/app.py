@@ -28,7 +28,8 @@ from pipeline_platform.gateway.notifier import Notifier
 from pipeline_platform.gateway.quota import Quota
 from pipeline_platform.gateway.traced import NotingArrival, TracedCommit
 from pipeline_platform.gateway.watch import Watch
-from pipeline_platform.metrics.processes import GatewayNumbers, processes_route
+from pipeline_platform.metrics.endpoint import processes_route
+from pipeline_platform.metrics.processes import GatewayNumbers
 from pipeline_platform.settings import Settings
 from pipeline_platform.tracing import Tracer
 

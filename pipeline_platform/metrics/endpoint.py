@@ -1,14 +1,17 @@
-"""`GET /metrics` of the platform, as a route that any Starlette application mounts."""
+"""`GET /metrics`, as routes that any Starlette application mounts: of the platform, and of the processes of a home."""
 
 import threading
 import time
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pipeline_platform.metrics.processes import directory
 from pipeline_platform.metrics.scrape import Platform
 from pipeline_platform.settings import Settings
 
@@ -32,5 +35,18 @@ def metrics_route(settings: Settings, path: str = "/metrics") -> Route:
                 text = encode(registry)
                 kept[content_type] = time.monotonic(), text
         return Response(text, media_type=content_type)
+
+    return Route(path, metrics)
+
+
+def processes_route(home: Path, path: str = "/metrics") -> Route:
+    """Serves what all processes of `home` counted. No tenant is named in it."""
+
+    # Not async: it reads files, in a thread.
+    def metrics(request: Request) -> Response:
+        registry = CollectorRegistry(auto_describe=False)
+        MultiProcessCollector(registry, str(directory(home)))
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), media_type=content_type)
 
     return Route(path, metrics)

@@ -9,18 +9,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, values
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from prometheus_client import Counter, Histogram, values
 
 from pipeline_platform.metrics import catalogue as names
 from pipeline_platform.metrics.catalogue import Metric
 
 
-def _directory(home: Path) -> Path:
+def directory(home: Path) -> Path:
+    """Where the files are; made where there is none."""
     path = home / "metrics"
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -28,21 +24,8 @@ def _directory(home: Path) -> Path:
 
 def share_numbers(home: Path, process: str) -> None:
     """Whatever this process counts from now on lies under `home`. process: what no other process there is called."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_directory(home))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory(home))
     values.ValueClass = values.MultiProcessValue(lambda: process)  # pyright: ignore[reportUnknownMemberType]
-
-
-def processes_route(home: Path, path: str = "/metrics") -> Route:
-    """Serves what all processes of `home` counted. No tenant is named in it."""
-
-    # Not async: it reads files, in a thread.
-    def metrics(request: Request) -> Response:
-        registry = CollectorRegistry(auto_describe=False)
-        MultiProcessCollector(registry, str(_directory(home)))
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), media_type=content_type)
-
-    return Route(path, metrics)
 
 
 class GatewayNumbers:

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -66,7 +65,7 @@ def test_a_run_with_secrets_shows_none(settings: Settings, conn: Conn) -> None:
                  (forward, json.dumps({"Authorization": header})))  # fmt: skip
     with Platform(settings, log_format="json") as platform:
         platform.start_gateway()
-        platform.start_workers(workers=1)
+        platform.start_workers(workers=1, kill_points=["worker.before_commit"])
         mirror = _mirror(settings)
         try:
             client = Client(platform.port, key)
@@ -80,10 +79,10 @@ def test_a_run_with_secrets_shows_none(settings: Settings, conn: Conn) -> None:
             )
             wait_for("events again", lambda: client.send([event()]).outcome == "acknowledged")
             platform.await_drained(conn)
-            platform.kill_a_worker(random.Random(1))
-            wait_for("the pool to notice", lambda: platform.worker_deaths() == 1)
         finally:
             stop(mirror, signal.SIGTERM, 10)
+    died = next(line for line in platform.log("workers").read_text().splitlines() if "died with" in line)
+    assert json.loads(died)["batch_ids"] == [1]
     logs = {path.name: path.read_text() for path in (settings.home / "logs").iterdir()}
     assert logs.keys() == {"gateway.log", "workers.log", "mirror.log"}
     password = psycopg.conninfo.conninfo_to_dict(settings.database_url)["password"]

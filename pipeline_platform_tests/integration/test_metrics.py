@@ -1,6 +1,8 @@
 """`/metrics`: what is served is the catalogue, it is right, it never goes backwards, and it is bounded."""
 
 import json
+import shutil
+import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -138,6 +140,18 @@ def test_both_formats_are_served_with_the_kinds_of_the_catalogue(settings: Setti
             for family in families:
                 assert family.type == kinds[family.name], family.name
                 assert family.documentation
+
+
+def assert_promtool_approves(text: str) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian: prometheus): the names were NOT judged by it")
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_promtool_approves_of_the_names(settings: Settings, tenant: TenantId) -> None:
+    with served(settings) as url:
+        assert_promtool_approves(httpx.get(url, headers=_AS_TEXT, timeout=30).text)
 
 
 def test_the_numbers_are_those_of_the_tables(scrape: Callable[[], Samples], conn: Conn, tenant: TenantId) -> None:
@@ -394,3 +408,4 @@ def test_a_gateway_serves_what_its_workers_count(settings: Settings, conn: Conn,
         assert value(found, "pipeline_worker_step_seconds_count") == 1
         catalogue = {series for metric in METRICS if metric.source is Source.PROCESSES for series in metric.series}
         assert {name for name, _ in found} <= catalogue
+        assert_promtool_approves(httpx.get(f"http://127.0.0.1:{platform.port}/metrics", headers=_AS_TEXT).text)
