@@ -1,6 +1,6 @@
-"""Writes docs/reference/commands.md and settings.md from the code: `python docs/write_reference.py`.
+"""Writes docs/reference/commands.md, settings.md and metrics.md from the code: `python docs/write_reference.py`.
 
-A test compares the pages with what this would write, so that no command and no setting goes undocumented.
+A test compares the pages with what this would write, so that no command, setting or metric goes undocumented.
 """
 
 import re
@@ -13,6 +13,7 @@ import typer.main
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from pipeline_platform.cli import app
+from pipeline_platform.metrics.catalogue import METRICS, STAGES, Metric, Source
 from pipeline_platform.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -21,7 +22,7 @@ _HEAD = "<!-- Written by docs/write_reference.py: change the code instead. -->\n
 
 def pages() -> dict[str, str]:
     """The generated pages by file name."""
-    return {"commands.md": _commands(), "settings.md": _settings()}
+    return {"commands.md": _commands(), "settings.md": _settings(), "metrics.md": _metrics()}
 
 
 def all_commands() -> Iterator[tuple[str, TyperCommand]]:
@@ -113,6 +114,31 @@ def _default(value: Any) -> str:
     if isinstance(value, dict):
         return "`{" + ", ".join(f'"{key}": {part}' for key, part in value.items()) + "}`"
     return f"`{value}`"
+
+
+def _metrics() -> str:
+    head = [
+        _HEAD,
+        "# Metrics\n",
+        "In base units; what ends in `_total` only grows. [How to scrape them](../how-to/watch-with-prometheus.md).\n",
+        f"Stages are {', '.join(f'`{stage}`' for stage in STAGES)}. Lanes, states and other labels are the words of "
+        "[the glossary](../glossary.md).\n",
+    ]
+    rooms = {
+        Source.DATABASE: "## What PostgreSQL knows\n\nServed by the console, from one snapshot a scrape.\n",
+        Source.PROCESSES: "## What the processes count\n\nServed by each gateway, for all processes of its home. A "
+        "process that is started again goes on counting.\n",
+    }
+    for source, title in rooms.items():
+        rows = [_metric(metric) for metric in METRICS if metric.source is source]
+        head += [title, "| metric | kind | labels | |", "|---|---|---|---|", *rows, ""]
+    return "\n".join(head)
+
+
+def _metric(metric: Metric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    bounds = f" Bounds: {', '.join(f'{bound:g}' for bound in metric.bounds)}." if metric.bounds else ""
+    return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.about}{bounds} |"
 
 
 if __name__ == "__main__":

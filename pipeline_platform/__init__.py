@@ -11,6 +11,7 @@
     link.py             a connection bounded in time; exchange.py: one statement there and back
     notifier.py         wakes the workers
     answers.py          what clients are told
+    traced.py           the group commit where traces are asked for
 
 2 hold, queue/: what was accepted waits, and is kept for 72 hours
     batches.py          encode, claim, read, complete; arrays.py: PostgreSQL's binary arrays
@@ -28,6 +29,7 @@
     circuit.py          stops all workers when most events would become dead letters
     suspects.py         work whose worker died: alone, then in ever smaller parts
     drain.py            finishes one hour, for Dagster
+    traced.py           the engine where traces are asked for
 
 Beside the route, while an installation moves over from an old pipeline:
 
@@ -41,6 +43,8 @@ On all of the way: event.py (the types that travel), event_reader.py and json_li
 event_ids.py (whose it is), client_time.py, lookups.py (cached reads), tenants.py and write_keys.py, ndjson.py (files of
 events), errors.py (named by what happens next), settings.py, db.py (connections, named queries, migrations),
 kill_points.py (where tests may kill).
+
+How it is watched: metrics/ (its catalogue.py names all), tracing.py, logs.py; rules and a dashboard in observability/.
 
 Around it: account/ counts, recounts and traces, replay/ plans and steers what the workers process again, history/ brings
 the past in, operate/ is what operators do, erasure/ removes a person, archive/ keeps hours beyond the retention, bench/

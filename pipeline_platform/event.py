@@ -103,3 +103,5 @@ class QueuedEvent:
     epoch: int
     # The old pipeline is production for it: its row goes to shadow.events.
     is_shadow: bool
+    # Of an import: it was accepted long after its received_at, so nobody waited for it.
+    is_history: bool = False

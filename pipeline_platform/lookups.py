@@ -48,6 +48,9 @@ class Lookups:
             redis_url, socket_timeout=wait_s, socket_connect_timeout=wait_s, retry=None, protocol=2
         )
         self._rest_until = 0.0
+        # Keys that Redis knew, and that PostgreSQL was asked for.
+        self.hits = 0
+        self.misses = 0
 
     def close(self) -> None:
         self._redis.close()
@@ -63,6 +66,8 @@ class Lookups:
             read = _read(conn, missing)
             self._store(read)
             found |= read
+        self.hits += len(wanted) - len(missing)
+        self.misses += len(missing)
         return found
 
     def forget(self, keys: Sequence[Key]) -> None:

@@ -6,7 +6,7 @@ lists them; a test holds the two together.
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +24,10 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(default="", description="PostgreSQL of your own; empty: an embedded one under home.")
     redis_url: str = Field(default="", description="Redis of your own; empty: an embedded one under home.")
+
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How processes log: text for people, json: an object a line."
+    )
 
     gateway_host: str = Field(default="127.0.0.1", description="Address the gateway listens on.")
     gateway_port: int = Field(default=8080, ge=0, le=65535, description="Port of the gateway; 0: any free one.")

@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 
 from pipeline_platform.account.funnel import tenant_id_of
 from pipeline_platform.db import queries
+from pipeline_platform.tracing import trace_id_of
 
 _SQL = queries("account")
 _OUTCOMES = {"waiting": "dead_lettered", "exhausted": "dead_lettered"}
@@ -40,8 +41,33 @@ class Trace:
     def found(self) -> bool:
         return bool(self.accepted or self.delivered or self.dead_letters or self.quarantined)
 
+    @property
+    def timeline(self) -> list[Row]:
+        """What happened when, oldest first: at, stage, seconds since the first, and where it is written."""
+        steps = [
+            *(_step(row, "received", "received_at", "batch_id", "event_index", "lane") for row in self.accepted),
+            *(_step(row, "rejected", "received_at", "quarantine_id", "code") for row in self.quarantined),
+            *(
+                _step(row, "dead letter", "created_at", "dead_letter_id", "batch_id", "error_class")
+                for row in self.dead_letters
+            ),
+            *(
+                _step(row, row["state"], "resolved_at", "dead_letter_id", "attempts", "reason")
+                for row in self.dead_letters
+                if row["resolved_at"] and row["state"] != "delivered"
+            ),
+            *(_step(row, "delivered", "delivered_at", "batch_id") for row in self.delivered),
+        ]
+        steps.sort(key=lambda step: step["at"])
+        return [{**step, "seconds": (step["at"] - steps[0]["at"]).total_seconds()} for step in steps]
+
     def to_json(self) -> dict[str, Any]:
-        return {"found": self.found, **asdict(self)}
+        return {"found": self.found, "timeline": self.timeline, **asdict(self)}
+
+
+def _step(row: Row, stage: str, at: str, *details: str) -> Row:
+    named = {name: row[name] for name in details if row[name] is not None}
+    return {"at": row[at], "stage": stage, "tenant": row["tenant"], **named}
 
 
 def trace(conn: psycopg.Connection[Any], message_id: str, event_id: uuid.UUID, tenant: str | None = None) -> Trace:
@@ -64,6 +90,8 @@ def trace(conn: psycopg.Connection[Any], message_id: str, event_id: uuid.UUID, t
         delivered = rows("trace_delivered") or rows("trace_delivered_before")
         letters = rows("trace_dead_letters")
         accepted = list(_judged(rows("trace_occurrences"), delivered, letters))
+        for row in accepted:
+            row["trace_id"] = f"{trace_id_of(row['batch_id'], row.pop('batch_received_at')):032x}"
         return Trace(message_id, event_id, accepted, delivered, letters, rows("trace_quarantined"))
 
 

@@ -153,6 +153,10 @@ def trace(
     elif not found.found:
         console.print(f"nothing is known of {message_id}", highlight=False)
     else:
+        for step in found.timeline:
+            shown = "  ".join(f"{key}={value}" for key, value in step.items() if key not in ("at", "stage", "seconds"))
+            line = f"{step['at']:%Y-%m-%d %H:%M:%S.%f} {step['seconds'] * 1000:+.1f} ms  {step['stage']:<12} {shown}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         parts = {
             "accepted": found.accepted,
             "delivered": found.delivered,

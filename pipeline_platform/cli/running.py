@@ -30,10 +30,12 @@ def up(
 
     Example: pipeline-platform up --detach
     """
+    from pipeline_platform.logs import set_up_logging
     from pipeline_platform.supervisor import run
 
     given = {"workers": workers, "gateway_port": gateway_port, "dagster_port": dagster_port}
     settings = Settings.read().model_copy(update={name: value for name, value in given.items() if value is not None})
+    set_up_logging(settings)
     raise typer.Exit(run.up(settings, detach=detach, dagster=dagster, legacy=with_legacy))
 
 

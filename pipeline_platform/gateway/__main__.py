@@ -1,7 +1,7 @@
 """The gateway's process: `python -m pipeline_platform.gateway`.
 
-Serves until SIGTERM or SIGINT; then requests in hand are still answered. Logs go to standard error, the address to
-standard output. Needs PIPELINE_DATABASE_URL; it starts without the database and says so at /readyz.
+Serves until SIGTERM or SIGINT; then requests in hand are still answered. Logs go to standard error, the address with
+them. Needs PIPELINE_DATABASE_URL; it starts without the database and says so at /readyz.
 """
 
 import argparse
@@ -17,8 +17,12 @@ import uvicorn
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.gateway.app import make_app, make_gateway
 from pipeline_platform.gateway.http_protocol import bound
+from pipeline_platform.logs import set_up_logging
+from pipeline_platform.metrics.processes import share_numbers
 from pipeline_platform.settings import Settings
+from pipeline_platform.tracing import start_tracing
 
+_LOG = logging.getLogger("pipeline_platform.gateway")
 _KEEP_ALIVE_S = 75
 _STOP_GRACE_S = 10
 _BACKLOG = 2_048
@@ -31,9 +35,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.gateway", description=main.__doc__)
     parser.add_argument("--port", type=int, help="port to listen on (default: PIPELINE_GATEWAY_PORT); 0: any free")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings.read()
+        set_up_logging(settings)
         if not settings.database_url:
             raise ConfigError("PIPELINE_DATABASE_URL is empty: set it, or start everything with pipeline-platform up")
         listener = _listen(settings.gateway_host, settings.gateway_port if arguments.port is None else arguments.port)
@@ -58,7 +62,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _serve(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
-    app = make_app(make_gateway(settings, settings.database_url))
+    share_numbers(settings.home, f"gateway-{port}")
+    app = make_app(make_gateway(settings, settings.database_url, start_tracing(f"gateway-{port}")))
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -83,7 +88,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         signal.signal(asked, stop)
     # What lives as long as the process need not be looked at by every collection.
     gc.freeze()
-    print(f"gateway on http://{host}:{port}", flush=True)
+    _LOG.info("gateway on http://%s:%d", host, port)
     server.run(sockets=[listener])
 
 

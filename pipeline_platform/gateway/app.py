@@ -1,4 +1,4 @@
-"""The gateway's parts, connected, and its routes: the tracking API, `/healthz` and `/readyz`.
+"""The gateway's parts, connected, and its routes: the tracking API, `/healthz`, `/readyz` and `/metrics`.
 
 Whatever goes wrong unforeseen is logged and answered 429, so that no SDK drops its events.
 """
@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from pipeline_platform.event_reader import Limits
 from pipeline_platform.gateway import answers
@@ -25,8 +26,12 @@ from pipeline_platform.gateway.keys import Keys
 from pipeline_platform.gateway.link import Link, StatementLink
 from pipeline_platform.gateway.notifier import Notifier
 from pipeline_platform.gateway.quota import Quota
+from pipeline_platform.gateway.traced import NotingArrival, TracedCommit
 from pipeline_platform.gateway.watch import Watch
+from pipeline_platform.metrics.endpoint import processes_route
+from pipeline_platform.metrics.processes import GatewayNumbers
 from pipeline_platform.settings import Settings
+from pipeline_platform.tracing import Tracer
 
 _SIDE_TIMEOUT_S = 2.0
 
@@ -38,6 +43,8 @@ class Gateway:
     ingest: Ingest
     notifier: Notifier
     links: tuple[Link, ...]
+    # What the tracking API's routes lead to: the ingest, or what traces it.
+    entry: ASGIApp
 
     async def healthz(self, _: Request) -> Response:
         """The process lives and its event loop turns."""
@@ -66,33 +73,40 @@ class Gateway:
             self.ingest.side.shutdown(wait=False, cancel_futures=True)
 
 
-def make_gateway(settings: Settings, database_url: str) -> Gateway:
+def make_gateway(settings: Settings, database_url: str, tracer: Tracer | None = None) -> Gateway:
     """The parts of one process, connected to each other and not yet to the database."""
     keys = Link(database_url, "gateway keys", _SIDE_TIMEOUT_S)
     watch = Link(database_url, "gateway watch", _SIDE_TIMEOUT_S)
     wakes = StatementLink(database_url, "gateway notifier", _SIDE_TIMEOUT_S, "-c synchronous_commit=off")
     notifier = Notifier(wakes)
+    numbers = GatewayNumbers()
+    if tracer is None:
+        committer = GroupCommit(settings, database_url, notifier.wake_workers, numbers)
+    else:
+        committer = TracedCommit(settings, database_url, notifier.wake_workers, numbers, tracer)
     ingest = Ingest(
         settings=settings,
         limits=Limits.of(settings),
         keys=Keys(settings, keys),
         quota=Quota(settings.tenant_events_per_s, settings.tenant_events_per_s_max),
         budget=BodyBudget(settings.bodies_bytes_max),
-        committer=GroupCommit(settings, database_url, notifier.wake_workers),
+        committer=committer,
         watch=Watch(settings, watch),
         side=ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge"),
+        numbers=numbers,
     )
-    return Gateway(ingest, notifier, (keys, watch, wakes))
+    return Gateway(ingest, notifier, (keys, watch, wakes), NotingArrival(ingest) if tracer else ingest)
 
 
 def make_app(gateway: Gateway) -> Starlette:
     """The routes. With and without a slash at the end: a redirect would make some SDKs drop their events."""
     app = Starlette(
         routes=[
-            Route("/v1/{call}", gateway.ingest, methods=["POST", "OPTIONS"]),
-            Route("/v1/{call}/", gateway.ingest, methods=["POST", "OPTIONS"]),
+            Route("/v1/{call}", gateway.entry, methods=["POST", "OPTIONS"]),
+            Route("/v1/{call}/", gateway.entry, methods=["POST", "OPTIONS"]),
             Route("/healthz", gateway.healthz),
             Route("/readyz", gateway.readyz),
+            processes_route(gateway.ingest.settings.home),
         ],
         lifespan=gateway.running,
         exception_handlers={HTTPException: _no_such_route, Exception: _unforeseen},

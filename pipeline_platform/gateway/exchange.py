@@ -27,6 +27,7 @@ class Exchange:
         self._file = conn.fileno()
         self._done: asyncio.Future[None] | None = None
         self._error: psycopg.Error | None = None
+        self._result: pq.abc.PGresult | None = None
         self._prepared: dict[str, bytes] = {}
         self.is_lost = False
         self._is_open = True
@@ -40,8 +41,8 @@ class Exchange:
         self._loop.remove_reader(self._file)
         self._loop.remove_writer(self._file)
 
-    async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> None:
-        """Run one statement, prepared at its first use. Raises psycopg errors.
+    async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> pq.abc.PGresult | None:
+        """Run one statement, prepared at its first use; returns its result, in text. Raises psycopg errors.
 
         params stand at its %s: str goes as text, bytes go as binary.
         """
@@ -53,6 +54,7 @@ class Exchange:
         values = [param.encode() if isinstance(param, str) else param for param in params]
         formats = [int(isinstance(param, bytes)) for param in params]
         await self._wait(partial(self._pgconn.send_query_prepared, name, values, formats))
+        return self._result
 
     async def _wait(self, send: Callable[[], None]) -> None:
         if self._done is not None:
@@ -102,6 +104,7 @@ class Exchange:
                     return
                 if result.status in _FAILED:
                     self._error = error_from_result(result)
+                self._result = result
         except psycopg.OperationalError as error:
             self._lose(error)
 

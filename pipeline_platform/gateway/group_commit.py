@@ -9,11 +9,13 @@ When commits fail, the log names the error and `GET /readyz` says what is missin
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
+from psycopg import pq
 
 from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data
@@ -23,6 +25,7 @@ from pipeline_platform.gateway.careful import Late, accept_carefully
 from pipeline_platform.gateway.link import Link, StatementLink
 from pipeline_platform.gateway.protocol import Judged
 from pipeline_platform.kill_points import reach
+from pipeline_platform.metrics.processes import GatewayNumbers
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.queue.low_water import ACCEPT_SECONDS_MAX
 from pipeline_platform.settings import Settings
@@ -34,7 +37,7 @@ _BACKOFF_S_MAX = 1.0
 
 
 @dataclass(slots=True)
-class _Waiting:
+class Waiting:
     """A request that waits for its commit."""
 
     lane: Lane
@@ -46,11 +49,12 @@ class _Waiting:
 class GroupCommit:
     """The committers of one gateway process. `committed` is called after each commit that stored events."""
 
-    def __init__(self, settings: Settings, url: str, committed: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, url: str, committed: Callable[[], None], numbers: GatewayNumbers) -> None:
         self._events_max = settings.commit_events_max
         self._pending_max = settings.pending_events_max
         self._committed = committed
-        self._pending: deque[_Waiting] = deque()
+        self._numbers = numbers
+        self._pending: deque[Waiting] = deque()
         self._events_in_hand = 0
         self._wake = asyncio.Event()
         self._connected = 0
@@ -88,7 +92,7 @@ class GroupCommit:
         if self._events_in_hand and self._events_in_hand + events > self._pending_max:
             raise TryLaterError("busy", "too many events wait to be stored: send this again", 1.0)
         done: asyncio.Future[list[Late]] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Waiting(lane, judged, events, done))
+        self._pending.append(Waiting(lane, judged, events, done))
         self._events_in_hand += events
         self._wake.set()
         try:
@@ -127,7 +131,7 @@ class GroupCommit:
                 # Only when this task is cancelled is anybody left.
                 _refuse(group, TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
 
-    async def _next_group(self, link: StatementLink) -> list[_Waiting]:
+    async def _next_group(self, link: StatementLink) -> list[Waiting]:
         """The next requests to commit; none when the connection was lost meanwhile."""
         while link.is_connected:
             group = self._take_group()
@@ -137,10 +141,10 @@ class GroupCommit:
             await self._wake.wait()
         return []
 
-    def _take_group(self) -> list[_Waiting]:
+    def _take_group(self) -> list[Waiting]:
         """All that wait for the lane whose first request waits longest, up to `commit_events_max` events."""
-        group: list[_Waiting] = []
-        others: list[_Waiting] = []
+        group: list[Waiting] = []
+        others: list[Waiting] = []
         events = 0
         while self._pending:
             waiting = self._pending[0]
@@ -157,17 +161,18 @@ class GroupCommit:
         self._pending.extendleft(reversed(others))
         return group
 
-    def _take_all(self) -> list[_Waiting]:
+    def _take_all(self) -> list[Waiting]:
         everyone = list(self._pending)
         self._pending.clear()
         return everyone
 
-    async def _commit_group(self, link: StatementLink, group: list[_Waiting]) -> None:
+    async def _commit_group(self, link: StatementLink, group: list[Waiting]) -> None:
         accepted = [event for waiting in group for event in waiting.judged.accepted]
         rejected = [event for waiting in group for event in waiting.judged.rejected]
         reach("gateway.before_commit")
+        begin = time.perf_counter()
         try:
-            await link.run(_ACCEPT, accept_params(group[0].lane, accepted, rejected))
+            result = await link.run(_ACCEPT, accept_params(group[0].lane, accepted, rejected))
         except Exception as error:
             if _is_not_the_datas(error):
                 raise
@@ -179,8 +184,13 @@ class GroupCommit:
             _resolve(waiting, [])
         if accepted:
             self._committed()
+        self._done(group, result, time.perf_counter() - begin)
 
-    async def _commit_one_by_one(self, group: list[_Waiting]) -> None:
+    def _done(self, group: list[Waiting], result: pq.abc.PGresult | None, seconds: float) -> None:
+        """Told of each commit that stored a whole group; result: its batch_id and received_at, in text."""
+        self._numbers.committed(sum(waiting.events for waiting in group), seconds)
+
+    async def _commit_one_by_one(self, group: list[Waiting]) -> None:
         for waiting in group:
             try:
                 async with self._careful_turn, self._careful.bounded() as conn:
@@ -200,12 +210,12 @@ def _is_not_the_datas(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and not is_bad_data(error)
 
 
-def _resolve(waiting: _Waiting, late: list[Late]) -> None:
+def _resolve(waiting: Waiting, late: list[Late]) -> None:
     if not waiting.done.done():
         waiting.done.set_result(late)
 
 
-def _refuse(group: list[_Waiting], error: TryLaterError) -> None:
+def _refuse(group: list[Waiting], error: TryLaterError) -> None:
     for waiting in group:
         if not waiting.done.done():
             waiting.done.set_exception(error)

@@ -33,6 +33,7 @@ from pipeline_platform.gateway.protocol import (
 )
 from pipeline_platform.gateway.quota import Quota
 from pipeline_platform.gateway.watch import Watch
+from pipeline_platform.metrics.processes import GatewayNumbers
 from pipeline_platform.settings import Settings
 
 _T = TypeVar("_T")
@@ -60,12 +61,14 @@ class Ingest:
     committer: GroupCommit
     watch: Watch
     side: ThreadPoolExecutor
+    numbers: GatewayNumbers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         answer = await self._answer(scope, receive)
         if answer is not None:
             await answer.send(send)
+            self.numbers.answered(answer.status)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer | None:
         call = scope["path_params"]["call"]

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
+from psycopg import pq
 
 from pipeline_platform.db import connect_async
 from pipeline_platform.gateway.exchange import Exchange
@@ -102,14 +103,16 @@ class StatementLink(Link):
             self._exchange = None
         await super().close()
 
-    async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> None:
-        """Run one statement, its parameters at %s: str as text, bytes as binary. Raises psycopg errors."""
+    async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> pq.abc.PGresult | None:
+        """Run one statement, its parameters at %s: str as text, bytes as binary; its result is text. Raises psycopg
+        errors.
+        """
         await self.connect()
         exchange = self._exchange
         assert exchange is not None
         timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, exchange.abandon)
         try:
-            await exchange.run(statement, params)
+            return await exchange.run(statement, params)
         finally:
             timer.cancel()
 

@@ -1,13 +1,13 @@
 """Runs a part of the simulated old pipeline: `python -m pipeline_platform.legacy gateway|functions`."""
 
 import argparse
-import logging
 
 import uvicorn
 import uvloop
 
 from pipeline_platform.legacy.functions import run_functions
 from pipeline_platform.legacy.gateway import app_of
+from pipeline_platform.logs import set_up_logging
 from pipeline_platform.services.endpoints import connected
 from pipeline_platform.settings import Settings
 
@@ -18,8 +18,8 @@ def main() -> None:
     parser.add_argument("part", choices=("gateway", "functions"))
     parser.add_argument("--port", type=int, default=8090, help="where the gateway listens")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = connected(Settings.read())
+    set_up_logging(settings)
     if arguments.part == "gateway":
         uvicorn.run(app_of(settings), host="127.0.0.1", port=arguments.port, log_level="warning", access_log=False)
     else:

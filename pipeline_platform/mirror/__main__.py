@@ -1,21 +1,22 @@
 """Runs the mirror: `python -m pipeline_platform.mirror`."""
 
-import logging
-
 import uvloop
 
+from pipeline_platform.logs import set_up_logging
 from pipeline_platform.mirror.process import Mirror
 from pipeline_platform.services.endpoints import connected
 from pipeline_platform.settings import Settings
 
 
-async def _run() -> None:
-    await Mirror(connected(Settings.read())).run()
+async def _run(settings: Settings) -> None:
+    await Mirror(settings).run()
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    uvloop.run(_run())
+    """Run until told to stop."""
+    settings = connected(Settings.read())
+    set_up_logging(settings)
+    uvloop.run(_run(settings))
 
 
 if __name__ == "__main__":

@@ -188,6 +188,7 @@ def read(work: Work) -> list[QueuedEvent]:
             batch_received_at=work.received_at,
             epoch=epoch,
             is_shadow=is_shadow,
+            is_history=own_received_at is not None,
         )
         for tenant_id, event_id, code, client_at, own_received_at, envelope, index in columns
     ]

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from pipeline_platform.errors import ConfigError, PipelineError
+from pipeline_platform.logs import set_up_logging
 from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor import screen
 from pipeline_platform.supervisor.dagster import dagster, dagster_dev
@@ -20,12 +21,14 @@ def main() -> int:
     arguments = parser.parse_args()
     legacy = arguments.with_legacy
     try:
+        settings = Settings.read()
+        set_up_logging(settings)
         if arguments.dagster_dev:
-            supervise(Settings.read(), dagster_dev, screen.summary, legacy=legacy)
+            supervise(settings, dagster_dev, screen.summary, legacy=legacy)
         else:
             # The waiting `up --detach` says where it serves.
             kind_of_dagster = None if arguments.no_dagster else dagster
-            supervise(Settings.read(), kind_of_dagster, lambda _home, _endpoints: None, legacy=legacy)
+            supervise(settings, kind_of_dagster, lambda _home, _endpoints: None, legacy=legacy)
     except PipelineError as error:
         sys.stderr.write(f"{error}\n")
         return 2 if isinstance(error, ConfigError) else 1

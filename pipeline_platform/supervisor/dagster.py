@@ -66,9 +66,10 @@ def dagster(settings: Settings) -> list[Child]:
     workspace = home / "dagster" / "workspace.yaml"
     workspace.write_text(f"load_from:\n- grpc_server:\n    socket: {socket}\n    location_name: {LOCATION}\n")
     url = f"http://127.0.0.1:{settings.dagster_port}"
+    form = ("--log-format", "json") if settings.log_format == "json" else ()
 
     def child(name: str, ready: Callable[[], bool], *arguments: str) -> Child:
-        start = partial(program, home, name, arguments, env, niceness=_NICENESS)
+        start = partial(program, home, name, (*arguments, *form), env, niceness=_NICENESS)
         return Child(name, home / "logs" / f"{name}.log", start, ready)
 
     code = ("dagster", "api", "grpc", "--socket", str(socket), "--module-name", MODULE, "--location-name", LOCATION)

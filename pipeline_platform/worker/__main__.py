@@ -1,9 +1,11 @@
 """Process entry: `python -m pipeline_platform.worker` runs the pool; with `--slot` one worker of it."""
 
 import argparse
-import logging
 
+from pipeline_platform.logs import set_up_logging
+from pipeline_platform.metrics.processes import share_numbers
 from pipeline_platform.settings import Settings
+from pipeline_platform.tracing import start_tracing
 from pipeline_platform.worker.pool import Pool
 from pipeline_platform.worker.process import Worker
 
@@ -15,9 +17,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=settings.workers, help="how many worker processes")
     parser.add_argument("--slot", type=int, help="run the one worker of this slot instead of a pool")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings)
     if arguments.slot is not None:
-        Worker(settings, arguments.slot).run()
+        share_numbers(settings.home, f"worker-{arguments.slot}")
+        Worker(settings, arguments.slot, start_tracing(f"worker-{arguments.slot}")).run()
     else:
         Pool(settings, arguments.workers).run()
 

@@ -126,10 +126,10 @@ class Engine:
 
     def _process(self, works: Sequence[Work]) -> "_Loading":
         """The fast way: all or nothing; nothing of it waits for an answer before the commit."""
-        transformed, failures = transform_all(_read_all(works))
-        rows = enrich(self._conn, self._lookups, transformed)
+        transformed, failures = self._transform(works)
+        rows = self._enrich(transformed)
         reach("worker.after_enrich")
-        loading = load(self._conn, rows)
+        loading = self._load(rows)
         reach("worker.mid_load")
         changed = keep_traits(self._conn, rows)
         buried = bury(self._conn, self._settings, failures)
@@ -138,13 +138,22 @@ class Engine:
 
     def _process_carefully(self, works: Sequence[Work]) -> tuple[Processed, list[Enriched], list[Failure]]:
         """The slow way after bad data: every part of the load in a savepoint, down to the single event."""
-        transformed, unsound = transform_all(_read_all(works))
-        rows = enrich(self._conn, self._lookups, transformed)
+        transformed, unsound = self._transform(works)
+        rows = self._enrich(transformed)
         loaded, delivered, unloadable = self._load_splitting(rows)
         failures = [*unsound, *unloadable]
         buried = bury(self._conn, self._settings, failures)
         complete(self._conn, works)
         return _processed(works, loaded, buried, delivered), loaded, failures
+
+    def _transform(self, works: Sequence[Work]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
+        return transform_all([event for work in works for event in read(work)])
+
+    def _enrich(self, transformed: Sequence[tuple[QueuedEvent, Row]]) -> list[Enriched]:
+        return enrich(self._conn, self._lookups, transformed)
+
+    def _load(self, rows: Sequence[Enriched]) -> list[psycopg.Cursor[Any]]:
+        return load(self._conn, rows)
 
     def _note(self, rows: Sequence[Enriched], failures: Sequence[Failure]) -> None:
         """Tell the circuit what was committed; a way that failed says nothing about its events."""
@@ -156,7 +165,7 @@ class Engine:
             return [], 0, []
         try:
             with self._conn.transaction():
-                delivered = new_rows(load(self._conn, rows))
+                delivered = new_rows(self._load(rows))
                 keep_traits(self._conn, rows)
             return list(rows), delivered, []
         except psycopg.Error as error:
@@ -168,10 +177,6 @@ class Engine:
         left = self._load_splitting(rows[:middle])
         right = self._load_splitting(rows[middle:])
         return left[0] + right[0], left[1] + right[1], left[2] + right[2]
-
-
-def _read_all(works: Sequence[Work]) -> list[QueuedEvent]:
-    return [event for work in works for event in read(work)]
 
 
 def _processed(works: Sequence[Work], rows: Sequence[Enriched], dead_lettered: int, delivered: int) -> Processed:

@@ -64,8 +64,10 @@ def enriched_columns(rows: Sequence[Enriched]) -> dict[str, Any]:
     }
 
 
-def _columns(rows: Sequence[Enriched]) -> dict[str, Any]:
+def _columns(rows: Sequence[Enriched], *, redelivery: bool) -> dict[str, Any]:
     return enriched_columns(rows) | {
+        # A dead letter's way took as long as it took to mend it.
+        "is_measured": arrays.bools([not (redelivery or item.event.is_history) for item in rows]),
         "is_first": arrays.bools(_firsts(rows)),
         "lane": arrays.texts([item.event.lane.value for item in rows]),
         "batch_received_at": arrays.timestamps([item.event.batch_received_at for item in rows]),
@@ -87,7 +89,7 @@ def load(
     cursors: list[psycopg.Cursor[Any]] = []
     for is_shadow in (False, True):
         if part := [item for item in rows if item.event.is_shadow is is_shadow]:
-            params = _columns(part) | {"redelivery": redelivery, "adds_enriched": adds_enriched}
+            params = _columns(part, redelivery=redelivery) | {"redelivery": redelivery, "adds_enriched": adds_enriched}
             cursors.append(conn.execute(_LOAD[is_shadow], params, prepare=True))
     return cursors
 

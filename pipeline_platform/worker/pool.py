@@ -98,7 +98,14 @@ class Pool:
         suspects = conn.execute(_SQL["reap"], (read_claim_note(note_path(self._settings, slot)),)).fetchall()
         self._to_reap.discard(slot)
         if suspects:
-            _LOG.warning("worker %d died with %d pieces of work in hand", slot, len(suspects))
+            batches = sorted({batch_id for (batch_id,) in suspects})
+            _LOG.warning(
+                "worker %d died with %d pieces of work in hand, of batches %s",
+                slot,
+                len(suspects),
+                ", ".join(map(str, batches)),
+                extra={"batch_ids": batches},
+            )
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         note_path(self._settings, slot).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,16 +22,19 @@ from pipeline_platform.db import connect
 from pipeline_platform.errors import is_transient
 from pipeline_platform.event import Lane
 from pipeline_platform.lookups import Lookups
+from pipeline_platform.metrics.processes import WorkerNumbers
 from pipeline_platform.queue.batches import Work, claim
 from pipeline_platform.queue.claim_notes import ClaimNote
 from pipeline_platform.queue.low_water import LowWater
 from pipeline_platform.settings import Settings
+from pipeline_platform.tracing import Tracer
 from pipeline_platform.worker.circuit import Circuit
 from pipeline_platform.worker.engine import PLANNING, Engine, Processed
 from pipeline_platform.worker.lanes import LaneShares
 from pipeline_platform.worker.redelivery import redeliver
 from pipeline_platform.worker.replaying import Replaying
 from pipeline_platform.worker.suspects import isolate_suspect
+from pipeline_platform.worker.traced import TracedEngine
 
 _LOG = logging.getLogger(__name__)
 # Notifications can be lost (a gateway dies between its commit and its NOTIFY): nothing waits longer than this.
@@ -57,7 +61,7 @@ def note_path(settings: Settings, slot: int) -> Path:
 class Worker:
     """Runs until `stop` is called or its process is told to."""
 
-    def __init__(self, settings: Settings, slot: int) -> None:
+    def __init__(self, settings: Settings, slot: int, tracer: Tracer | None = None) -> None:
         self._settings = settings
         self._name = f"worker {slot}"
         self._note = ClaimNote(note_path(settings, slot))
@@ -72,6 +76,10 @@ class Worker:
         self._more_waits = False
         self._replay_waits = False
         self._circuit = Circuit(settings)
+        self._numbers = WorkerNumbers(Lane)
+        self._pieces = 0
+        # What makes an engine of its parts.
+        self._engine = Engine if tracer is None else partial(TracedEngine, tracer)
 
     def stop(self) -> None:
         self._stopping = True
@@ -104,7 +112,7 @@ class Worker:
             self._note.write([])
             replaying = Replaying(conn, lookups)
             replaying.note_transform()
-            self._loop(conn, side, Engine(self._settings, conn, lookups, self._circuit), lookups, replaying)
+            self._loop(conn, side, self._engine(self._settings, conn, lookups, self._circuit), lookups, replaying)
             self._note.write([])
 
     def _loop(
@@ -127,6 +135,8 @@ class Worker:
                     self._isolate_suspects(engine)
                 self._replay_waits, share, cap = replaying.state_of_lane()
                 self._lanes.limit(Lane.REPLAY, share, cap)
+                self._numbers.looked_up(lookups.hits, lookups.misses)
+                lookups.hits = lookups.misses = 0
             served = not waits and self._serve_lanes(conn, engine, lookups, low_water, replaying)
             self._wait_s = _WAIT_S
             if served:
@@ -170,12 +180,18 @@ class Worker:
 
         def noted(works: Sequence[Work]) -> None:
             self._note.write([work.work_id for work in works])
+            self._pieces = len(works)
             events = sum(work.events for work in works)
             self._claimed_all = len(works) == limit or events >= events_max
             self._claimed_at = time.monotonic()
             self._events_a_batch += (events / len(works) - self._events_a_batch) * 0.2
 
-        return engine.step(lambda conn: claim(conn, lane, limit, low_water, events_max), noted)
+        begin = time.perf_counter()
+        done = engine.step(lambda conn: claim(conn, lane, limit, low_water, events_max), noted)
+        if done.claimed:
+            outcomes = (done.delivered, done.duplicate, done.dead_lettered)
+            self._numbers.stepped(lane, self._pieces, outcomes, time.perf_counter() - begin)
+        return done
 
     def _isolate_suspects(self, engine: Engine) -> None:
         """One by one, at once, but for at most half of the time: live work goes on beside them."""

@@ -277,6 +277,31 @@ def test_trace_tells_the_outcomes(busy: Platform, message_id: str, outcomes: lis
     assert found.found == bool(outcomes)
 
 
+@pytest.mark.parametrize(
+    ("message_id", "stages"),
+    [
+        ("c", ["received", "delivered"]),
+        ("b", ["received", "received", "delivered"]),
+        ("y", ["received", "received"]),
+        ("bad-1", ["received", "dead letter"]),
+        ("r", ["rejected"]),
+        ("never", []),
+    ],
+)
+def test_trace_has_a_timeline_with_times(busy: Platform, message_id: str, stages: list[str]) -> None:
+    timeline = trace(busy.conn, message_id, event_id_of(message_id)).timeline
+    assert sorted(step["stage"] for step in timeline) == sorted(stages)
+    assert [step["at"] for step in timeline] == sorted(step["at"] for step in timeline)
+    assert all(step["seconds"] >= 0 for step in timeline)
+    assert not timeline or timeline[0]["stage"] in ("received", "rejected")
+
+
+def test_trace_names_the_trace_of_each_batch(busy: Platform) -> None:
+    accepted = trace(busy.conn, "a", event_id_of("a")).accepted
+    assert len({row["trace_id"] for row in accepted}) == len({row["batch_id"] for row in accepted}) > 1
+    assert all(len(row["trace_id"]) == 32 and "batch_received_at" not in row for row in accepted)
+
+
 def test_trace_shows_quarantine_dead_letters_and_losses(busy: Platform) -> None:
     assert [row["code"] for row in trace(busy.conn, "r", event_id_of("r")).quarantined] == ["missing_field"]
     letters = trace(busy.conn, "bad-1", event_id_of("bad-1")).dead_letters

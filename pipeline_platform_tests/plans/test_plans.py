@@ -102,6 +102,7 @@ def test_a_load_probes_the_keys_by_index_and_joins_nothing_by_nested_loops_over_
         "tenant_id": "ARRAY[1, 2]",
         "event_id": "ARRAY[gen_random_uuid(), gen_random_uuid()]",
         "is_first": "ARRAY[true, true]",
+        "is_measured": "ARRAY[true, true]",
         "redelivery": "false",
         "adds_enriched": "true",
     }

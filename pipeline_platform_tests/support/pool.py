@@ -5,11 +5,11 @@ list, mean none. All else is the pool itself.
 """
 
 import json
-import logging
 import os
 import subprocess
 import sys
 
+from pipeline_platform.logs import set_up_logging
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.pool import Pool
 
@@ -25,5 +25,6 @@ class MortalPool(Pool):
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    MortalPool(Settings.read(), int(sys.argv[1])).run()
+    settings = Settings.read()
+    set_up_logging(settings)
+    MortalPool(settings, int(sys.argv[1])).run()

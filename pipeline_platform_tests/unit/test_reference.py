@@ -37,7 +37,7 @@ _COMMANDS: dict[str, TyperCommand] = {
 }
 
 
-@pytest.mark.parametrize("name", ["commands.md", "settings.md"])
+@pytest.mark.parametrize("name", ["commands.md", "settings.md", "metrics.md"])
 def test_the_reference_is_what_the_code_says(name: str) -> None:
     written = (_ROOT / "docs/reference" / name).read_text()
     assert written == _WRITER.pages()[name], "run: python docs/write_reference.py"

@@ -91,7 +91,7 @@ SELECT least((SELECT min(work_id) FROM queue.work WHERE lane = %(lane)s::queue.l
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM queue.work_work_id_seq
 
 -- name: reap
-UPDATE queue.work SET attempts = attempts + 1 WHERE work_id = ANY(%s) RETURNING work_id
+UPDATE queue.work SET attempts = attempts + 1 WHERE work_id = ANY(%s) RETURNING batch_id
 
 -- name: unsealed_hours
 SELECT hour FROM queue.hours

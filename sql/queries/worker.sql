@@ -11,10 +11,11 @@ input AS MATERIALIZED (
                 %(name)s::text[], %(user_id)s::text[], %(anonymous_id)s::text[], %(group_id)s::text[],
                 %(previous_id)s::text[], %(occurred_at)s::timestamptz[], %(received_at)s::timestamptz[],
                 %(properties)s::jsonb[], %(traits)s::jsonb[], %(context)s::jsonb[], %(tenant_name)s::text[],
-                %(tenant_plan)s::text[], %(user_traits)s::jsonb[], %(group_traits)s::jsonb[], %(epoch)s::integer[])
+                %(tenant_plan)s::text[], %(user_traits)s::jsonb[], %(group_traits)s::jsonb[], %(epoch)s::integer[],
+                %(is_measured)s::boolean[])
         AS i(tenant_id, event_id, is_first, lane, batch_received_at, batch_id, message_id, type, name, user_id,
              anonymous_id, group_id, previous_id, occurred_at, received_at, properties, traits, context, tenant_name,
-             tenant_plan, user_traits, group_traits, epoch)
+             tenant_plan, user_traits, group_traits, epoch, is_measured)
 ), fresh AS (
     INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
     SELECT open_generation.generation, i.tenant_id, i.event_id, i.received_at
@@ -39,7 +40,13 @@ input AS MATERIALIZED (
            i.tenant_name, i.tenant_plan, i.user_traits, i.group_traits, i.batch_id, i.epoch
     FROM input AS i JOIN fresh USING (tenant_id, event_id)
     WHERE i.is_first
-    RETURNING tenant_id
+    RETURNING tenant_id, event_id, greatest(extract(epoch FROM delivered_at - received_at)::float8, 0) AS seconds
+), measured AS (
+    INSERT INTO account.latency_deltas (lane, bucket, events, seconds)
+    SELECT i.lane::queue.lane, account.latency_bucket(l.seconds), count(*), sum(l.seconds)
+    FROM loaded AS l JOIN input AS i USING (tenant_id, event_id)
+    WHERE i.is_first AND i.is_measured
+    GROUP BY 1, 2
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, in_flight, dead_lettered, claimed, enriched, delivered, duplicate)
     SELECT i.tenant_id, date_trunc('hour', i.batch_received_at, 'UTC'), i.lane::queue.lane,

@@ -1,0 +1,111 @@
+"""Logging: what a line looks like in both formats, and that no secret is in it, however it came there."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pipeline_platform.logs import Redactor
+from pipeline_platform.settings import Settings
+from pipeline_platform.write_keys import new_write_key
+
+_PASSWORD = "s3cr3t-pass"
+_SETTINGS = Settings(
+    database_url=f"postgresql://me:{_PASSWORD}@db.example/pipeline", redis_url="redis://:r3dis-pass@cache/0"
+)
+_KEY = new_write_key()
+
+_LINES = {
+    "url": f"cannot connect to postgresql://me:{_PASSWORD}@db.example/pipeline",
+    "another_url": "cannot connect to rediss://:0ther-pass@cache:6379/0",
+    "at_in_password": "amqp://u:p@ss-w0rd@host/x is down",
+    "bare_password": f"authentication of me failed with {_PASSWORD}",
+    "conninfo": "host=db user=me password=c0nn-pass dbname=x",
+    "quoted_conninfo": "host=db password='c0nn pass' dbname=x",
+    "repr": "{'password': 'r3pr-pass', 'user': 'me'}",
+    "header": "sent Authorization: Basic dXNlcjpwYXNzd29yZA==",
+    "headers": str({"Authorization": "Bearer abc.def-ghi", "Accept": "*/*"}),
+    "raw_headers": str([(b"authorization", b"Basic dXNlcjpwYXNzd29yZA==")]),
+    "write_key": f"nobody has the key {_KEY}",
+    "write_key_in_json": json.dumps({"writeKey": "another-pipelines-key", "batch": []}),
+    "write_key_in_url": f"POST /v1/track?writeKey={_KEY} failed",
+}
+_SECRETS = (
+    _PASSWORD, "r3dis-pass", "0ther-pass", "p@ss-w0rd", "ss-w0rd", "c0nn", "r3pr-pass",
+    "dXNlcjpwYXNzd29yZA", "abc.def-ghi", _KEY, "another-pipelines-key",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _LINES)
+def test_secrets_are_removed_by_their_form(name: str) -> None:
+    cleaned = Redactor(_SETTINGS).text(_LINES[name])
+    assert not [secret for secret in _SECRETS if secret in cleaned], cleaned
+    assert "[removed]" in cleaned
+
+
+def test_what_is_no_secret_stays() -> None:
+    text = (
+        "a commit of 12 requests failed (batch 17, fingerprint 0a1b2c3d4e5f60718293a4b5c6d7e8f9): see "
+        "http://127.0.0.1:8080/readyz and postgresql://127.0.0.1:5432/x, hour 2026-01-02T03:00:00+00:00 stays; "
+        "event 89451a46-98e4-55a3-baba-163cc8211618"
+    )
+    assert Redactor(_SETTINGS).text(text) == text
+
+
+class _WithAlerts(Settings):
+    alert_urls: str = "slack://T0k3nA/T0k3nB, mailto://me:mail-pass@example.org"
+    console_token: str = "c0ns0le-token"
+
+
+def test_addresses_of_alerts_and_tokens_are_removed_whole() -> None:
+    cleaned = Redactor(_WithAlerts()).text("could not tell slack://T0k3nA/T0k3nB of it; asked with c0ns0le-token")
+    assert cleaned == "could not tell [removed] of it; asked with [removed]"
+
+
+_PROGRAM = """
+import logging, sys, threading
+from pipeline_platform.logs import set_up_logging
+from pipeline_platform.settings import Settings
+set_up_logging(Settings.read())
+log = logging.getLogger("pipeline_platform.test")
+log.warning("key %s of %d", sys.argv[1], 7, extra={"batch_ids": [1, 2], "headers": {"Authorization": "x"}})
+try:
+    raise ValueError("postgresql://me:pl4nted@db/x")
+except ValueError:
+    log.exception("it failed")
+thread = threading.Thread(target=lambda: [][1])
+thread.start(); thread.join()
+raise RuntimeError("write_key=" + sys.argv[1])
+"""
+
+
+def _logged(log_format: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, _KEY], env={"PIPELINE_LOG_FORMAT": log_format}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert not ended.stdout
+    return ended.stderr
+
+
+def test_json_is_an_object_a_line_even_for_what_nobody_caught() -> None:
+    lines: list[dict[str, Any]] = [json.loads(line) for line in _logged("json").splitlines()]
+    assert [line["event"] for line in lines] == ["key [removed] of 7", "it failed", *["ended by an error"] * 2]
+    assert [line["level"] for line in lines] == ["warning", "error", "critical", "critical"]
+    assert lines[0]["batch_ids"] == [1, 2]
+    assert lines[0]["headers"] == {"Authorization": "[removed]"}
+    assert lines[0]["logger"] == "pipeline_platform.test"
+    assert all(isinstance(line["process"], int) and line["timestamp"].endswith("Z") for line in lines)
+    assert "ValueError: postgresql://me:[removed]@db/x" in lines[1]["exception"]
+    assert "IndexError" in lines[2]["exception"]
+    assert "RuntimeError: write_key=[removed]" in lines[3]["exception"]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_format_shows_a_secret(log_format: str) -> None:
+    shown = _logged(log_format)
+    assert _KEY not in shown
+    assert "pl4nted" not in shown
