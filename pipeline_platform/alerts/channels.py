@@ -35,14 +35,14 @@ class Channel:
         """Say it; returns why that failed, None where it was taken."""
         kind = apprise.NotifyType.FAILURE if message.severity is Severity.CRITICAL else apprise.NotifyType.WARNING
         with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as log:
-            taken = self.service.notify(
+            taken: bool = self.service.notify(
                 body=message.body,
                 title=message.title,
                 notify_type=apprise.NotifyType.SUCCESS if message.is_over else kind,
                 body_format=apprise.NotifyFormat.TEXT,
             )
             said = cast("io.StringIO", log).getvalue().strip()
-        return None if taken else said[:_ERROR_MAX] or "not taken"
+            return None if taken else said[:_ERROR_MAX] or "not taken"
 
 
 def channels_of(settings: Settings) -> list[Channel]:

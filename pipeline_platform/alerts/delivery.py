@@ -22,7 +22,7 @@ Conn = psycopg.Connection[Any]
 
 # After that many at once people read a list.
 _SINGLE_MAX = 3
-_WAIT_S, _WAIT_MAX_S = 1.0, 300.0
+_WAIT_S, _WAIT_MAX_S = 0.5, 300.0
 _PRUNE_EVERY_S = 3600.0
 
 

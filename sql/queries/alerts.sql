@@ -160,14 +160,22 @@ WITH found AS MATERIALIZED (
     SELECT * FROM unnest(%(kind)s::text[], %(tenant_id)s::integer[], %(fingerprint)s::text[], %(message)s::text[],
                          %(occurrences)s::bigint[], %(since)s::timestamptz[], %(sample_id)s::text[])
         AS f(kind, tenant_id, fingerprint, message, occurrences, since, sample_id)
+), seen AS (
+    UPDATE control.alerts AS a
+    SET occurrences = f.occurrences, last_seen_at = clock_timestamp(), message = f.message, sample_id = f.sample_id
+    FROM found AS f
+    WHERE a.resolved_at IS NULL AND a.kind = f.kind AND a.fingerprint = f.fingerprint
+      AND a.tenant_id IS NOT DISTINCT FROM f.tenant_id
+    RETURNING a.kind, a.fingerprint, a.tenant_id
 ), opened AS (
-    INSERT INTO control.alerts AS a (kind, fingerprint, tenant_id, message, occurrences, opened_at, last_seen_at, sample_id)
+    INSERT INTO control.alerts (kind, fingerprint, tenant_id, message, occurrences, opened_at, last_seen_at, sample_id)
     SELECT kind, fingerprint, tenant_id, message, occurrences, coalesce(since, clock_timestamp()), clock_timestamp(),
            sample_id
-    FROM found ORDER BY kind, fingerprint, tenant_id
-    ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
-    DO UPDATE SET occurrences = excluded.occurrences, last_seen_at = clock_timestamp(), message = excluded.message,
-                  sample_id = excluded.sample_id
+    FROM found AS f
+    WHERE NOT EXISTS (SELECT FROM seen AS s WHERE s.kind = f.kind AND s.fingerprint = f.fingerprint
+                                              AND s.tenant_id IS NOT DISTINCT FROM f.tenant_id)
+    -- Whoever looked at the same time has opened it.
+    ON CONFLICT DO NOTHING
 )
 UPDATE control.alerts AS a SET resolved_at = clock_timestamp()
 WHERE a.resolved_at IS NULL AND a.kind = ANY(%(judged)s)
