@@ -71,7 +71,7 @@ def _all() -> tuple[AlertKind, ...]:
         AlertKind(Kind.CIRCUIT_OPEN, critical, "The circuit is open", "pipeline-platform circuit status"),
         AlertKind(
             Kind.DRIFT_FOUND, warning, "Both pipelines differ",
-            "pipeline-platform reconcile --tenant {tenant}",
+            "pipeline-platform reconcile",
         ),
         AlertKind(Kind.CUTOVER_ANOMALY, critical, "Anomaly after the cutover", "pipeline-platform cutover status"),
         AlertKind(Kind.TRANSACTION_OLD, warning, "A transaction is old", "pipeline-platform doctor"),

@@ -38,7 +38,7 @@ class Cursor:
 
     @classmethod
     def read(cls, text: str | None, now: datetime) -> "Cursor":
-        """The first tick begins now: what failed before nobody asked for."""
+        """The first tick begins now."""
         if not text:
             return cls(now, frozenset())
         found = json.loads(text)
@@ -67,7 +67,8 @@ def failed_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.S
         and not _retries(record.dagster_run)
         and _is_ours(context, record.dagster_run)
     ]
-    fresh = [record for record in records if record.dagster_run.run_id not in cursor.seen]
+    # At the first tick: what failed before nobody asked for.
+    fresh = [record for record in records if context.cursor and record.dagster_run.run_id not in cursor.seen]
     with platform.connect() as conn:
         opened = _open(conn, fresh)
         resolved = _resolve(conn, context.instance)

@@ -316,13 +316,17 @@ UPDATE control.alerts SET resolved_at = clock_timestamp() WHERE alert_id = ANY(%
 -- name: objectives
 -- By window and tenant, and by window over all of them (tenant NULL). Not judged: what is in flight in time, and what
 -- an operator or an erasure discarded.
+WITH part AS (
+    SELECT tenant_id, hour, lane, delivered, duplicate, dead_lettered, in_flight FROM account.counters
+    UNION ALL
+    SELECT tenant_id, hour, lane, delivered, duplicate, dead_lettered, in_flight FROM account.deltas
+)
 SELECT w.hours, t.name AS tenant, coalesce(sum(f.delivered + f.duplicate), 0)::bigint AS delivered,
        coalesce(sum(f.dead_lettered), 0)::bigint AS dead_lettered,
        coalesce(sum(CASE WHEN f.hour + interval '1 hour' + make_interval(secs => %(lag_s)s) < now()
                          THEN f.in_flight END), 0)::bigint AS overdue
 FROM unnest(%(windows)s::integer[]) AS w(hours)
-JOIN account.funnel AS f ON f.hour >= date_trunc('hour', now() - make_interval(hours => w.hours), 'UTC')
-                        AND f.lane <> 'replay'
+JOIN part AS f ON f.hour >= date_trunc('hour', now() - make_interval(hours => w.hours), 'UTC') AND f.lane <> 'replay'
 JOIN control.tenants AS t USING (tenant_id)
 GROUP BY GROUPING SETS ((w.hours, t.name), (w.hours))
 ORDER BY w.hours, t.name NULLS FIRST
