@@ -8,7 +8,6 @@ import psycopg
 from psycopg.rows import dict_row
 
 from pipeline_platform.alerts.catalogue import CATALOGUE, Severity
-from pipeline_platform.alerts.channels import channels_of
 from pipeline_platform.alerts.messages import Message, Notice, message_of, next_command, runbook
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError
@@ -63,6 +62,9 @@ def resolve_alert(conn: Conn, alert_id: int, reason: str) -> None:
 
 def try_channels(settings: Settings) -> list[Answer]:
     """Send a sample through every channel. ConfigError where none is configured."""
+    # Apprise takes longer to load than most commands to answer.
+    from pipeline_platform.alerts.channels import channels_of
+
     channels = channels_of(settings)
     if not channels:
         raise ConfigError("no channel is configured: set PIPELINE_ALERT_URLS")
