@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from pipeline_platform.defs.alerts import open_alerts, sensor_reports
 from pipeline_platform.defs.archive import archived_hours
 from pipeline_platform.defs.cutover import cutover_watch
 from pipeline_platform.defs.dead_letters import dead_letters, redrive_job
@@ -14,6 +15,7 @@ from pipeline_platform.defs.recovery import recover_hours, recovery_dry_run_job,
 from pipeline_platform.defs.replay import replay_hours, replay_job, undo_replay_job
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.retention import retained_hours, retention_job, retention_schedule
+from pipeline_platform.defs.run_failures import failed_runs
 from pipeline_platform.defs.sealed_hours import sealed_hours
 
 
@@ -40,7 +42,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             redrive_job,
         ],
         schedules=[retention_schedule, hourly_reconciliation],
-        sensors=[sealed_hours, cutover_watch],
+        sensors=[sealed_hours, cutover_watch, open_alerts, failed_runs, sensor_reports],
         resources={"platform": Platform(), **(resource_overrides or {})},
         # A run is one process: its steps are short, and Celery's daemonic workers may have no children.
         executor=dg.in_process_executor,

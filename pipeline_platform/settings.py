@@ -105,6 +105,58 @@ class Settings(BaseSettings):
     latency_p95_ms_max: float = Field(
         default=250.0, gt=0, description="Latency from acceptance to delivery beyond which a cutover is no success."
     )
+    alert_urls: str = Field(
+        default="",
+        description="Channels that alerts go to, parted by spaces, as apprise writes them (slack://…, pagerduty://…, "
+        "mailto://…, jsons://…); empty: they are only shown.",
+    )
+    alert_runbooks_url: str = Field(
+        default="docs/runbooks", description="Where the runbooks are; an alert names its page there."
+    )
+    alert_heartbeat_url: str = Field(
+        default="",
+        description="Fetched while alerts are looked for and can be told, for a dead-man switch; empty: none.",
+    )
+    alert_heartbeat_s: float = Field(default=60.0, gt=0, description="Time between two heartbeats.")
+    alert_every_s: float = Field(default=5.0, gt=0, description="Time between two looks for alerts.")
+    alert_quiet_s: float = Field(
+        default=60.0, ge=0, description="How long a cause must be gone before its alert is resolved."
+    )
+    alert_queue_stopped_s: float = Field(
+        default=60.0, gt=0, description="Time in which work waits and none is done: the queue has stopped."
+    )
+    alert_transaction_age_s: float = Field(default=600.0, gt=0, description="Age at which a transaction is an alert.")
+    alert_disk_free_bytes_min: int = Field(
+        default=5 << 30, ge=0, description="Free space under home below which there is an alert."
+    )
+    alert_hours_ahead_min: int = Field(
+        default=2, ge=0, le=3, description="Partitions ahead below which there is an alert; the keeper makes 3."
+    )
+    alert_sensor_silent_s: float = Field(
+        default=300.0, gt=0, description="Time without a tick (or three of its intervals) at which a sensor is silent."
+    )
+    alert_channel_down_s: float = Field(
+        default=300.0, gt=0, description="Time after which a channel that fails is an alert in the others."
+    )
+    alert_database_away_s: float = Field(
+        default=30.0, gt=0, description="Time after which a PostgreSQL that does not answer is an alert."
+    )
+    objective_delivered_ratio: float = Field(
+        default=0.9999, gt=0, lt=1, description="Part of a tenant's events that is to be delivered."
+    )
+    objective_window_h: int = Field(
+        default=1, ge=1, description="Hours before this one over which that part is judged for an alert."
+    )
+    objective_events_min: int = Field(
+        default=1_000, ge=1, description="Events of a tenant in that time below which it is not judged."
+    )
+    objective_latency_p95_ms: float = Field(
+        default=12.0, gt=0, description="Latency from acceptance to delivery that 95% of the events are to keep."
+    )
+    objective_latency_window_s: float = Field(
+        default=60.0, gt=0, description="Time over which the latency is judged for an alert."
+    )
+    objective_lag_s: float = Field(default=60.0, gt=0, description="Longest time that an event is to wait.")
     lane_shares: dict[str, float] = Field(
         default={"live": 0.7, "overflow": 0.1, "retry": 0.1, "replay": 0.1},
         description="Minimum share of a busy worker's time, by lane (JSON).",

@@ -10,6 +10,7 @@ import typer
 
 from pipeline_platform.cli import (
     account,
+    alerts,
     archive,
     bench,
     circuit,
@@ -46,6 +47,7 @@ for room in (
     history,
     account,
     status,
+    alerts,
     dead_letters,
     circuit,
     quarantine,

@@ -18,6 +18,7 @@ class Anomaly:
     name: str
     found: str
     remedy: str
+    events: int = 1
 
 
 def watch_ends_at(here: Current, settings: Settings) -> datetime | None:
@@ -45,11 +46,11 @@ def anomalies(conn: Conn, settings: Settings) -> list[Anomaly]:
     extra, mismatched = conn.execute(_SQL["drift"], {"since": here.since}).fetchone() or (0, 0)
     if extra or mismatched:
         text = f"{extra:,} events that only the old pipeline has, {mismatched:,} with other content"
-        found.append(Anomaly("drift", text, "pipeline-platform reconcile"))
+        found.append(Anomaly("drift", text, "pipeline-platform reconcile", extra + mismatched))
     (lost,) = conn.execute(_SQL["mirror_losses"], {"since": here.since}).fetchone() or (0,)
     if lost:
         text = f"{lost:,} events did not reach the old pipeline: turning back would lose them until they are recovered"
-        found.append(Anomaly("mirror_losses", text, "pipeline-platform mirror show"))
+        found.append(Anomaly("mirror_losses", text, "pipeline-platform mirror show", lost))
     return found
 
 
@@ -59,6 +60,6 @@ def watch(conn: Conn, settings: Settings) -> list[Anomaly]:
     with conn.transaction():
         for each in found:
             message = f"since the cutover: {each.found}; {each.remedy}; turn back: pipeline-platform cutover back"
-            conn.execute(_SQL["open_alert"], {"kind": f"cutover_{each.name}", "message": message})
-        conn.execute(_SQL["resolve_alerts"], {"kinds": [f"cutover_{each.name}" for each in found]})
+            conn.execute(_SQL["open_alert"], {"name": each.name, "message": message, "events": each.events})
+        conn.execute(_SQL["resolve_alerts"], {"names": [each.name for each in found]})
     return found

@@ -106,6 +106,15 @@ def mirror(settings: Settings) -> Child:
     )
 
 
+def alerts(settings: Settings) -> Child:
+    """What looks for alerts and delivers them; serves as soon as it runs."""
+    return Child(
+        "alerts",
+        settings.home / "logs" / "alerts.log",
+        partial(program, settings.home, "alerts", ["pipeline_platform.alerts"], environment(settings)),
+    )
+
+
 def legacy(settings: Settings) -> list[Child]:
     """The simulated old pipeline; its gateway serves when it answers."""
     module = "pipeline_platform.legacy"

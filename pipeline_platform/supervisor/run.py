@@ -130,6 +130,8 @@ def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settin
         *(programs.legacy(settings) if parts.legacy else ()),
         *(parts.dagster(settings) if parts.dagster else ()),
     )
+    # Last, so that it finds nothing missing that is only about to start.
+    children.start(programs.alerts(settings))
     return settings, Endpoints(
         gateway=programs.gateway_url(settings),
         console=None,
@@ -144,8 +146,11 @@ def _prepare(settings: Settings, parts: Parts) -> None:
         db.migrate(settings.database_url)
         if parts.dagster:
             dagster_programs.ensure_storage(settings.database_url)
-        if parts.legacy:
-            with db.connect(settings.database_url, "supervisor") as conn:
+        with db.connect(settings.database_url, "supervisor") as conn:
+            conn.execute(_SQL["forget_sensors"])
+            if parts.dagster:
+                conn.execute(_SQL["expect_sensors"])
+            if parts.legacy:
                 conn.execute(_SQL["forward_to_simulation"], (programs.legacy_url(settings),))
     except psycopg.OperationalError as error:
         raise ConfigError(f"PIPELINE_DATABASE_URL does not answer: {error}") from error

@@ -135,12 +135,17 @@ def postpone(
 
 
 def alert_exhausted(conn: psycopg.Connection[Any], last: Failure) -> None:
-    """Open one alert per fingerprint, or count one more on the open one."""
-    message = (
-        f"dead letters exhausted at {last.stage}: {last.error_class}: {last.error[:200]} (sample event "
-        f"{last.event.event_id}); see: pipeline-platform dead-letters list --fingerprint {last.fingerprint}"
-    )
+    """Open one alert per tenant and fingerprint, or count one more on the open one.
+
+    It says nothing of the error's own words: they may quote the event, and an alert leaves the database.
+    """
     conn.execute(
         _SQL["alert_exhausted"],
-        {"fingerprint": last.fingerprint, "tenant_id": last.event.tenant_id, "message": message},
+        {
+            "fingerprint": last.fingerprint,
+            "tenant_id": last.event.tenant_id,
+            "message": f"dead letters were tried for the last time, at {last.stage}: {last.error_class}; see: "
+            f"pipeline-platform dead-letters list --fingerprint {last.fingerprint}",
+            "event_id": str(last.event.event_id),
+        },
     )

@@ -120,4 +120,5 @@ def test_the_watch_is_a_sensor(conn: Conn, platform: Platform) -> None:
     (acme,) = add_tenants(conn, "acme")
     conn.execute("INSERT INTO legacy.losses VALUES (%s, gen_random_uuid(), 'mirror', 'x')", (acme.tenant_id,))
     assert tick().startswith("anomalies: mirror_losses")
-    assert conn.execute("SELECT kind FROM control.alerts").fetchall() == [("cutover_mirror_losses",)]
+    alerts = conn.execute("SELECT kind, fingerprint FROM control.alerts").fetchall()
+    assert alerts == [("cutover_anomaly", "mirror_losses")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.dagster.conftest import instance, instance_template  # noqa: F401 -- fixtures
 from pipeline_platform_tests.support.ledger import Verdict
 from pipeline_platform_tests.support.servers import OwnServer, fresh_database, own_postgres
 

@@ -15,7 +15,8 @@ from pipeline_platform.settings import Settings
 _ROOT = Path(__file__).parent.parent.parent
 _READING = {
     "archive run", "archive list", "archive verify", "archive restore", "bench", "funnel", "audit",
-    "trace", "status", "doctor", "send", "import", "tenant add", "tenant list",
+    "trace", "status", "doctor", "objectives", "alerts list", "alerts show", "alerts test",
+    "send", "import", "tenant add", "tenant list",
     "key create", "key list", "key rotate", "dead-letters list", "dead-letters show", "dead-letters redrive",
     "dead-letters discard", "quarantine list", "quarantine show", "quarantine readmit", "reconcile", "recover",
     "erase", "demo", "circuit status", "replay plan", "replay diff", "replay commit", "replay undo",

@@ -57,7 +57,7 @@ ORDER BY hour
 -- name: alert
 INSERT INTO control.alerts AS a (kind, fingerprint, message)
 VALUES ('archive_failed', %(hour)s, %(message)s)
-ON CONFLICT (kind, fingerprint) WHERE resolved_at IS NULL
+ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
 DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now(), message = excluded.message
 
 -- name: resolve_alert

@@ -13,7 +13,7 @@ WITH opened AS (
 )
 INSERT INTO control.alerts AS a (kind, fingerprint, message)
 SELECT 'circuit_open', 'circuit', %(message)s FROM opened
-ON CONFLICT (kind, fingerprint) WHERE resolved_at IS NULL
+ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
 DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now(), message = excluded.message
 
 -- name: newest

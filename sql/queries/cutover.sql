@@ -75,11 +75,11 @@ WHERE w.is_settled AND w.window_end > %(since)s
 SELECT count(*) FROM legacy.losses WHERE stage = 'mirror' AND lost_at >= %(since)s
 
 -- name: open_alert
-INSERT INTO control.alerts AS a (kind, fingerprint, message)
-VALUES (%(kind)s, %(kind)s, %(message)s)
-ON CONFLICT (kind, fingerprint) WHERE resolved_at IS NULL
-DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now(), message = excluded.message
+INSERT INTO control.alerts AS a (kind, fingerprint, message, occurrences)
+VALUES ('cutover_anomaly', %(name)s, %(message)s, %(events)s)
+ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
+DO UPDATE SET occurrences = excluded.occurrences, last_seen_at = now(), message = excluded.message
 
 -- name: resolve_alerts
 UPDATE control.alerts SET resolved_at = now()
-WHERE resolved_at IS NULL AND kind LIKE 'cutover\_%%' AND NOT (kind = ANY(%(kinds)s))
+WHERE resolved_at IS NULL AND kind = 'cutover_anomaly' AND NOT (fingerprint = ANY(%(names)s))

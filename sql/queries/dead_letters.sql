@@ -57,7 +57,7 @@ WHERE d.tenant_id = chosen.tenant_id AND d.dead_letter_id = chosen.dead_letter_i
 -- name: resolve_alerts
 UPDATE control.alerts AS a SET resolved_at = now()
 WHERE a.kind = 'dead_letter_exhausted' AND a.resolved_at IS NULL
-  AND NOT EXISTS (SELECT FROM queue.dead_letters AS d WHERE d.fingerprint = a.fingerprint AND d.state = 'exhausted')
+  AND NOT EXISTS (SELECT FROM queue.dead_letters AS d WHERE d.tenant_id = a.tenant_id AND d.fingerprint = a.fingerprint AND d.state = 'exhausted')
 
 -- name: discard
 WITH chosen AS (

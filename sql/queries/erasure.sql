@@ -168,8 +168,9 @@ FROM queue.dead_letters
 WHERE tenant_id = %(tenant_id)s AND dead_letter_id = ANY(%(ids)s) AND payload <> ''
 
 -- name: blank_alerts
--- An alert quotes the error of one dead letter, and the error may quote the event.
-UPDATE control.alerts SET message = 'dead letters of fingerprint ' || fingerprint || ' were exhausted; see: '
+-- An alert names an event; one of an older version quotes its error, which may quote the event.
+UPDATE control.alerts SET sample_id = NULL,
+                          message = 'dead letters of fingerprint ' || fingerprint || ' were exhausted; see: '
                                     'pipeline-platform dead-letters list --fingerprint ' || fingerprint
 WHERE tenant_id = %(tenant_id)s AND fingerprint = ANY(%(fingerprints)s)
 

@@ -50,7 +50,7 @@ SELECT 'replay_paused', replay_id::text,
        format('replay %%s is paused: %%s workers died of its chunk %%s; see: pipeline-platform replay show %%s',
               replay_id, %(attempts)s::integer, %(chunk)s::integer, replay_id)
 FROM paused
-ON CONFLICT (kind, fingerprint) WHERE resolved_at IS NULL
+ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
 DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now()
 
 -- name: enter

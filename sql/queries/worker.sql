@@ -136,9 +136,9 @@ UPDATE queue.dead_letters SET
 WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
 
 -- name: alert_exhausted
-INSERT INTO control.alerts AS a (kind, fingerprint, tenant_id, message)
-VALUES ('dead_letter_exhausted', %(fingerprint)s, %(tenant_id)s, %(message)s)
-ON CONFLICT (kind, fingerprint) WHERE resolved_at IS NULL
+INSERT INTO control.alerts AS a (kind, fingerprint, tenant_id, message, sample_id)
+VALUES ('dead_letter_exhausted', %(fingerprint)s, %(tenant_id)s, %(message)s, %(event_id)s)
+ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
 DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now()
 
 -- name: keep_traits

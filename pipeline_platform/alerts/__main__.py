@@ -1,0 +1,29 @@
+"""Runs the process that looks for alerts and delivers them: `python -m pipeline_platform.alerts`."""
+
+import logging
+import signal
+import sys
+
+from pipeline_platform.alerts.process import Alerter
+from pipeline_platform.errors import ConfigError
+from pipeline_platform.services.endpoints import connected
+from pipeline_platform.settings import Settings
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Apprise logs what it sends to at the level INFO.
+    logging.getLogger("apprise").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        alerter = Alerter(connected(Settings.read()))
+    except ConfigError as error:
+        sys.stderr.write(f"pipeline_platform.alerts: {error}\n")
+        sys.exit(2)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: alerter.stop())
+    alerter.run()
+
+
+if __name__ == "__main__":
+    main()

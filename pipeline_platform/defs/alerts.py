@@ -1,0 +1,96 @@
+"""Alerts in Dagster: it looks as the alerts' own process does, and reports how its sensors and schedules fare.
+
+Nothing in Dagster tells anybody that a sensor fails. So one of them writes down when each ticked last and whether that
+failed, and the alerts' process, which is no part of Dagster, notices a failure, a silence, and the silence of that one.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorTick,
+    InstigatorType,
+    SensorInstigatorData,
+    TickStatus,
+)
+
+from pipeline_platform.alerts.conditions import REPORTER, look_at
+from pipeline_platform.alerts.ledger import list_alerts
+from pipeline_platform.db import queries
+from pipeline_platform.defs.owners import OWNED
+from pipeline_platform.defs.resources import Platform
+
+_SQL = queries("alerts")
+_ERROR_MAX = 200
+
+
+@dg.sensor(  # pyright: ignore[reportUnknownMemberType]
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    metadata=OWNED,
+    description="Looks for everything that is an alert, and says what is open and what was opened since its last tick. "
+    "The alerts' own process does the same without Dagster, and delivers: `pipeline-platform alerts list`.",
+)
+def open_alerts(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult:
+    settings = platform.settings()
+    with platform.connect() as conn:
+        look_at(conn, settings)
+        found = list_alerts(conn, settings, limit=1_000)
+    newest = max((each["alert_id"] for each in found), default=0)
+    told = int(context.cursor or 0)
+    fresh = [each for each in found if each["alert_id"] > told]
+    titles = "; ".join(f"{each['title']}, {each['tenant'] or 'the platform'}: {each['message']}" for each in fresh[:10])
+    said = f"{len(found)} alerts are open" + (f", {len(fresh)} of them new: {titles}" if fresh else "")
+    return dg.SensorResult(skip_reason=said, cursor=str(max(told, newest)))
+
+
+@dg.sensor(  # pyright: ignore[reportUnknownMemberType]
+    name=REPORTER,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    metadata=OWNED,
+    description="Writes down when each sensor and schedule that is on ticked last, and whether that failed. The "
+    "alerts' own process watches these reports, and their absence.",
+)
+def sensor_reports(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
+    storage = context.instance.schedule_storage
+    assert storage
+    states = [
+        state for state in context.instance.all_instigator_state() if state.is_running and _is_ours(context, state)
+    ]
+    # The newest may be under way.
+    ticks = storage.get_batch_ticks([state.selector_id for state in states], limit=2)
+    rows = [_row(state, ticks.get(state.selector_id, ())) for state in states]
+    # This tick is not over yet, so the storage knows an older one of ours.
+    rows = [row for row in rows if row[0] != REPORTER] + [(REPORTER, None, datetime.now(UTC), None)]
+    names, intervals, ticked, errors = zip(*rows, strict=True)
+    values = {"name": names, "interval_s": intervals, "ticked_at": ticked, "error": errors}
+    with platform.connect() as conn:
+        conn.execute(_SQL["report_ticks"], {column: list(value) for column, value in values.items()})
+    failing = [row[0] for row in rows if row[3]]
+    return dg.SkipReason(f"{len(rows)} sensors and schedules are on; failing: {', '.join(failing) or 'none'}")
+
+
+def _is_ours(context: dg.SensorEvaluationContext, state: InstigatorState) -> bool:
+    """Not another code location's, where the instance has several."""
+    location = context.code_location_origin
+    theirs = state.origin.repository_origin.code_location_origin.location_name
+    return location is None or location.location_name == theirs
+
+
+def _row(state: InstigatorState, ticks: Sequence[InstigatorTick]) -> tuple[Any, ...]:
+    """name, interval_s (None: a schedule), ticked_at, error; ticks: the newest first."""
+    last = next((tick for tick in ticks if tick.status is not TickStatus.STARTED), None)
+    data = state.instigator_data
+    interval = data.min_interval if isinstance(data, SensorInstigatorData) else None
+    started = data.last_sensor_start_timestamp if isinstance(data, SensorInstigatorData) else None
+    at = last.timestamp if last else started
+    error = None
+    if last and last.status is TickStatus.FAILURE:
+        cause = last.error and (last.error.cause or last.error)
+        error = (cause.message.strip() if cause else "no error was noted")[:_ERROR_MAX]
+    is_sensor = state.instigator_type is InstigatorType.SENSOR
+    return state.name, interval if is_sensor else None, datetime.fromtimestamp(at, UTC) if at else None, error

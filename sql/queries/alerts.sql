@@ -1,0 +1,350 @@
+-- The conditions first: what each finds is (kind, tenant_id, fingerprint, message, occurrences, since, sample_id), a row
+-- a cause. They are asked every few seconds, so none reads more than the recent past or an index of its own.
+
+-- name: dead_letters
+SELECT 'dead_letter_exhausted', tenant_id, fingerprint,
+       format('%%s dead letters were tried for the last time, at %%s: %%s', count(*), min(stage), min(error_class)),
+       count(*), min(created_at), min(event_id::text)
+FROM queue.dead_letters WHERE state = 'exhausted'
+GROUP BY tenant_id, fingerprint
+
+-- name: account
+-- Each delta balances by itself, so the counters that they are folded into do.
+SELECT 'account_unbalanced', tenant_id, 'account',
+       format('%%s of the account''s parts do not balance, the last in the hour of %%s', count(*), max(hour)),
+       count(*), min(hour), min(hour)::text
+FROM account.counters
+WHERE received <> accepted + rejected
+   OR accepted <> delivered + duplicate + dead_lettered + discarded + in_flight
+   OR least(received, accepted, rejected, claimed, enriched, delivered, duplicate, dead_lettered, discarded,
+            in_flight) < 0
+GROUP BY tenant_id
+
+-- name: delivery_rate
+-- What is neither delivered nor a duplicate though its hour and the lag allowed are over counts as well. Replays lie in
+-- a lane of their own.
+WITH judged AS (
+    SELECT tenant_id, min(hour) AS since, sum(delivered + duplicate) AS good,
+           sum(dead_lettered + CASE WHEN hour + interval '1 hour' + make_interval(secs => %(lag_s)s) < now()
+                                    THEN in_flight ELSE 0 END) AS bad
+    FROM account.funnel
+    WHERE hour >= date_trunc('hour', now() - make_interval(secs => %(rate_window_s)s), 'UTC') AND lane <> 'replay'
+    GROUP BY tenant_id
+)
+SELECT 'delivery_rate_low', tenant_id, 'rate',
+       format('%%s of %%s events were delivered (%%s%%%%), the objective is %%s%%%%', good, good + bad,
+              round(100 * good / (good + bad), 3), %(ratio)s::numeric * 100),
+       bad::bigint, since,
+       (SELECT d.event_id::text FROM queue.dead_letters AS d
+        WHERE d.tenant_id = judged.tenant_id AND d.state IN ('waiting', 'exhausted') LIMIT 1)
+FROM judged
+WHERE good + bad >= %(events_min)s AND good < %(ratio)s::numeric * (good + bad)
+
+-- name: queue
+-- A queue in which nothing moves has stopped, else it lags; an open circuit is an alert of its own. What an import
+-- brought is old by itself.
+WITH waiting AS MATERIALIZED (
+    SELECT lane, min(received_at) AS oldest_at, sum(end_event - first_event)::bigint AS events, min(batch_id) AS batch_id
+    FROM queue.work AS w
+    WHERE lane IN ('live', 'overflow')
+      AND NOT EXISTS (SELECT FROM control.import_chunks AS c WHERE c.batch_id = w.batch_id)
+    GROUP BY lane
+), mark AS (
+    INSERT INTO control.alert_marks AS m (name, value)
+    SELECT 'claimed', coalesce((SELECT sum(claimed) FROM account.counters WHERE hour >= (
+                                    SELECT min(hour) FROM queue.hours WHERE dropped_at IS NULL)), 0)
+                      + coalesce((SELECT sum(claimed) FROM account.deltas), 0)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value,
+        since = CASE WHEN m.value = excluded.value THEN m.since ELSE clock_timestamp() END
+    RETURNING since
+), judged AS (
+    SELECT w.*, m.since, greatest(m.since, w.oldest_at) + make_interval(secs => %(stopped_s)s) < now() AS is_stopped
+    FROM waiting AS w CROSS JOIN mark AS m
+    WHERE NOT EXISTS (SELECT FROM control.circuits WHERE closed_at IS NULL)
+)
+SELECT CASE WHEN is_stopped THEN 'queue_stopped' ELSE 'lag_high' END, NULL::integer, lane::text,
+       CASE WHEN is_stopped
+            THEN format('%%s events wait in lane %%s and none was processed since %%s', events, lane, since)
+            ELSE format('the oldest of %%s events in lane %%s waits since %%s', events, lane, oldest_at) END,
+       events, CASE WHEN is_stopped THEN greatest(since, oldest_at) ELSE oldest_at END, 'batch ' || batch_id
+FROM judged
+WHERE is_stopped OR oldest_at + make_interval(secs => %(lag_s)s) < now()
+
+-- name: latency
+-- Where the platform as a whole is slow that is one alert, else each tenant's own. now(), which is stable, lets the
+-- index and the partitions be used.
+WITH recent AS MATERIALIZED (
+    SELECT DISTINCT tenant_id FROM account.funnel
+    WHERE hour >= date_trunc('hour', now() - make_interval(secs => %(latency_window_s)s), 'UTC') AND delivered > 0
+), slow AS (
+    SELECT e.tenant_id, count(*) AS events, percentile_disc(0.95) WITHIN GROUP (ORDER BY e.ms) AS p95,
+           max(e.ms) AS worst, min(e.event_id::text) AS event_id
+    FROM recent AS r CROSS JOIN LATERAL (
+        SELECT d.tenant_id, d.event_id, extract(epoch FROM d.delivered_at - d.received_at)::float8 * 1000 AS ms
+        FROM account.delivered AS d
+        WHERE d.tenant_id = r.tenant_id AND d.received_at > now() - make_interval(secs => %(latency_window_s)s)
+        OFFSET 0) AS e
+    GROUP BY GROUPING SETS ((e.tenant_id), ())
+    HAVING count(*) >= %(latency_events_min)s
+       AND percentile_disc(0.95) WITHIN GROUP (ORDER BY e.ms) > %(p95_ms)s
+)
+SELECT 'latency_high', tenant_id, 'p95',
+       format('p95 %%s ms from acceptance to delivery (worst %%s ms), the objective is %%s ms', round(p95::numeric, 1),
+              round(worst::numeric, 1), %(p95_ms)s),
+       events, now() - make_interval(secs => %(latency_window_s)s), event_id
+FROM slow
+WHERE tenant_id IS NULL OR NOT EXISTS (SELECT FROM slow AS whole WHERE whole.tenant_id IS NULL)
+
+-- name: drift
+-- While an old pipeline runs beside the platform.
+SELECT 'drift_found', r.tenant_id, 'drift',
+       format('%%s events missing, %%s extra, %%s with other content', sum(r.missing), sum(r.extra), sum(r.mismatched)),
+       sum(r.missing + r.extra + r.mismatched)::bigint, min(w.window_start),
+       (SELECT d.event_id::text FROM reconcile.differences AS d
+        WHERE d.tenant_id = r.tenant_id AND d.kind IN ('missing', 'extra', 'mismatched')
+        ORDER BY d.window_start DESC LIMIT 1)
+FROM reconcile.results AS r JOIN reconcile.windows AS w USING (window_start, window_end)
+WHERE r.missing + r.extra + r.mismatched > 0 AND w.is_settled
+  AND (SELECT phase FROM control.epochs ORDER BY epoch DESC LIMIT 1) <> 'legacy_off'
+GROUP BY r.tenant_id
+
+-- name: transactions
+WITH open_ones AS (
+    SELECT coalesce(nullif(application_name, ''), usename::text, 'somebody') AS who, xact_start AS since, pid::text AS id
+    FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database()
+    UNION ALL
+    SELECT owner::text, prepared, 'prepared ' || gid FROM pg_prepared_xacts WHERE database = current_database()
+), old AS (
+    SELECT *, count(*) OVER () AS n FROM open_ones WHERE since < now() - make_interval(secs => %(transaction_age_s)s)
+)
+SELECT 'transaction_old', NULL::integer, 'oldest',
+       format('%%s (process %%s) has been in one transaction since %%s', who, id, since), n, since, id
+FROM old ORDER BY since LIMIT 1
+
+-- name: partitions
+-- Where nothing was ever accepted or prepared there is nothing to run out of.
+SELECT 'partitions_low', NULL::integer, 'hours', format('%%s hours have their partition made ahead', ahead), ahead,
+       NULL::timestamptz, max_hour::text
+FROM (SELECT count(*) FILTER (WHERE hour > now() AND dropped_at IS NULL) AS ahead, max(hour) AS max_hour
+      FROM queue.hours) AS made
+WHERE max_hour IS NOT NULL AND ahead < %(hours_ahead_min)s
+
+-- name: sensors
+-- Where the sensor that reports is silent nothing is known of the others: one alert.
+WITH ticks AS (
+    SELECT *, name = %(reporter)s AS is_reporter,
+           CASE WHEN name = %(reporter)s THEN reported_at ELSE ticked_at END
+               + make_interval(secs => greatest(%(silent_s)s, 3 * interval_s)) < now() AS is_silent
+    FROM control.sensor_ticks
+)
+SELECT 'sensor_silent', NULL::integer, name,
+       CASE WHEN is_reporter THEN format('Dagster''s sensors do not tick: %%s last did at %%s', name, reported_at)
+            ELSE format('sensor %%s should tick every %%s s', name, interval_s) END,
+       1::bigint, CASE WHEN is_reporter THEN reported_at ELSE ticked_at END, name
+FROM ticks
+WHERE is_silent AND (is_reporter OR NOT EXISTS (SELECT FROM ticks AS r WHERE r.is_reporter AND r.is_silent))
+UNION ALL
+SELECT 'sensor_failed', NULL::integer, name, format('%%s failed: %%s', name, error), 1, ticked_at, name
+FROM ticks WHERE error IS NOT NULL
+
+-- name: channels
+SELECT 'channel_down', NULL::integer, channel, format('%%s attempts failed, the last: %%s', failures, last_error),
+       failures::bigint, failing_since, channel
+FROM control.alert_channels
+WHERE failing_since < now() - make_interval(secs => %(channel_down_s)s)
+
+-- name: settle
+-- What is found is opened, or seen once more; what is of the same kinds and was not seen for a while is over. Whoever
+-- looked later has seen more: what he found stays.
+WITH found AS MATERIALIZED (
+    SELECT * FROM unnest(%(kind)s::text[], %(tenant_id)s::integer[], %(fingerprint)s::text[], %(message)s::text[],
+                         %(occurrences)s::bigint[], %(since)s::timestamptz[], %(sample_id)s::text[])
+        AS f(kind, tenant_id, fingerprint, message, occurrences, since, sample_id)
+), seen AS (
+    UPDATE control.alerts AS a
+    SET occurrences = f.occurrences, last_seen_at = clock_timestamp(), message = f.message, sample_id = f.sample_id
+    FROM found AS f
+    WHERE a.resolved_at IS NULL AND a.kind = f.kind AND a.fingerprint = f.fingerprint
+      AND a.tenant_id IS NOT DISTINCT FROM f.tenant_id
+    RETURNING a.kind, a.fingerprint, a.tenant_id
+), opened AS (
+    INSERT INTO control.alerts (kind, fingerprint, tenant_id, message, occurrences, opened_at, last_seen_at, sample_id)
+    SELECT kind, fingerprint, tenant_id, message, occurrences, coalesce(since, clock_timestamp()), clock_timestamp(),
+           sample_id
+    FROM found AS f
+    WHERE NOT EXISTS (SELECT FROM seen AS s WHERE s.kind = f.kind AND s.fingerprint = f.fingerprint
+                                              AND s.tenant_id IS NOT DISTINCT FROM f.tenant_id)
+    -- Whoever looked at the same time has opened it.
+    ON CONFLICT DO NOTHING
+)
+UPDATE control.alerts AS a SET resolved_at = clock_timestamp()
+WHERE a.resolved_at IS NULL AND a.kind = ANY(%(judged)s)
+  AND a.last_seen_at + make_interval(secs => %(quiet_s)s) < %(looked_at)s
+  AND NOT EXISTS (SELECT FROM found AS f WHERE f.kind = a.kind AND f.fingerprint = a.fingerprint
+                                           AND f.tenant_id IS NOT DISTINCT FROM a.tenant_id)
+
+-- name: clock
+SELECT clock_timestamp()
+
+-- name: deliver_alone
+SELECT pg_try_advisory_lock(hashtext('control.alerts'))
+
+-- name: forget_channels
+DELETE FROM control.alert_channels WHERE NOT (channel = ANY(%(channels)s))
+
+-- name: address
+-- A row for each channel and notification; a channel that is new is told of all that is open.
+WITH added AS (
+    INSERT INTO control.alert_channels (channel) SELECT unnest(%(channels)s::text[]) ON CONFLICT DO NOTHING
+    RETURNING channel
+), fresh AS (
+    UPDATE control.alert_notifications SET is_addressed = true WHERE NOT is_addressed RETURNING notification_id
+)
+INSERT INTO control.alert_deliveries (channel, notification_id)
+SELECT channel, notification_id FROM unnest(%(channels)s::text[]) AS channel CROSS JOIN fresh
+UNION ALL
+SELECT added.channel, n.notification_id
+FROM added CROSS JOIN control.alert_notifications AS n JOIN control.alerts AS a USING (alert_id)
+WHERE n.is_addressed AND n.change = 'opened' AND a.resolved_at IS NULL
+
+-- name: due
+SELECT channel FROM control.alert_channels AS c
+WHERE channel = ANY(%(channels)s) AND next_attempt_at <= clock_timestamp()
+  AND EXISTS (SELECT FROM control.alert_deliveries AS d WHERE d.channel = c.channel AND d.sent_at IS NULL)
+
+-- name: to_send
+SELECT n.notification_id, n.change, a.alert_id, a.kind, a.fingerprint, t.name AS tenant, a.message, a.occurrences,
+       a.opened_at, a.resolved_at, a.sample_id
+FROM control.alert_deliveries AS d
+JOIN control.alert_notifications AS n USING (notification_id)
+JOIN control.alerts AS a USING (alert_id)
+LEFT JOIN control.tenants AS t USING (tenant_id)
+WHERE d.channel = %(channel)s AND d.sent_at IS NULL
+ORDER BY n.notification_id
+LIMIT 1000
+
+-- name: sent
+WITH done AS (
+    UPDATE control.alert_deliveries SET sent_at = clock_timestamp()
+    WHERE channel = %(channel)s AND notification_id = ANY(%(ids)s)
+)
+UPDATE control.alert_channels SET failures = 0, failing_since = NULL, last_error = NULL, sent_at = clock_timestamp()
+WHERE channel = %(channel)s
+
+-- name: failed
+UPDATE control.alert_channels SET
+    failures = failures + 1, failing_since = coalesce(failing_since, clock_timestamp()), last_error = %(error)s,
+    next_attempt_at = clock_timestamp() + make_interval(secs => least(%(wait_max_s)s, %(wait_s)s * 2 ^ least(failures, 20)))
+WHERE channel = %(channel)s
+
+-- name: prune
+-- The alerts themselves stay: they are the history.
+DELETE FROM control.alert_notifications AS n
+WHERE n.is_addressed AND n.noted_at < now() - interval '30 days'
+  AND NOT EXISTS (SELECT FROM control.alert_deliveries AS d
+                  WHERE d.notification_id = n.notification_id AND d.sent_at IS NULL)
+
+-- name: was_away
+-- An outage of PostgreSQL itself: opened and resolved at once, and told already to some channels.
+WITH noted AS (
+    INSERT INTO control.alerts (kind, fingerprint, message, opened_at) VALUES (%(kind)s, %(kind)s, %(message)s, %(since)s)
+    RETURNING alert_id
+)
+SELECT alert_id FROM noted
+
+-- name: told
+WITH opened AS (
+    UPDATE control.alert_notifications SET is_addressed = true WHERE alert_id = %(alert_id)s RETURNING notification_id
+), resolved AS (
+    UPDATE control.alerts SET resolved_at = clock_timestamp() WHERE alert_id = %(alert_id)s
+)
+INSERT INTO control.alert_deliveries (channel, notification_id, sent_at)
+SELECT c.channel, o.notification_id, CASE WHEN c.channel = ANY(%(told)s) THEN clock_timestamp() END
+FROM control.alert_channels AS c CROSS JOIN opened AS o
+
+-- name: list
+SELECT a.alert_id, a.kind, t.name AS tenant, a.fingerprint, a.message, a.occurrences, a.opened_at, a.last_seen_at,
+       a.resolved_at, a.sample_id
+FROM control.alerts AS a LEFT JOIN control.tenants AS t USING (tenant_id)
+WHERE (%(all)s OR a.resolved_at IS NULL)
+  AND (%(alert_id)s::bigint IS NULL OR a.alert_id = %(alert_id)s)
+  AND (%(kind)s::text IS NULL OR a.kind = %(kind)s)
+  AND (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
+ORDER BY a.resolved_at IS NOT NULL, a.opened_at DESC, a.alert_id
+LIMIT %(limit)s
+
+-- name: deliveries
+SELECT d.channel, n.change, n.noted_at, d.sent_at, c.last_error
+FROM control.alert_notifications AS n
+JOIN control.alert_deliveries AS d USING (notification_id)
+JOIN control.alert_channels AS c USING (channel)
+WHERE n.alert_id = %(alert_id)s
+ORDER BY n.notification_id, d.channel
+
+-- name: resolve
+WITH resolved AS (
+    UPDATE control.alerts SET resolved_at = clock_timestamp()
+    WHERE alert_id = %(alert_id)s AND resolved_at IS NULL RETURNING alert_id, kind
+)
+INSERT INTO control.audit_log (action, reason, detail)
+SELECT 'alerts resolve', %(reason)s, jsonb_build_object('alert_id', alert_id, 'kind', kind) FROM resolved
+
+-- name: report_ticks
+-- All that is known, in place of what was.
+WITH gone AS (DELETE FROM control.sensor_ticks WHERE NOT (name = ANY(%(name)s)))
+INSERT INTO control.sensor_ticks (name, interval_s, ticked_at, error, reported_at)
+SELECT name, interval_s, ticked_at, error, clock_timestamp()
+FROM unnest(%(name)s::text[], %(interval_s)s::float8[], %(ticked_at)s::timestamptz[], %(error)s::text[])
+    AS t(name, interval_s, ticked_at, error)
+ON CONFLICT (name) DO UPDATE SET interval_s = excluded.interval_s, ticked_at = excluded.ticked_at,
+    error = excluded.error, reported_at = excluded.reported_at
+
+-- name: run_failed
+INSERT INTO control.alerts AS a (kind, fingerprint, message, occurrences, opened_at, sample_id)
+VALUES ('dagster_run_failed', %(fingerprint)s, %(message)s, %(runs)s, %(since)s, %(run_id)s)
+ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
+DO UPDATE SET occurrences = a.occurrences + excluded.occurrences, last_seen_at = clock_timestamp(),
+    message = excluded.message, sample_id = excluded.sample_id
+
+-- name: open_run_failures
+SELECT alert_id, fingerprint, opened_at FROM control.alerts
+WHERE kind = 'dagster_run_failed' AND resolved_at IS NULL
+
+-- name: runs_succeeded
+UPDATE control.alerts SET resolved_at = clock_timestamp() WHERE alert_id = ANY(%(alert_ids)s) AND resolved_at IS NULL
+
+-- name: objectives
+-- By window and tenant, and by window over all of them (tenant NULL). Not judged: what is in flight in time, and what
+-- an operator or an erasure discarded.
+WITH part AS (
+    SELECT tenant_id, hour, lane, delivered, duplicate, dead_lettered, in_flight FROM account.counters
+    UNION ALL
+    SELECT tenant_id, hour, lane, delivered, duplicate, dead_lettered, in_flight FROM account.deltas
+)
+SELECT w.hours, t.name AS tenant, coalesce(sum(f.delivered + f.duplicate), 0)::bigint AS delivered,
+       coalesce(sum(f.dead_lettered), 0)::bigint AS dead_lettered,
+       coalesce(sum(CASE WHEN f.hour + interval '1 hour' + make_interval(secs => %(lag_s)s) < now()
+                         THEN f.in_flight END), 0)::bigint AS overdue
+FROM unnest(%(windows)s::integer[]) AS w(hours)
+JOIN part AS f ON f.hour >= date_trunc('hour', now() - make_interval(hours => w.hours), 'UTC') AND f.lane <> 'replay'
+JOIN control.tenants AS t USING (tenant_id)
+GROUP BY GROUPING SETS ((w.hours, t.name), (w.hours))
+ORDER BY w.hours, t.name NULLS FIRST
+
+-- name: lag_now
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(w.received_at)), 0)::float8
+FROM queue.work AS w
+WHERE lane IN ('live', 'overflow')
+  AND NOT EXISTS (SELECT FROM control.import_chunks AS c WHERE c.batch_id = w.batch_id)
+
+-- name: latency_now
+WITH recent AS MATERIALIZED (
+    SELECT DISTINCT tenant_id FROM account.funnel
+    WHERE hour >= date_trunc('hour', now() - make_interval(secs => %(latency_window_s)s), 'UTC') AND delivered > 0
+)
+SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY e.ms)
+FROM recent AS r CROSS JOIN LATERAL (
+    SELECT extract(epoch FROM d.delivered_at - d.received_at)::float8 * 1000 AS ms
+    FROM account.delivered AS d
+    WHERE d.tenant_id = r.tenant_id AND d.received_at > now() - make_interval(secs => %(latency_window_s)s)
+    OFFSET 0) AS e
