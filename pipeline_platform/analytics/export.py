@@ -19,6 +19,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError
 
 _SQL = queries("export")
+_COUNT = _SQL["count"].replace("the_rows", _SQL["rows"])
 # Some megabytes of ordinary events at once.
 _ROWS_AT_ONCE = 2_000
 _HOUR = timedelta(hours=1)
@@ -81,11 +82,7 @@ def count_hour(conn: Conn, tenant_id: int, hour: datetime) -> dict[tuple[datetim
     """
     window = Window(tenant_id, hour, hour + _HOUR, By.RECEIVED)
     params = _params(window, _Stretch(hour, hour + _HOUR))
-    found = conn.execute(
-        "SELECT date_trunc('hour', occurred_at, 'UTC'), type, name, count(*) FROM (" + _SQL["rows"] + ") AS rows "
-        "GROUP BY 1, 2, 3",
-        params,
-    )
+    found = conn.execute(_COUNT, params)
     return {(at, kind, name): events for at, kind, name, events in found}
 
 

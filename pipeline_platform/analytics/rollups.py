@@ -1,4 +1,4 @@
-"""Keeps analytics.rollups right: whatever changed rows of analytics.events left a mark, and what is marked is counted anew.
+"""Keeps analytics.rollups right: changed rows of analytics.events leave a mark, and what is marked is counted anew.
 
 A mark is written by the transaction that changes the rows (loads leave theirs in the account's delta), so a mark that
 was taken away stands for rows that were counted. A refresh that dies leaves its marks. An operator sees what waits in

@@ -40,8 +40,8 @@ _HOUR = timedelta(hours=1)
 # Every cell that differs from the rows, in either direction.
 _WRONG = """
 WITH counted AS (
-    SELECT tenant_id, date_trunc('hour', occurred_at, 'UTC') AS hour, date_trunc('hour', received_at, 'UTC') AS received_hour,
-           type, name, count(*) AS events
+    SELECT tenant_id, date_trunc('hour', occurred_at, 'UTC') AS hour,
+           date_trunc('hour', received_at, 'UTC') AS received_hour, type, name, count(*) AS events
     FROM analytics.events GROUP BY 1, 2, 3, 4, 5)
 (TABLE counted EXCEPT SELECT tenant_id, hour, received_hour, type, name, events FROM analytics.rollups)
 UNION ALL
@@ -88,7 +88,7 @@ def _fill(world: World, count: int = 40) -> None:
     """Of two hours of occurred_at, three names, one without a name, one late by a year; some of the person's."""
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     events = [
-        replace(world.event(f"m{n}", event=("Bought", "Looked", "")[n % 3], userId=SECRET if n % 4 == 0 else f"u{n % 7}"),
+        replace(world.event(f"m{n}", event=("Bought", "Looked", "")[n % 3], userId=f"u{n % 7}" if n % 4 else SECRET),
                 client_at=now - _HOUR * (n % 2))
         for n in range(count)
     ]  # fmt: skip
@@ -193,14 +193,14 @@ def test_an_import_into_a_sealed_hour(conn: Conn, settings: Settings) -> None:
         assert conn.execute("SELECT queue.seal_hour(%s)", (hour,)).fetchone() == (True,)
         assert refreshed(conn) == []
         assert agree(conn, hour).holds
-    assert _one(conn, "SELECT sum(events) FROM analytics.rollups WHERE tenant_id = %s AND hour = %s AND received_hour = %s",
-                tenant.tenant_id, hour - _HOUR, hour) == 20  # fmt: skip
+    cell = "SELECT sum(events) FROM analytics.rollups WHERE tenant_id = %s AND hour = %s AND received_hour = %s"
+    assert _one(conn, cell, tenant.tenant_id, hour - _HOUR, hour) == 20  # fmt: skip
 
 
 def _insert(conn: Conn, tenant: int, received_at: datetime, name: str = "E") -> None:
     conn.execute(
-        "INSERT INTO analytics.events (tenant_id, event_id, message_id, type, name, occurred_at, received_at, delivered_at,"
-        " batch_id) VALUES (%s, gen_random_uuid(), 'm', 'track', %s, %s, %s, now(), 1)",
+        "INSERT INTO analytics.events (tenant_id, event_id, message_id, type, name, occurred_at, received_at,"
+        " delivered_at, batch_id) VALUES (%s, gen_random_uuid(), 'm', 'track', %s, %s, %s, now(), 1)",
         (tenant, name, received_at, received_at),
     )
 
@@ -401,4 +401,4 @@ def test_people_are_counted_from_the_rows(conn: Conn, world: World) -> None:
         "SELECT count(DISTINCT user_id) FROM analytics.events WHERE message_id <> 'late'"
     ).fetchone()
     assert [hour for hour, _ in found] == [now - _HOUR, now, None]
-    assert expected == (found[-1][1],) == (8,)
+    assert expected == found[-1][1] == 8

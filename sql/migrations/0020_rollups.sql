@@ -75,15 +75,15 @@ BEGIN
     WITH pair AS MATERIALIZED (
         SELECT * FROM unnest(tenants, hours) AS p(tenant_id, received_hour)
     ), fresh AS MATERIALIZED (
-        SELECT p.tenant_id, date_trunc('hour', e.occurred_at, 'UTC') AS hour, p.received_hour, e.type, e.name,
-               count(*) AS events
+        SELECT p.tenant_id, e.hour, p.received_hour, e.type, e.name, e.events
         FROM pair AS p
         -- One stretch of the primary key each, under any settings of the planner.
         CROSS JOIN LATERAL (
-            SELECT occurred_at, type, name FROM analytics.events AS own
+            SELECT date_trunc('hour', own.occurred_at, 'UTC') AS hour, own.type, own.name, count(*) AS events
+            FROM analytics.events AS own
             WHERE own.tenant_id = p.tenant_id AND own.received_at >= p.received_hour
-              AND own.received_at < p.received_hour + interval '1 hour' OFFSET 0) AS e
-        GROUP BY 1, 2, 3, 4, 5
+              AND own.received_at < p.received_hour + interval '1 hour'
+            GROUP BY 1, 2, 3) AS e
     ), gone AS (
         DELETE FROM analytics.rollups AS r USING pair AS p
         WHERE r.tenant_id = p.tenant_id AND r.received_hour = p.received_hour

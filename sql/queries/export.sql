@@ -23,3 +23,7 @@ WHERE tenant_id = %(tenant_id)s AND received_at >= %(received_from)s AND receive
   AND (%(occurred_from)s::timestamptz IS NULL
        OR (occurred_at >= %(occurred_from)s AND occurred_at < %(occurred_to)s::timestamptz))
 ORDER BY received_at, event_id
+
+-- name: count
+-- Of the query above, which stands in its place.
+SELECT date_trunc('hour', occurred_at, 'UTC'), type, name, count(*) FROM (the_rows) AS counted GROUP BY 1, 2, 3
