@@ -5,7 +5,7 @@ comes late is in a later window then. Rows come in the order in which they were 
 themselves; of the roll-ups it only asks in which hours of received_at to look. Failing, it leaves no file.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -87,7 +87,7 @@ def count_hour(conn: Conn, tenant_id: int, hour: datetime) -> dict[tuple[datetim
 
 
 @contextmanager
-def _one_snapshot(conn: Conn) -> Iterator[None]:
+def _one_snapshot(conn: Conn) -> Generator[None]:
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield

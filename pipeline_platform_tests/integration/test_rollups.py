@@ -397,8 +397,6 @@ def test_people_are_counted_from_the_rows(conn: Conn, world: World) -> None:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     people = "SELECT * FROM analytics.people(%s, %s, %s) ORDER BY hour NULLS LAST"
     found = conn.execute(people, (world.tenant, now - _HOUR, now + _HOUR)).fetchall()
-    expected = conn.execute(
-        "SELECT count(DISTINCT user_id) FROM analytics.events WHERE message_id <> 'late'"
-    ).fetchone()
+    expected = _one(conn, "SELECT count(DISTINCT user_id) FROM analytics.events WHERE message_id <> 'late'")
     assert [hour for hour, _ in found] == [now - _HOUR, now, None]
     assert expected == found[-1][1] == 8

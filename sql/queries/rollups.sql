@@ -56,7 +56,7 @@ SELECT clock_timestamp()
 -- kept, once a day, since what is altered by hand leaves no trace.
 SELECT h.hour
 FROM queue.hours AS h LEFT JOIN analytics.rollup_hours AS r ON r.received_hour = h.hour
-WHERE h.hour + interval '1 hour' <= clock_timestamp() AND h.sealed_at IS NOT NULL
+WHERE h.hour >= %(first)s AND h.hour + interval '1 hour' <= clock_timestamp() AND h.sealed_at IS NOT NULL
   AND ((r.checked_at IS NULL AND h.dropped_at IS NULL) OR r.changed_at > r.checked_at
        OR (h.dropped_at IS NULL AND r.checked_at + interval '1 day' < clock_timestamp()))
 ORDER BY h.hour
