@@ -10,6 +10,7 @@ from pipeline_platform.defs.cutover import cutover_watch
 from pipeline_platform.defs.daily_report import daily_report, daily_report_job, daily_report_schedule
 from pipeline_platform.defs.dead_letters import dead_letters, redrive_job
 from pipeline_platform.defs.processing import process_hours, process_hours_job
+from pipeline_platform.defs.pruning import prune_runs, prune_runs_job
 from pipeline_platform.defs.reconciliation import hourly_reconciliation, reconcile_hours, reconcile_job
 from pipeline_platform.defs.recovery import recover_hours, recovery_dry_run_job, recovery_job
 from pipeline_platform.defs.replay import replay_hours, replay_job, undo_replay_job
@@ -44,8 +45,9 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             redrive_job,
             rollups_job,
             daily_report_job,
+            prune_runs_job,
         ],
-        schedules=[retention_schedule, hourly_reconciliation, hourly_rollups, daily_report_schedule],
+        schedules=[retention_schedule, hourly_reconciliation, hourly_rollups, daily_report_schedule, prune_runs],
         sensors=[sealed_hours, cutover_watch],
         resources={"platform": Platform(), **(resource_overrides or {})},
         # A run is one process: its steps are short, and Celery's daemonic workers may have no children.

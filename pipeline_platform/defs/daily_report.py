@@ -36,8 +36,8 @@ NOTHING_LOST = dg.AssetCheckSpec(
     kinds={"html"},
     owners=OWNERS,
     code_version="1",
-    description="What was received, delivered and lost on a day of received_at, by tenant; as a page that needs nothing "
-    "else, under reports/ in PIPELINE_HOME.",
+    description="What was received, delivered and lost on a day of received_at, by tenant; as a page that needs "
+    "nothing else, under reports/ in PIPELINE_HOME.",
     check_specs=[NOTHING_LOST],
     # Its schedule runs once a day.
     freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(hours=54)),
@@ -101,7 +101,7 @@ daily_report_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberTy
     metadata=OWNED,
 )
 
-daily_report_schedule = dg.build_schedule_from_partitioned_job(
+daily_report_schedule = dg.build_schedule_from_partitioned_job(  # pyright: ignore[reportUnknownMemberType]
     daily_report_job,
     name="daily_report_at_night",
     # When the day's last hour is sealed and finished.
