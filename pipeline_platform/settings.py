@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     retry_base_s: float = Field(default=2.0, gt=0, description="Wait before the second attempt; doubles with each.")
     retry_max_s: float = Field(default=900.0, gt=0, description="Longest wait between two attempts.")
     retention_h: int = Field(default=72, ge=1, description="Hours a sealed hour's batches are kept for replay.")
+    dagster_runs_d: int = Field(
+        default=30, ge=1, description="Days that Dagster's finished runs and their event logs are kept."
+    )
     archive_url: str = Field(
         default="", description="Where hours are archived before they are dropped (a path, s3://…); empty: nowhere."
     )

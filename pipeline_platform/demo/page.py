@@ -6,40 +6,30 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from string import Template
-from typing import Any
-
-from plotly.io import to_html  # pyright: ignore[reportUnknownVariableType]
-from plotly.offline import get_plotlyjs
 
 from pipeline_platform.demo.report import Details, Promise, Report, Span, rows
 from pipeline_platform.demo.traffic import TENANTS
+from pipeline_platform.reports.frame import GREY, NEW, OLD, Figure, chart, row, tile
+from pipeline_platform.reports.frame import write_page as frame_page
 
-# Between the two schemes' colours, as readable on white as on dark grey.
-_OLD, _NEW, _GREY = "#e0763b", "#3f8be0", "#8a94a1"
 _CLASSES = 40
 _DECADES = 6
-
-Figure = dict[str, Any]
 
 
 def write_page(report: Report, details: Details, kept: Sequence[Promise], path: Path) -> None:
     """Replace the file as a whole."""
-    template = Template((Path(__file__).parent / "page.html").read_text())
     parts = {
-        "library": get_plotlyjs(),
         "subtitle": _subtitle(report),
         "tiles": "".join(_tiles(report)),
-        "rows": "".join(_row(row) for row in rows(report)),
+        "rows": "".join(row(each) for each in rows(report)),
         "promises": "".join(_promise(promise) for promise in kept),
-        "rates": _chart(_rates(details), 340),
-        "losses": _chart(_losses(report), 300),
-        "latency": _chart(_latency(report, details), 300),
-        "tenants": _chart(_tenants(details), 320),
+        "rates": chart(_rates(details), 340),
+        "losses": chart(_losses(report), 300),
+        "latency": chart(_latency(report, details), 300),
+        "tenants": chart(_tenants(details), 320),
     }
-    unfinished = path.with_suffix(".html.new")
-    unfinished.write_text(template.substitute(parts))
-    unfinished.replace(path)
+    body = (Path(__file__).parent / "page.html").read_text()
+    frame_page(path, "Before and after: demo report", body, parts)
 
 
 def _subtitle(report: Report) -> str:
@@ -52,19 +42,11 @@ def _subtitle(report: Report) -> str:
 def _tiles(report: Report) -> list[str]:
     old, new = report.legacy, report.platform
     return [
-        _tile("new", f"{int(new.delivery_rate * 10_000) / 100:.2f}%", "of accepted events delivered by the platform"),
-        _tile("old", f"{old.delivery_rate_peak:.1%}", "delivered by the old pipeline at the peak"),
-        _tile("new", f"{1 / report.p95_share:,.0f}×", "faster at the peak (95th percentile)"),
-        _tile("good", f"{report.recovered:,}", f"of {report.dropped_found:,} dropped events recovered"),
+        tile("new", f"{int(new.delivery_rate * 10_000) / 100:.2f}%", "of accepted events delivered by the platform"),
+        tile("old", f"{old.delivery_rate_peak:.1%}", "delivered by the old pipeline at the peak"),
+        tile("new", f"{1 / report.p95_share:,.0f}×", "faster at the peak (95th percentile)"),
+        tile("good", f"{report.recovered:,}", f"of {report.dropped_found:,} dropped events recovered"),
     ]
-
-
-def _tile(kind: str, figure: str, text: str) -> str:
-    return f'<div class="card"><div class="tile {kind}">{figure}</div><p>{html.escape(text)}</p></div>'
-
-
-def _row(row: tuple[str, str, str]) -> str:
-    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
 
 
 def _promise(promise: Promise) -> str:
@@ -72,32 +54,12 @@ def _promise(promise: Promise) -> str:
     return f"<tr>{mark}<td>{html.escape(promise.text)}</td><td>{html.escape(promise.measured)}</td></tr>"
 
 
-def _chart(figure: Figure, height: int) -> str:
-    layout: Figure = {
-        "height": height,
-        "margin": {"l": 56, "r": 16, "t": 28, "b": 28},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 13},
-        "legend": {"orientation": "h", "y": 1.12, "x": 0},
-        "hovermode": "closest",
-        **figure["layout"],
-    }
-    return to_html(
-        {"data": figure["data"], "layout": layout},
-        config={"displaylogo": False, "displayModeBar": False, "responsive": True},
-        include_plotlyjs=False,
-        full_html=False,
-        default_height=f"{height}px",
-    )
-
-
 def _rates(details: Details) -> Figure:
     at = [second.second.isoformat() for second in details.seconds]
     series: Mapping[str, tuple[str, list[int]]] = {
-        "accepted": (_GREY, [second.accepted for second in details.seconds]),
-        "delivered by the platform": (_NEW, [second.platform for second in details.seconds]),
-        "delivered by the old pipeline": (_OLD, [second.legacy for second in details.seconds]),
+        "accepted": (GREY, [second.accepted for second in details.seconds]),
+        "delivered by the platform": (NEW, [second.platform for second in details.seconds]),
+        "delivered by the old pipeline": (OLD, [second.legacy for second in details.seconds]),
     }
     lines = [
         {
@@ -106,8 +68,8 @@ def _rates(details: Details) -> Figure:
             "name": name,
             "x": at,
             "y": values,
-            "line": {"color": colour, "width": 1 if colour == _GREY else 2},
-            **({"fill": "tozeroy", "fillcolor": "rgba(138,148,161,0.18)"} if colour == _GREY else {}),
+            "line": {"color": colour, "width": 1 if colour == GREY else 2},
+            **({"fill": "tozeroy", "fillcolor": "rgba(138,148,161,0.18)"} if colour == GREY else {}),
         }
         for name, (colour, values) in series.items()
     ]
@@ -115,7 +77,7 @@ def _rates(details: Details) -> Figure:
         "shapes": [_border(act.begin) for act in details.acts] + [_band(details.peak)],
         "annotations": [_label(act) for act in details.acts],
         "xaxis": {"showgrid": False, "tickformat": "%H:%M:%S"},
-        "yaxis": {"rangemode": "tozero", "gridcolor": _GREY, "zeroline": False},
+        "yaxis": {"rangemode": "tozero", "gridcolor": GREY, "zeroline": False},
         "margin": {"l": 56, "r": 16, "t": 60, "b": 28},
         "legend": {"orientation": "h", "y": 1.24, "x": 0},
         "hovermode": "x unified",
@@ -129,7 +91,7 @@ def _moment(seconds: float) -> str:
 
 def _border(at: float) -> Figure:
     moment = _moment(at)
-    line = {"color": _GREY, "width": 1, "dash": "dot"}
+    line = {"color": GREY, "width": 1, "dash": "dot"}
     return {"type": "line", "x0": moment, "x1": moment, "y0": 0, "y1": 1, "yref": "paper", "line": line}
 
 
@@ -153,7 +115,7 @@ def _losses(report: Report) -> Figure:
         "text": [f"{events:,}" for _, events in lost],
         "textposition": "outside",
         "cliponaxis": False,
-        "marker": {"color": _OLD},
+        "marker": {"color": OLD},
         "hoverinfo": "skip",
     }
     layout: Figure = {
@@ -165,7 +127,7 @@ def _losses(report: Report) -> Figure:
 
 
 def _latency(report: Report, details: Details) -> Figure:
-    sides = (("platform", "the platform", _NEW, report.platform), ("legacy", "the old pipeline", _OLD, report.legacy))
+    sides = (("platform", "the platform", NEW, report.platform), ("legacy", "the old pipeline", OLD, report.legacy))
     data: list[Figure] = []
     shapes: list[Figure] = []
     for pipeline, name, colour, side in sides:
@@ -184,7 +146,7 @@ def _latency(report: Report, details: Details) -> Figure:
             "tickvals": [1, 10, 100, 1_000, 10_000, 100_000],
             "ticktext": ["1 ms", "10 ms", "100 ms", "1 s", "10 s", "100 s"],
         },
-        "yaxis": {"tickformat": ".0%", "rangemode": "tozero", "gridcolor": _GREY, "zeroline": False},
+        "yaxis": {"tickformat": ".0%", "rangemode": "tozero", "gridcolor": GREY, "zeroline": False},
     }
     return {"data": data, "layout": layout}
 
@@ -220,8 +182,8 @@ def _tenants(details: Details) -> Figure:
 
     return {
         "data": [
-            dots("the old pipeline", _OLD, [one.legacy for one in details.tenants]),
-            dots("the platform", _NEW, [one.platform for one in details.tenants]),
+            dots("the old pipeline", OLD, [one.legacy for one in details.tenants]),
+            dots("the platform", NEW, [one.platform for one in details.tenants]),
         ],
         "layout": {
             "margin": {"l": 56, "r": 16, "t": 28, "b": 48},
@@ -231,6 +193,6 @@ def _tenants(details: Details) -> Figure:
                 "showgrid": False,
                 "dtick": 1,
             },
-            "yaxis": {"tickformat": ".0%", "gridcolor": _GREY, "zeroline": False},
+            "yaxis": {"tickformat": ".0%", "gridcolor": GREY, "zeroline": False},
         },
     }

@@ -1,6 +1,7 @@
 """The queue's chores, one tick a second, wherever a worker pool runs: any number of keepers do no harm.
 
-Folds the account, opens partitions ahead, seals hours, drops what is past retention, rotates the identity keys. What
+Folds the account, counts roll-ups anew, opens partitions ahead, seals hours, drops what is past retention, rotates the
+identity keys. What
 a tick cannot do now the next one does; an operator sees unsealed or undropped hours in `pipeline-platform status`.
 """
 
@@ -11,12 +12,17 @@ from typing import Any
 
 import psycopg
 
+from pipeline_platform.analytics import rollups
 from pipeline_platform.db import queries
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _SQL = queries("queue")
 _SELDOM_S = 30.0
+# Part of the keeper's time that roll-ups may take: how fresh they are follows from it, since the hour under way is
+# counted as a whole each time. In pieces that no other chore notices.
+_ROLLUPS_SHARE = 0.05
+_ROLLUPS_S = 0.05
 
 
 # For a keeper's connection. While a chore waits for a long reader, all who come later wait behind it, the gateway too.
@@ -29,11 +35,13 @@ class Keeper:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._seldom_at = float("-inf")
+        self._rollups_at = float("-inf")
 
     def tick(self, conn: psycopg.Connection[Any]) -> None:
         """One round of chores. Raises psycopg errors: the caller reconnects and ticks again."""
         conn.execute(_SQL["fold"])
         seal_due_hours(conn)
+        self._refresh_rollups(conn)
         if time.monotonic() - self._seldom_at < _SELDOM_S:
             return
         open_partitions(conn)
@@ -46,6 +54,14 @@ class Keeper:
         except psycopg.errors.LockNotAvailable:
             _LOG.warning("identity keys are rotated later: somebody reads them for long")
         self._seldom_at = time.monotonic()
+
+    def _refresh_rollups(self, conn: psycopg.Connection[Any]) -> None:
+        begin = time.monotonic()
+        if begin < self._rollups_at:
+            return
+        while rollups.refresh(conn) == rollups.PORTION and time.monotonic() - begin < _ROLLUPS_S:
+            pass
+        self._rollups_at = begin + (time.monotonic() - begin) / _ROLLUPS_SHARE
 
 
 def open_partitions(conn: psycopg.Connection[Any]) -> None:

@@ -135,6 +135,7 @@ class Replaying:
         self._conn.execute(_WRITE["by_index"])
         for statement in _COMMIT if chunk.state == "committing" else _UNDO:
             self._conn.execute(statement, params)
+        self._conn.execute(_WRITE["mark_rollups"], params)
         self._conn.execute(_WRITE["keep_traits"], params)
         if chunk.state == "committing":
             self._conn.execute(_WRITE["count_chunk"], params)

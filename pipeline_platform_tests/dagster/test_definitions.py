@@ -38,7 +38,7 @@ def test_definitions_load_in_a_fresh_interpreter_without_servers_settings_or_war
         check=False,
     )
     assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.strip() == "11"
+    assert loaded.stdout.strip() == "13"
     assert loaded.stderr == ""
 
 
@@ -63,6 +63,7 @@ def test_the_asset_graph() -> None:
     }
     hourly = "Hourly, starting 2026-10-01-00:00 UTC."
     so_far = "Hourly, starting 2026-10-01-00:00 UTC. End offsetted by 1 partition."
+    daily = "Daily, starting 2026-10-01 UTC."
     team = ["team:platform"]
 
     def asset(deps: list[str], partitions: str, checks: list[str], group: str, kinds: list[str]) -> dict[str, object]:
@@ -79,6 +80,8 @@ def test_the_asset_graph() -> None:
         "accepted_events": asset([], hourly, [], "events", ["postgres"]),
         "enriched_events": asset(["accepted_events"], hourly, [], "events", ["python", "redis"]),
         "delivered_events": asset(["enriched_events"], hourly, ["account_holds"], "events", ["postgres", "table"]),
+        "rollups": asset(["delivered_events"], hourly, ["same_totals"], "customers", ["postgres", "table"]),
+        "daily_report": asset(["delivered_events"], daily, ["nothing_lost"], "customers", ["html"]),
         "archived_hours": asset([], "None", ["all_archived"], "retention", ["parquet"]),
         "retained_hours": asset(["archived_hours"], "None", ["nothing_overdue"], "retention", ["postgres"]),
         "reconciled_hours": asset([], so_far, ["no_drift"], "migration", ["postgres"]),

@@ -68,3 +68,6 @@ WHERE h.sealed_at IS NOT NULL AND h.dropped_at IS NULL
   AND NOT EXISTS (SELECT FROM reconcile.windows AS w
                   WHERE w.window_start = h.hour AND w.window_end = h.hour + interval '1 hour' AND w.is_settled)
 ORDER BY h.hour
+
+-- name: oldest_kept_hour
+SELECT min(hour) FROM queue.hours WHERE dropped_at IS NULL

@@ -176,13 +176,19 @@ WHERE tenant_id = %(tenant_id)s AND fingerprint = ANY(%(fingerprints)s)
 
 -- name: delete_rows
 -- Of an identity that occurs in the batch with other people's ids too, only what is this person's.
-DELETE FROM analytics.events AS e
-USING unnest(%(batch_ids)s::bigint[], %(event_ids)s::uuid[], %(received_ats)s::timestamptz[], %(sole)s::boolean[])
-      AS i(batch_id, event_id, received_at, is_sole)
-WHERE e.tenant_id = %(tenant_id)s AND e.received_at = i.received_at AND e.event_id = i.event_id
-  AND e.batch_id = i.batch_id
-  AND (i.is_sole OR control.is_theirs(e.user_id, e.anonymous_id, e.previous_id, %(users)s, %(anonymous)s))
-RETURNING e.batch_id, e.event_id
+WITH gone AS (
+    DELETE FROM analytics.events AS e
+    USING unnest(%(batch_ids)s::bigint[], %(event_ids)s::uuid[], %(received_ats)s::timestamptz[], %(sole)s::boolean[])
+          AS i(batch_id, event_id, received_at, is_sole)
+    WHERE e.tenant_id = %(tenant_id)s AND e.received_at = i.received_at AND e.event_id = i.event_id
+      AND e.batch_id = i.batch_id
+      AND (i.is_sole OR control.is_theirs(e.user_id, e.anonymous_id, e.previous_id, %(users)s, %(anonymous)s))
+    RETURNING e.batch_id, e.event_id, e.received_at
+), marked AS (
+    INSERT INTO analytics.rollup_marks (tenant_id, received_hour)
+    SELECT DISTINCT %(tenant_id)s::integer, date_trunc('hour', received_at, 'UTC') FROM gone
+)
+SELECT batch_id, event_id FROM gone
 
 -- name: note_erased
 INSERT INTO control.erased_events (tenant_id, batch_id, event_index, event_id, batch_received_at, was, erasure_id)

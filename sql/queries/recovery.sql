@@ -59,6 +59,9 @@ WITH taken AS (
     SELECT r.* FROM taken AS t CROSS JOIN LATERAL jsonb_populate_record(
         NULL::analytics.events, to_jsonb(t) || jsonb_build_object('recovery_id', %(recovery_id)s::bigint)) AS r
     RETURNING tenant_id, received_at
+), marked AS (
+    INSERT INTO analytics.rollup_marks (tenant_id, received_hour)
+    SELECT DISTINCT tenant_id, date_trunc('hour', received_at, 'UTC') FROM put
 ), noted AS (
     INSERT INTO recovery.moves (recovery_id, tenant_id, hour, events)
     SELECT %(recovery_id)s, tenant_id, date_trunc('hour', received_at, 'UTC'), count(*) FROM put GROUP BY 2, 3

@@ -123,6 +123,12 @@ SELECT tenant_id, hour, 'replay'::queue.lane, n, n, n, n, n
 FROM replay.counts CROSS JOIN LATERAL (SELECT events - failed - discarded AS n) AS replayed
 WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND n > 0
 
+-- name: mark_rollups
+-- Of the hours that the chunk's commit or undo changed.
+INSERT INTO analytics.rollup_marks (tenant_id, received_hour)
+SELECT DISTINCT tenant_id, date_trunc('hour', received_at, 'UTC')
+FROM replay.before_images WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s
+
 -- name: undo_take_out
 -- What the commit wrote leaves production, where no later replay wrote over it.
 WITH todo AS MATERIALIZED (

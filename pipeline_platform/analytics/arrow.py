@@ -1,0 +1,62 @@
+"""CSV and Parquet, by Arrow: portions of rows as record batches.
+
+In CSV a missing value is an empty field and an empty one `""`, as PostgreSQL reads them back; what a spreadsheet would
+take for a formula is left as it is.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
+
+from pipeline_platform.analytics.formats import COLUMNS, TIMES, Row
+
+pa: Any = pyarrow
+csv: Any = pyarrow.csv
+pq: Any = pyarrow.parquet
+
+_TIMES = [place for place, name in enumerate(COLUMNS) if name in TIMES]
+
+
+class Csv:
+    """A header, then a row a record; strings in quotes, times in ISO 8601."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._schema = pa.schema([(name, pa.string()) for name in COLUMNS])
+        self._writer = csv.CSVWriter(out, self._schema)
+
+    def write(self, rows: Sequence[Row]) -> None:
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        for place in _TIMES:
+            columns[place] = [_iso(at) for at in columns[place]]
+        self._writer.write_batch(_batch(self._schema, columns))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Parquet:
+    """Times as microseconds in UTC, JSON as its text; compressed with zstd."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        times = pa.timestamp("us", tz="UTC")
+        self._schema = pa.schema([(name, times if name in TIMES else pa.string()) for name in COLUMNS])
+        self._writer = pq.ParquetWriter(out, self._schema, compression="zstd")
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self._writer.write_batch(_batch(self._schema, list(zip(*rows, strict=True))))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _batch(schema: Any, columns: Sequence[Sequence[Any]]) -> Any:
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,113 @@
+"""daily_report: what was received, delivered and lost on a day, by tenant; a page under PIPELINE_HOME/reports.
+
+A day is counted again by materializing it again: a replay or redrive of later changes what became of its events. An
+operator acts when the check fails: `pipeline-platform audit` names what is lost.
+"""
+
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from pipeline_platform.defs.owners import OWNED, OWNERS
+from pipeline_platform.defs.processing import DELIVERED
+from pipeline_platform.defs.resources import Platform
+from pipeline_platform.defs.tables import tenant_table
+from pipeline_platform.reports.daily import Daily, Tenant, count_day
+
+DAYS = dg.DailyPartitionsDefinition(start_date="2026-10-01", timezone="UTC")
+DAILY_REPORT = dg.AssetKey("daily_report")
+_COLUMNS = ("received", "delivered", "rejected", "dead_lettered", "lost")
+_TENANTS_NAMED = 10
+
+NOTHING_LOST = dg.AssetCheckSpec(
+    "nothing_lost",
+    asset=DAILY_REPORT,
+    description="Every accepted event of the day is delivered, a duplicate, a dead letter, discarded or in flight, and "
+    "every delivered one has its row. Names the tenants where not.",
+)
+
+
+@dg.asset(
+    key=DAILY_REPORT,
+    deps=[DELIVERED],
+    partitions_def=DAYS,
+    group_name="customers",
+    kinds={"html"},
+    owners=OWNERS,
+    code_version="1",
+    description="What was received, delivered and lost on a day of received_at, by tenant; as a page that needs "
+    "nothing else, under reports/ in PIPELINE_HOME.",
+    check_specs=[NOTHING_LOST],
+    # Its schedule runs once a day.
+    freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(hours=54)),
+    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+)
+def daily_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
+    # plotly takes a moment to import: not where definitions are loaded.
+    from pipeline_platform.reports.daily_page import page_path, write_daily
+
+    with platform.connect() as conn:
+        found = count_day(conn, date.fromisoformat(context.partition_key))
+    path = page_path(platform.settings().home, found).resolve()
+    write_daily(found, path)
+    losing = [tenant for tenant in found.tenants if tenant.lost]
+    return dg.MaterializeResult(
+        metadata=_described(found) | {"page": dg.MetadataValue.url(path.as_uri())},
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=NOTHING_LOST.name,
+                passed=not losing,
+                metadata={
+                    "lost": found.lost,
+                    "tenants": dg.MetadataValue.json({tenant.name: tenant.lost for tenant in losing}),
+                },
+            )
+        ],
+    )
+
+
+def _described(found: Daily) -> dict[str, Any]:
+    tenants = [tenant.to_json() for tenant in found.tenants]
+    return {
+        **found.numbers.totals(),
+        "lost": found.lost,
+        "extra": found.extra,
+        "delivery_rate": found.delivery_rate,
+        "tenants": len(tenants),
+        "is_final": found.is_final,
+        "summary": dg.MetadataValue.md(_summary(found)),
+        "by_tenant": tenant_table(tenants, _COLUMNS),
+    }
+
+
+def _summary(found: Daily) -> str:
+    numbers = found.numbers
+    lines = [
+        f"**{found.day.isoformat()}**: {numbers.received:,} received, {numbers.delivered:,} delivered, "
+        f"{found.lost:,} lost{'' if found.is_final else '; not final yet'}.",
+        *(f"* {cause.events:,} {cause.outcome}: `{cause.cause}`" for cause in found.causes),
+    ]
+    losing: list[Tenant] = sorted((each for each in found.tenants if each.lost), key=lambda each: -each.lost)
+    lines += [f"* **{tenant.name} lost {tenant.lost:,}**" for tenant in losing[:_TENANTS_NAMED]]
+    return "\n".join(lines)
+
+
+daily_report_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
+    "daily_report_job",
+    selection=dg.AssetSelection.assets(DAILY_REPORT),
+    description="Counts a day and writes its page. The schedule does it every day.",
+    executor_def=dg.in_process_executor,
+    metadata=OWNED,
+)
+
+daily_report_schedule = dg.build_schedule_from_partitioned_job(  # pyright: ignore[reportUnknownMemberType]
+    daily_report_job,
+    name="daily_report_at_night",
+    # When the day's last hour is sealed and finished.
+    hour_of_day=0,
+    minute_of_hour=40,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The report of the day before.",
+    metadata=OWNED,
+)

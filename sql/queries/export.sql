@@ -1,0 +1,29 @@
+-- name: received_hours
+-- Where rows of a window of occurred_at are: the roll-ups say in which hours of received_at, and those that may not be
+-- rolled up yet are looked through as well.
+SELECT received_hour, sum(events)::bigint FROM (
+    SELECT received_hour, events FROM analytics.rollups
+    WHERE tenant_id = %(tenant_id)s AND hour >= date_trunc('hour', %(start)s::timestamptz, 'UTC') AND hour < %(end)s
+    UNION ALL
+    SELECT received_hour, 0 FROM analytics.unrolled WHERE tenant_id = %(tenant_id)s) AS h
+GROUP BY 1 ORDER BY 1
+
+-- name: expected
+-- About how many rows a window of received_at has: whole hours of what is rolled up.
+SELECT coalesce(sum(events), 0)::bigint FROM analytics.rollups
+WHERE tenant_id = %(tenant_id)s AND received_hour >= date_trunc('hour', %(start)s::timestamptz, 'UTC')
+  AND received_hour < %(end)s
+
+-- name: rows
+-- JSON as the text that PostgreSQL keeps: no number is rounded on the way.
+SELECT event_id::text, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at, received_at,
+       delivered_at, properties::text, traits::text, context::text, user_traits::text, group_traits::text
+FROM analytics.events
+WHERE tenant_id = %(tenant_id)s AND received_at >= %(received_from)s AND received_at < %(received_to)s
+  AND (%(occurred_from)s::timestamptz IS NULL
+       OR (occurred_at >= %(occurred_from)s AND occurred_at < %(occurred_to)s::timestamptz))
+ORDER BY received_at, event_id
+
+-- name: count
+-- Of the query above, which stands in its place.
+SELECT date_trunc('hour', occurred_at, 'UTC'), type, name, count(*) FROM (the_rows) AS counted GROUP BY 1, 2, 3
