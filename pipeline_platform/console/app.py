@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gzip
 import hashlib
 import logging
@@ -113,13 +114,16 @@ def _tenant(request: Request) -> str | None:
 
 
 class _File:
-    """A file that is served, read and compressed once."""
+    """A file that is served, read once, and compressed once somebody asks."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self._plain = path.read_bytes()
-        self._gzipped = gzip.compress(self._plain, mtime=0)
         self._kind = kind
         self.version = hashlib.sha256(self._plain).hexdigest()[:12]
+
+    @functools.cached_property
+    def _gzipped(self) -> bytes:
+        return gzip.compress(self._plain, mtime=0)
 
     def answer(self, request: Request) -> Response:
         """Kept by the browser for as long as the address, which names the version."""

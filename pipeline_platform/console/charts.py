@@ -11,6 +11,7 @@ from pipeline_platform.console.history import Point
 from pipeline_platform.console.wording import clock, milliseconds, rate
 
 _TABLE_ROWS = 12
+_SHORT_S = 600
 _LOG_TICKS = {
     "tickvals": [1, 10, 100, 1_000, 10_000, 60_000],
     "ticktext": ["1 ms", "10 ms", "100 ms", "1 s", "10 s", "1 min"],
@@ -38,7 +39,7 @@ def charts_of(points: Sequence[Point], *, with_old: bool) -> list[Chart]:
         ("delivered", "ours", lambda point: point.rates.get("delivered")),
     ]
     if with_old:
-        rates.append(("delivered by the old pipeline", "theirs", lambda point: point.rates.get("old write")))
+        rates.append(("the old pipeline delivered", "theirs", lambda point: point.rates.get("old write")))
     latencies: list[Line] = [
         ("p99", "grey", lambda point: point.latency.p99_ms),
         ("p95", "ours", lambda point: point.latency.p95_ms),
@@ -57,7 +58,7 @@ def _chart(
     values = [[value(point) for point in points] for _, _, value in lines]
     traces = [_trace(label, colour, at, series) for (label, colour, _), series in zip(lines, values, strict=True)]
     layout: Figure = {
-        "xaxis": {"type": "date", "tickformat": "%H:%M", "hoverformat": "%H:%M:%S UTC", "nticks": 6},
+        "xaxis": {"type": "date", "tickformat": _tick_format(points), "hoverformat": "%H:%M:%S UTC", "nticks": 5},
         "yaxis": {"type": scale, "rangemode": "tozero", "nticks": 5, "hoverformat": ",.1f"},
     }
     if scale == "log":
@@ -65,6 +66,12 @@ def _chart(
     step = max(1, len(points) // _TABLE_ROWS)
     rows = [[clock(point.at), *(say(value(point)) for _, _, value in lines)] for point in list(points)[::-1][::step]]
     return Chart(name, title, {"data": traces, "layout": layout}, _summary(lines, values, say), _labels(lines), rows)
+
+
+def _tick_format(points: Sequence[Point]) -> str:
+    """Minutes, as soon as no two ticks would say the same."""
+    is_short = not points or (points[-1].at - points[0].at).total_seconds() < _SHORT_S
+    return "%H:%M:%S" if is_short else "%H:%M"
 
 
 def _decades(values: list[list[float | None]]) -> Figure:

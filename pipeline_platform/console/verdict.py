@@ -59,7 +59,7 @@ def _lost(platform: Platform, view: View) -> Answer:
         return Answer(
             question, f"{number(failed)} in the old pipeline",
             f"It is production, and reports them as failed. Here: {sums[0].lower()}{sums[1:]}",
-            is_bad=True, command="pipeline-platform recover --help",
+            is_bad=True, command="pipeline-platform recover --last 2h --dry-run",
         )  # fmt: skip
     return Answer(question, "No", sums)
 

@@ -58,9 +58,9 @@ function draw(plot) {
     line: { color: colour(trace.colour), width: 2 },
   }));
   Plotly.react(plot, traces, {
-    height: 240, margin: { l: 48, r: 12, t: 8, b: 28 }, dragmode: false, hovermode: "x unified", autosize: true,
+    height: 240, margin: { l: 48, r: 12, t: 34, b: 28 }, dragmode: false, hovermode: "x unified", autosize: true,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: true,
-    legend: { orientation: "h", x: 0, y: 1.18 }, font: { family: "system-ui, sans-serif", size: 12, color: colour("soft") },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, font: { family: "system-ui, sans-serif", size: 12, color: colour("soft") },
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") } },
     xaxis: { ...axis, showgrid: false, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   }, { displayModeBar: false, displaylogo: false, responsive: true });
