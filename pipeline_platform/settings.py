@@ -32,6 +32,11 @@ class Settings(BaseSettings):
     gateway_host: str = Field(default="127.0.0.1", description="Address the gateway listens on.")
     gateway_port: int = Field(default=8080, ge=0, le=65535, description="Port of the gateway; 0: any free one.")
     dagster_port: int = Field(default=3000, ge=0, le=65535, description="Port of the Dagster UI; 0: any free one.")
+    console_host: str = Field(default="127.0.0.1", description="Address the console listens on.")
+    console_port: int = Field(default=8081, ge=0, le=65535, description="Port of the console; 0: any free one.")
+    console_token: str = Field(
+        default="", description="Who looks at the console needs it; empty: only on an address of this machine."
+    )
     workers: int = Field(default=2, ge=1, le=256, description="Worker processes of the pool.")
 
     body_bytes_max: int = Field(

@@ -130,7 +130,9 @@ def home() -> Iterator[Path]:
 @pytest.fixture
 def settings(database_url: str, redis_url: str, home: Path) -> Settings:
     """Settings with servers and a home of this test's own, and free ports."""
-    return Settings(home=home, database_url=database_url, redis_url=redis_url, gateway_port=0, dagster_port=0)
+    return Settings(
+        home=home, database_url=database_url, redis_url=redis_url, gateway_port=0, console_port=0, dagster_port=0
+    )
 
 
 @pytest.fixture

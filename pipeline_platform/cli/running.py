@@ -20,20 +20,22 @@ def up(
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes.")] = None,
     gateway_port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None,
+    console_port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None,
     dagster_port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None,
     with_legacy: Annotated[
         bool, typer.Option("--with-legacy", help="Start a simulated old pipeline too, and mirror to it.")
     ] = False,
     dagster: Annotated[bool, typer.Option("--dagster/--no-dagster", help="Start the Dagster UI and daemon.")] = True,
 ) -> None:
-    """Start everything, supervised: PostgreSQL, Redis, gateway, workers, Dagster. Ctrl-C stops all of it.
+    """Start everything, supervised: PostgreSQL, Redis, gateway, workers, console, Dagster. Ctrl-C stops all of it.
 
     Example: pipeline-platform up --detach
     """
     from pipeline_platform.logs import set_up_logging
     from pipeline_platform.supervisor import run
 
-    given = {"workers": workers, "gateway_port": gateway_port, "dagster_port": dagster_port}
+    ports = {"gateway_port": gateway_port, "console_port": console_port, "dagster_port": dagster_port}
+    given = {"workers": workers, **ports}
     settings = Settings.read().model_copy(update={name: value for name, value in given.items() if value is not None})
     set_up_logging(settings)
     raise typer.Exit(run.up(settings, detach=detach, dagster=dagster, legacy=with_legacy))

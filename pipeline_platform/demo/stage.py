@@ -35,6 +35,7 @@ def settings_of_demo(settings: Settings, scale: float = 1.0) -> Settings:
         "redis_url": "",
         "gateway_port": 0,
         "legacy_port": 0,
+        "console_port": 0,
         "parity_h": _PARITY_S * scale / 3600,
         "cutover_watch_h": _WATCH_S * scale / 3600,
         "dagster_port": settings.dagster_port if _is_free(settings.dagster_port) else 0,

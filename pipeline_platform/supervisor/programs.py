@@ -18,6 +18,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor.children import Child, Program
 from pipeline_platform.supervisor.leftovers import MARK, mark_of
 
+_CONSOLE_NICENESS = 5  # on a busy machine events go before who looks at them
 _STOP_GRACE_S = 45.0  # a worker finishes its batch, for which its pool waits up to 30 s
 
 
@@ -80,9 +81,30 @@ def gateway(settings: Settings) -> Child:
 
 
 def gateway_url(settings: Settings) -> str:
-    """Where the gateway answers from this machine; a wildcard address is none."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.gateway_host, settings.gateway_host)  # noqa: S104
-    return f"http://[{host}]:{settings.gateway_port}" if ":" in host else f"http://{host}:{settings.gateway_port}"
+    """Where the gateway answers from this machine."""
+    return _url(settings.gateway_host, settings.gateway_port)
+
+
+def console(settings: Settings) -> Child:
+    """The console; serves when it answers, with a database or without."""
+    arguments = ["pipeline_platform.console", "--port", str(settings.console_port)]
+    return Child(
+        "console",
+        settings.home / "logs" / "console.log",
+        partial(program, settings.home, "console", arguments, environment(settings), niceness=_CONSOLE_NICENESS),
+        partial(answers, f"{console_url(settings)}/healthz"),
+    )
+
+
+def console_url(settings: Settings) -> str:
+    """Where the console answers from this machine."""
+    return _url(settings.console_host, settings.console_port)
+
+
+def _url(host: str, port: int) -> str:
+    """A wildcard address is none to ask at."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def pool(settings: Settings) -> Child:

@@ -127,6 +127,7 @@ def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settin
         programs.gateway(settings),
         programs.pool(settings),
         programs.mirror(settings),
+        programs.console(settings),
         *(programs.legacy(settings) if parts.legacy else ()),
         *(parts.dagster(settings) if parts.dagster else ()),
     )
@@ -134,7 +135,7 @@ def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settin
     children.start(programs.alerts(settings))
     return settings, Endpoints(
         gateway=programs.gateway_url(settings),
-        console=None,
+        console=programs.console_url(settings),
         dagster=f"http://127.0.0.1:{settings.dagster_port}" if parts.dagster else None,
         database_url=settings.database_url,
         redis_url=settings.redis_url,
@@ -173,6 +174,7 @@ def _with_ports(settings: Settings, *, legacy: bool) -> Settings:
     return settings.model_copy(
         update={
             "gateway_port": _port(settings.gateway_host, settings.gateway_port, "gateway"),
+            "console_port": _port(settings.console_host, settings.console_port, "console"),
             "dagster_port": _port("127.0.0.1", settings.dagster_port, "dagster"),
             **({"legacy_port": _port("127.0.0.1", settings.legacy_port, "legacy")} if legacy else {}),
         }

@@ -36,6 +36,7 @@ def summary(home: Path, endpoints: Endpoints) -> None:
         "",
         "The platform serves:",
         f"  gateway   {endpoints.gateway}",
+        f"  console   {endpoints.console or 'not started'}",
         f"  Dagster   {endpoints.dagster or 'not started'}",
         f"  database, cache, passwords: {home / 'endpoints.json'}",
         "",

@@ -30,7 +30,7 @@ from pipeline_platform_tests.support.waiting import wait_for
 
 
 def settings_in(home: Path, **more: Any) -> Settings:
-    return Settings(home=home, gateway_port=0, dagster_port=0, workers=1, **more)
+    return Settings(home=home, gateway_port=0, console_port=0, dagster_port=0, workers=1, **more)
 
 
 @contextmanager
@@ -38,6 +38,7 @@ def supervised(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A supervisor with its own servers, without Dagster, that serves."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
     environment |= {"PIPELINE_HOME": str(home), "PIPELINE_GATEWAY_PORT": "0", "PIPELINE_DAGSTER_PORT": "0"}
+    environment |= {"PIPELINE_CONSOLE_PORT": "0"}
     command = [sys.executable, "-m", "pipeline_platform.supervisor", "--no-dagster"]
     supervisor = subprocess.Popen(command, env=environment)
     try:

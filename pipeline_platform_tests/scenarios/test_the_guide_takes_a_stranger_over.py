@@ -49,6 +49,7 @@ def test_every_command_of_the_guide_in_its_order(tmp_path: Path) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")} | {
             "PIPELINE_HOME": str(home),
             "PIPELINE_GATEWAY_PORT": "0",
+            "PIPELINE_CONSOLE_PORT": "0",
             "PIPELINE_LEGACY_PORT": str(port),
             # Days, in a test.
             "PIPELINE_PARITY_H": "0",

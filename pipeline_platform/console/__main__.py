@@ -1,0 +1,42 @@
+"""Process entry: `python -m pipeline_platform.console` serves the page until told to stop."""
+
+import argparse
+import logging
+import sys
+
+import uvicorn
+
+from pipeline_platform.console.app import app_of
+from pipeline_platform.errors import ConfigError
+from pipeline_platform.services.endpoints import connected
+from pipeline_platform.settings import Settings
+
+_STOP_S = 2
+
+
+def main() -> int:
+    """Serve. Exit 2 for a wrong configuration."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = connected(Settings.read())
+        parser = argparse.ArgumentParser(prog="python -m pipeline_platform.console", description=__doc__)
+        parser.add_argument("--port", type=int, default=settings.console_port, help="where it listens")
+        arguments = parser.parse_args()
+        app = app_of(settings)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    uvicorn.run(
+        app,
+        host=settings.console_host,
+        port=arguments.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_S,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
