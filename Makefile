@@ -60,7 +60,7 @@ TESTS := pipeline_platform_tests
 
 test: $(STAMP) ## all tests, on servers of their own (ARGS="-k name" chooses)
 	@$(BIN)/pytest -n 2 --dist loadfile $(TESTS)/unit $(TESTS)/integration $(TESTS)/plans $(ARGS) || [ $$? -eq 5 ]
-	@$(BIN)/pytest $(TESTS)/dagster $(TESTS)/scenarios $(ARGS) || [ $$? -eq 5 ]
+	@$(BIN)/pytest $(TESTS)/dagster $(TESTS)/scenarios $(TESTS)/browser $(ARGS) || [ $$? -eq 5 ]
 
 check: $(STAMP) ## lint, format, types, layers, dead code
 	$(BIN)/ruff check
