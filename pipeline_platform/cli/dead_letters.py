@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(
-    tenants: Tenants = None,
+    tenant: Tenants = None,
     fingerprint: Fingerprint = None,
     since: Since = None,
     until: Until = None,
@@ -47,7 +47,7 @@ def list_(
 
     Example: pipeline-platform dead-letters list --tenant acme --since 2h
     """
-    chosen = Filter(tenants, fingerprint, since_of(since), None, since_of(until), stage, error_class)
+    chosen = Filter(tenant, fingerprint, since_of(since), None, since_of(until), stage, error_class)
     with database() as conn:
         found = dead_letters.list_dead_letters(conn, chosen, state or OPEN_STATES, limit)
     if as_json:
@@ -73,7 +73,7 @@ def show(
 
 def redrive(
     ids: Ids = None,
-    tenants: Tenants = None,
+    tenant: Tenants = None,
     fingerprint: Fingerprint = None,
     since: Since = None,
     until: Until = None,
@@ -89,7 +89,7 @@ def redrive(
     """
     _change(
         "redrive",
-        Filter(tenants, fingerprint, since_of(since), ids, since_of(until), stage, error_class),
+        Filter(tenant, fingerprint, since_of(since), ids, since_of(until), stage, error_class),
         reason,
         dry_run,
         as_json,
@@ -98,7 +98,7 @@ def redrive(
 
 def discard(
     ids: Ids = None,
-    tenants: Tenants = None,
+    tenant: Tenants = None,
     fingerprint: Fingerprint = None,
     since: Since = None,
     until: Until = None,
@@ -114,7 +114,7 @@ def discard(
     """
     _change(
         "discard",
-        Filter(tenants, fingerprint, since_of(since), ids, since_of(until), stage, error_class),
+        Filter(tenant, fingerprint, since_of(since), ids, since_of(until), stage, error_class),
         reason,
         dry_run,
         as_json,

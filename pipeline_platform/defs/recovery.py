@@ -95,6 +95,7 @@ def _recover_hours(
     require_reason(config.reason)
     missing: dict[str, int] = {}
     moves = RECOVERED in context.selected_asset_keys and not config.dry_run
+    checks = NOTHING_MISSING.key in context.selected_asset_check_keys
     settings = platform.settings()
     with in_plain_words(), platform.connect() as conn:
         tenant_ids = tenant_ids_of(conn, config.tenants)
@@ -106,6 +107,8 @@ def _recover_hours(
             missing[key] = dropped.events
             context.log.info(f"{key}: {dropped.events:,} dropped, {dropped.already:,} recovered before")
             if not moves:
+                if checks:
+                    yield _verdict(key, dropped.events, severity=dg.AssetCheckSeverity.WARN)
                 continue
             with in_plain_words(f"hour {key}: "):
                 done = recover(conn, window, reason=config.reason)
@@ -122,7 +125,7 @@ def _recover_hours(
             compared = reconcile_hour(conn, hour).totals
             missing[key] = compared.missing if tenant_ids is None else done.missing_after
             yield _verdict(key, missing[key], compared.extra, compared.mismatched)
-    if NOTHING_MISSING.key in context.selected_asset_check_keys:
+    if checks:
         left = {key: events for key, events in missing.items() if events}
         yield dg.AssetCheckResult(
             asset_key=RECOVERED,
@@ -159,12 +162,16 @@ def _tenants(tenants: dict[str, int]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(rows, dg.TableSchema([dg.TableColumn("tenant"), dg.TableColumn("events", "number")]))
 
 
-def _verdict(key: str, missing: int, extra: int, mismatched: int) -> dg.AssetCheckEvaluation:
+def _verdict(
+    key: str, missing: int, extra: int = 0, mismatched: int = 0,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> dg.AssetCheckEvaluation:  # fmt: skip
     return dg.AssetCheckEvaluation(
         asset_key=RECOVERED,
         check_name=NOTHING_MISSING.name,
         passed=not missing,
         partition=key,
+        severity=severity,
         metadata={"missing": missing, "extra": extra, "mismatched": mismatched},
     )
 

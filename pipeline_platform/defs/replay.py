@@ -29,7 +29,7 @@ DIFFED, REPLAYED = dg.AssetKey("replay_diffs"), dg.AssetKey("replayed_hours")
 _HOURS_A_REPLAY = 10_000
 _NUMBERS = ("events", "added", "changed", "removed", "unchanged", "failed")
 # A window of days, with the lane at its cap of a tenth; a replay that does not move fails by itself long before.
-_RUNTIME_MAX_S = 24 * 3600
+LONG = {"dagster/max_runtime": str(24 * 3600)}
 
 _common: dict[str, Any] = {
     "group_name": "replay",
@@ -175,6 +175,6 @@ replay_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
     + "\n\nA range is one run and one replay. It changes nothing: see the diff at the asset `replay_diffs`; it says "
     "how to commit it. How: `docs/tutorial-replay-in-dagster.md`.",
     executor_def=dg.in_process_executor,
-    tags={"dagster/max_runtime": str(_RUNTIME_MAX_S)},
+    tags=LONG,
     metadata=OWNED,
 )

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline_platform.defs.launchpad import in_plain_words, prefilled, require_reason
 from pipeline_platform.defs.owners import OWNED
-from pipeline_platform.defs.replay import REPLAYED, hours_of, materialized, run_step
+from pipeline_platform.defs.replay import LONG, REPLAYED, hours_of, materialized, run_step
 from pipeline_platform.defs.replay_summary import summary
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.replay import report, steps
@@ -20,7 +20,7 @@ _WHICH = "The number of the replay: `replay_id` at the asset replay_diffs, or fr
 class CommitConfig(dg.Config):
     """Which diff to commit."""
 
-    replay_id: int = Field(ge=1, description=_WHICH)
+    replay_id: int = Field(description=_WHICH)
     take_newer: bool = Field(
         default=False,
         description="true: rows that changed in production since the diff too. The default skips and counts them, "
@@ -42,6 +42,7 @@ def commit_replay(context: dg.OpExecutionContext, platform: Platform, config: Co
     "**Launchpad**. The reason is the one that the replay was launched with. `undo_replay_job` takes it back.",
     config=prefilled("commit_replay", CommitConfig),
     executor_def=dg.in_process_executor,
+    tags=LONG,
     metadata=OWNED,
 )
 def commit_replay_job() -> None:
@@ -51,7 +52,7 @@ def commit_replay_job() -> None:
 class UndoConfig(dg.Config):
     """Which replay to undo."""
 
-    replay_id: int = Field(ge=1, description=_WHICH)
+    replay_id: int = Field(description=_WHICH)
     reason: str = Field(description="Why, in a few words; goes into the audit log. There is no default: be asked.")
     dry_run: bool = Field(
         default=True,
@@ -87,6 +88,7 @@ def undo_replay(context: dg.OpExecutionContext, platform: Platform, config: Undo
     "unless `dry_run` is false. Rows that a later replay replaced are named and left.",
     config=prefilled("undo_replay", UndoConfig),
     executor_def=dg.in_process_executor,
+    tags=LONG,
     metadata=OWNED,
 )
 def undo_replay_job() -> None:
