@@ -3,45 +3,75 @@
     .venv/bin/python docs/screenshots.py [http://127.0.0.1:3000]
     .venv/bin/python docs/screenshots.py .pipeline/demo-report.html
 
-Writes docs/images/dagster-{assets,hour,backfill}.png, or of a demo's report docs/images/demo-report.png. Needs Debian's
-chromium and chromium-driver. Launches nothing: make a backfill in the UI first, or there is no picture of one.
+Writes docs/images/dagster-*.png, or of a demo's report docs/images/demo-report.png. Needs Debian's chromium and
+chromium-driver. Launches nothing: follow docs/tutorial-replay-in-dagster.md up to its diff first, or there is nothing
+to take pictures of.
 """
 
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
+
+from pipeline_platform_tests.support.browser import chromium as _browser
 
 _IMAGES = Path(__file__).parent / "images"
 _WIDTH, _SCALE = 1440, 1.25
 _WAIT_S = 120
+_JOBS = "locations/pipeline_platform/jobs"
+_CONFIG = """ops:
+  replay_hours:
+    config:
+      reason: names were mangled by yesterday's deploy
+      tenants: [acme]
+"""
 
-_ARGUMENTS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars"
-)
 _NEWEST_BACKFILL = "{partitionBackfillsOrError(limit: 1) {... on PartitionBackfills {results {id status}}}}"
-_NEWEST_HOUR = """{assetNodeOrError(assetKey: {path: ["delivered_events"]}) {
+_NEWEST_HOUR = """{assetNodeOrError(assetKey: {path: ["ASSET"]}) {
   ... on AssetNode {assetMaterializations(limit: 1) {partition}}
 }}"""
 
 
 def main(url: str) -> None:
-    hour, backfill = _newest_hour(url), _newest_backfill(url)
+    hour, replayed, backfill = _newest(url, "delivered_events"), _newest(url, "replay_diffs"), _newest_backfill(url)
     with _browser() as browser:
+        _take(browser, "dagster-lineage", f"{url}/asset-groups", "retention", 560)
         _take(browser, "dagster-assets", f"{url}/locations/pipeline_platform/asset-groups/events", "Passed", 600)
         page = f"{url}/assets/delivered_events?view=partitions&partition={hour}&status=MATERIALIZED"
-        _take(browser, "dagster-hour", page, "p95_ms", 900)
+        _take(browser, "dagster-hour", page, "delivery_rate", 1_250)
+        page = f"{url}/assets/delivered_events?view=checks&checkDetail=account_holds"
+        _take(browser, "dagster-check", page, "received = accepted + rejected", 760)
         _take(browser, "dagster-backfill", f"{url}/runs/b/{backfill}", "100% completed", 460)
+        page = f"{url}/assets/replay_diffs?view=partitions&partition={replayed}&status=MATERIALIZED"
+        _take(browser, "dagster-replay-diff", page, "would change", 1_380)
+        _take(browser, "dagster-launchpad", f"{url}/{_JOBS}/commit_replay_job/playground", "take_newer", 640)
+        _take(browser, "dagster-replay-job", f"{url}/{_JOBS}/replay_job", "Processes hours again", 640)
+        _fill_in(browser, replayed[: len("2026-11-27")])
+        _keep(browser, "dagster-replay-config")
+
+
+def _fill_in(browser: WebDriver, day: str) -> None:
+    """The dialog that launches a replay, as far as the tutorial's config; it is not launched."""
+    wait = WebDriverWait(browser, _WAIT_S)
+
+    def click(text: str) -> None:
+        found = (By.XPATH, f'//*[normalize-space(text())="{text}"][not(ancestor-or-self::button[@disabled])]')
+        wait.until(lambda _: browser.find_elements(*found))[-1].click()
+
+    click("Materialize all…")
+    field = (By.CSS_SELECTOR, "[role=dialog] input[type=text]")
+    wait.until(lambda _: browser.find_elements(*field))[0].send_keys(f"[{day}-14:00...{day}-15:00]", Keys.ENTER)
+    click("Config")
+    click("Add config")
+    editor = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "[role=dialog] .CodeMirror textarea"))[-1]
+    browser.execute_script("arguments[0].focus()", editor)
+    browser.execute_cdp_cmd("Input.insertText", {"text": _CONFIG})
+    click("Save config")
+    wait.until(lambda _: "Add config" in browser.find_element(By.TAG_NAME, "body").text)
 
 
 def report(page: Path) -> None:
@@ -59,34 +89,20 @@ def _take(
     wait = WebDriverWait(browser, _WAIT_S)
     wait.until(lambda found: shows in found.find_element(By.TAG_NAME, "body").text)
     wait.until_not(lambda found: found.find_elements(By.CSS_SELECTOR, "[class*=Spinner]"))
+    _keep(browser, name)
+
+
+def _keep(browser: WebDriver, name: str) -> None:
     _IMAGES.mkdir(exist_ok=True)
     browser.save_screenshot(str(_IMAGES / f"{name}.png"))
     print(_IMAGES / f"{name}.png")
 
 
-@contextmanager
-def _browser() -> Iterator[WebDriver]:
-    options = webdriver.ChromeOptions()
-    with tempfile.TemporaryDirectory() as profile:
-        for argument in (*_ARGUMENTS.split(), f"--user-data-dir={profile}"):
-            options.add_argument(argument)
-        # Named, or selenium looks for a browser of its own in the network.
-        options.binary_location = _program("chromium")
-        browser = webdriver.Chrome(options=options, service=Service(_program("chromedriver")))
-        try:
-            yield browser
-        finally:
-            browser.quit()
-
-
-def _program(name: str) -> str:
-    return shutil.which(name) or sys.exit(f"no {name}: apt-get install chromium chromium-driver")
-
-
-def _newest_hour(url: str) -> str:
-    found = _ask(url, _NEWEST_HOUR)["assetNodeOrError"].get("assetMaterializations")
+def _newest(url: str, asset: str) -> str:
+    """The partition of its newest materialization."""
+    found = _ask(url, _NEWEST_HOUR.replace("ASSET", asset))["assetNodeOrError"].get("assetMaterializations")
     if not found:
-        sys.exit("no hour was processed yet: materialize one in Dagster first")
+        sys.exit(f"no hour of {asset} yet: materialize one in Dagster first")
     return found[0]["partition"]
 
 

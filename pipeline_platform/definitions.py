@@ -13,12 +13,13 @@ from pipeline_platform.defs.dead_letters import dead_letters, redrive_job
 from pipeline_platform.defs.processing import process_hours, process_hours_job
 from pipeline_platform.defs.pruning import prune_runs, prune_runs_job
 from pipeline_platform.defs.reconciliation import hourly_reconciliation, reconcile_hours, reconcile_job
-from pipeline_platform.defs.recovery import recover_hours, recovery_dry_run_job, recovery_job
-from pipeline_platform.defs.replay import replay_hours, replay_job, undo_replay_job
+from pipeline_platform.defs.recovery import recover_hours, recovery_job
+from pipeline_platform.defs.replay import replay_hours, replay_job
+from pipeline_platform.defs.replay_jobs import commit_replay_job, undo_replay_job
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.retention import retained_hours, retention_job, retention_schedule
-from pipeline_platform.defs.run_failures import failed_runs
 from pipeline_platform.defs.rollups import hourly_rollups, roll_up_hours, rollups_job
+from pipeline_platform.defs.run_failures import failed_runs
 from pipeline_platform.defs.sealed_hours import sealed_hours
 
 
@@ -40,9 +41,9 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             process_hours_job,
             retention_job,
             reconcile_job,
-            recovery_dry_run_job,
             recovery_job,
             replay_job,
+            commit_replay_job,
             undo_replay_job,
             redrive_job,
             rollups_job,

@@ -1,6 +1,8 @@
 """Tenants and their write keys. A key is shown once: only its hash is stored. Every change is in control.audit_log."""
 
+import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -47,11 +49,20 @@ def ensure_tenant(conn: Conn, name: str) -> int:
 
 
 def tenant_id_of(conn: Conn, name: str) -> int:
-    """Raises NoSuchThingError."""
-    row = conn.execute(_SQL["find"], (name,)).fetchone()
-    if row is None:
-        raise NoSuchThingError(f"no tenant {name}; see: pipeline-platform tenant list")
-    return row[0]
+    """Raises NoSuchThingError, which names tenants that are called nearly so."""
+    return tenant_ids_of(conn, [name])[0]
+
+
+def tenant_ids_of(conn: Conn, names: Sequence[str]) -> list[int]:
+    """Ids in the order of the names. Raises NoSuchThingError for names that nobody has, with those that are near."""
+    found: dict[str, int] = dict(conn.execute(_SQL["find"], (list(names),)).fetchall())
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        there_are = [name for (name,) in conn.execute(_SQL["names"]).fetchall()]
+        near = sorted({like for name in unknown for like in difflib.get_close_matches(name, there_are)})
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise NoSuchThingError(f"no tenant {', '.join(unknown)}.{meant} See: pipeline-platform tenant list")
+    return [found[name] for name in names]
 
 
 def list_tenants(conn: Conn) -> list[dict[str, Any]]:

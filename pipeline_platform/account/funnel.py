@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from pipeline_platform.account.numbers import Numbers, numbers_of
 from pipeline_platform.account.old_pipeline import OldPipeline, old_pipeline_of
 from pipeline_platform.db import queries
-from pipeline_platform.errors import NoSuchThingError
+from pipeline_platform.tenants import tenant_id_of
 
 _SQL = queries("account")
 _ALL, _TENANT, _HOUR, _LANE = 7, 3, 5, 6
@@ -98,11 +98,3 @@ def funnel_of(conn: psycopg.Connection[Any], tenant: str | None = None, since: d
         causes = [Cause(**row) for row in cursor.execute(_SQL["causes"], selection)]
         old_pipeline = old_pipeline_of(conn, **selection)
     return Funnel(levels[_ALL][0], levels[_TENANT], levels[_HOUR], levels[_LANE], causes, old_pipeline)
-
-
-def tenant_id_of(conn: psycopg.Connection[Any], name: str) -> int:
-    """Raises NoSuchThingError."""
-    row = conn.execute(_SQL["tenant"], (name,)).fetchone()
-    if row is None:
-        raise NoSuchThingError(f"there is no tenant {name!r}: see pipeline-platform tenant list")
-    return row[0]

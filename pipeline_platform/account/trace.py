@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from pipeline_platform.account.funnel import tenant_id_of
 from pipeline_platform.db import queries
+from pipeline_platform.tenants import tenant_id_of
 from pipeline_platform.tracing import trace_id_of
 
 _SQL = queries("account")

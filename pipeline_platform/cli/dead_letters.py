@@ -9,8 +9,9 @@ from pipeline_platform.cli.since import Since, since_of
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.operate import dead_letters
 from pipeline_platform.operate.dead_letters import OPEN_STATES, Filter
+from pipeline_platform.tenants import tenant_ids_of
 
-Tenant = Annotated[str | None, typer.Option(help="Only this tenant's.")]
+Tenants = Annotated[list[str] | None, typer.Option("--tenant", help="Only this tenant's; may be given again.")]
 Fingerprint = Annotated[str | None, typer.Option(help="Only this cause.")]
 Stage = Annotated[str | None, typer.Option(help="Only of this stage: claim, enrich, transform or load.")]
 ErrorClass = Annotated[str | None, typer.Option(help="Only of this class of error.")]
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(
-    tenant: Tenant = None,
+    tenant: Tenants = None,
     fingerprint: Fingerprint = None,
     since: Since = None,
     until: Until = None,
@@ -72,7 +73,7 @@ def show(
 
 def redrive(
     ids: Ids = None,
-    tenant: Tenant = None,
+    tenant: Tenants = None,
     fingerprint: Fingerprint = None,
     since: Since = None,
     until: Until = None,
@@ -97,7 +98,7 @@ def redrive(
 
 def discard(
     ids: Ids = None,
-    tenant: Tenant = None,
+    tenant: Tenants = None,
     fingerprint: Fingerprint = None,
     since: Since = None,
     until: Until = None,
@@ -128,6 +129,7 @@ def _change(what: str, chosen: Filter, reason: str, dry_run: bool, as_json: bool
     if not reason and not dry_run:
         raise ConfigError(f"{what} needs a --reason; --dry-run shows what it would take")
     with database() as conn:
+        tenant_ids_of(conn, chosen.tenants or ())
         groups = dead_letters.count_open(conn, chosen)
         events = sum(group["events"] for group in groups)
         if not dry_run:

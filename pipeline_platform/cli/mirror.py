@@ -61,8 +61,8 @@ def key(
 
     Example: pipeline-platform mirror key acme OLD_WRITE_KEY
     """
-    from pipeline_platform.account.funnel import tenant_id_of
     from pipeline_platform.mirror.configure import keep_key
+    from pipeline_platform.tenants import tenant_id_of
 
     with database() as conn:
         keep_key(conn, tenant_id_of(conn, tenant), write_key)

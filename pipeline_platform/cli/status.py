@@ -1,6 +1,7 @@
 """status, doctor."""
 
 from dataclasses import asdict
+from typing import Any
 
 import typer
 
@@ -30,11 +31,23 @@ def status(as_json: AsJson = False) -> None:
         for part in ("queue", "hours", "dead_letters"):
             numbers = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.get(part, {}).items())
             console.print(f"{part.replace('_', ' '):14} {numbers}", highlight=False)
+        _print_circuit(found.get("circuit"))
         for alert in found.get("alerts", []):
             console.print(
                 f"alert          {alert['message']} ({alert['occurrences']} times)", highlight=False, markup=False
             )
     raise typer.Exit(0 if found["healthy"] else 1)
+
+
+def _print_circuit(circuit: dict[str, Any] | None) -> None:
+    if circuit is None:
+        return
+    said = "closed: events are processed"
+    if circuit["is_open"]:
+        said = (
+            f"OPEN since {circuit['opened_at']:%Y-%m-%d %H:%M:%S}: {circuit['waiting']:,} events wait for an operator"
+        )
+    console.print(f"{'circuit':14} {said}", highlight=False)
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -24,6 +24,7 @@ ALL_ARCHIVED = dg.AssetCheckSpec(
 
 @dg.asset(
     key=ARCHIVED,
+    deps=[dg.AssetKey("delivered_events")],
     description="Hours past their retention as Parquet files, each verified before the hour may be dropped.",
     group_name="retention",
     kinds={"parquet"},

@@ -8,32 +8,40 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from pipeline_platform.defs.launchpad import in_plain_words, prefilled, require_reason
 from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.resources import Platform
+from pipeline_platform.defs.summaries import look_further, markdown_table
 from pipeline_platform.operate.dead_letters import Filter, count_open, redrive
+from pipeline_platform.settings import Settings
+from pipeline_platform.tenants import tenant_ids_of
 
 DEAD_LETTERS = dg.AssetKey("dead_letters")
+_ROWS_SHOWN = 20
 _COLUMNS = ["tenant", "stage", "error_class", "fingerprint", "sample_error", "events"]
 
 
 @dg.asset(
     key=DEAD_LETTERS,
-    description="Events that could not be written and are neither delivered nor discarded yet, by tenant and cause.",
+    deps=[dg.AssetKey("enriched_events")],
+    description="Events that could not be written and are neither delivered nor discarded yet, by tenant and cause. "
+    "Mend the cause, then launch redrive_job.",
     group_name="dead_letters",
     kinds={"postgres"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
 )
 def dead_letters(platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
     with platform.connect() as conn:
         groups = count_open(conn, Filter())
-    return dg.MaterializeResult(metadata=_found(groups))
+    return dg.MaterializeResult(metadata=_found(groups, platform.settings()))
 
 
-def _found(groups: list[dict[str, Any]]) -> dict[str, Any]:
+def _found(groups: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
     columns = [dg.TableColumn(name, "number" if name == "events" else "string") for name in _COLUMNS]
     records = [dg.TableRecord({name: group[name] for name in _COLUMNS}) for group in groups[:50]]
     return {
+        "summary": dg.MetadataValue.md(_summary(groups, settings)),
         "events": sum(group["events"] for group in groups),
         "fingerprints": len({group["fingerprint"] for group in groups}),
         "tenants": len({group["tenant"] for group in groups}),
@@ -41,36 +49,52 @@ def _found(groups: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _summary(groups: list[dict[str, Any]], settings: Settings) -> str:
+    if not groups:
+        return f"**No dead letters.**\n\n{look_further(settings, 'handle-dead-letters')}"
+    rows = [[group[name] for name in ("tenant", "stage", "error_class", "fingerprint", "events")] for group in groups]
+    table = markdown_table(["tenant", "stage", "error class", "fingerprint", "events"], rows[:_ROWS_SHOWN])
+    next_step = "**Next:** mend the cause, then launch `redrive_job` with its fingerprint: first as it is, a dry run."
+    return f"{table}\n\n{next_step}\n\n{look_further(settings, 'handle-dead-letters')}"
+
+
 class RedriveConfig(dg.Config):
     """Which dead letters to try again; what is empty limits nothing."""
 
-    reason: str = Field(description="What was mended; goes into the audit log.")
-    dry_run: bool = Field(default=True, description="Only say how many it would take.")
-    tenant: str = Field(default="", description="Only this tenant's, by name.")
-    fingerprint: str = Field(default="", description="Only this cause.")
-    stage: str = Field(default="", description="Only of this stage: claim, enrich, transform or load.")
-    error_class: str = Field(default="", description="Only of this class of error.")
+    reason: str = Field(description="What was mended; goes into the audit log. There is no default: be asked.")
+    dry_run: bool = Field(
+        default=True,
+        description="true: only say how many it would take. false: do it. The default is true because letters whose "
+        "cause is still there burn their attempts again.",
+    )
+    tenants: list[str] = Field(default=[], description="Only these tenants', by name. Empty, the default: all.")
+    fingerprint: str = Field(default="", description="Only this cause, from the asset dead_letters. Empty: all.")
+    stage: str = Field(default="", description="Only of this stage: claim, enrich, transform or load. Empty: all.")
+    error_class: str = Field(default="", description="Only of this class of error. Empty: all.")
 
 
 @dg.op(description="Makes dead letters due at once, with all their attempts again; the workers deliver them.")
 def redrive_dead_letters(context: dg.OpExecutionContext, platform: Platform, config: RedriveConfig) -> None:
-    if not config.reason.strip():
-        raise dg.Failure("say in `reason` what was mended", allow_retries=False)
+    require_reason(config.reason)
     chosen = Filter(
-        config.tenant or None,
+        config.tenants or None,
         config.fingerprint or None,
         stage=config.stage or None,
         error_class=config.error_class or None,
     )
-    with platform.connect() as conn:
+    with in_plain_words(), platform.connect() as conn:
+        tenant_ids_of(conn, config.tenants)
         groups = count_open(conn, chosen)
         redriven = 0 if config.dry_run else redrive(conn, chosen, config.reason)
-    context.add_output_metadata({"redriven": redriven, **_found(groups)})
-    context.log.info(f"{sum(group['events'] for group in groups):,} dead letters fit; {redriven:,} are tried again")
+    context.add_output_metadata({"redriven": redriven, **_found(groups, platform.settings())})
+    dry = "; `dry_run: false` tries them again" if config.dry_run else f"; {redriven:,} are tried again"
+    context.log.info(f"{sum(group['events'] for group in groups):,} dead letters fit{dry}")
 
 
 @dg.job(  # pyright: ignore[reportUnknownMemberType]
-    description="Tries dead letters of one filter again. Say why; with `dry_run: false` it does it.",
+    description="Tries dead letters again, those that fit all that the **Launchpad** names. Say what was mended. A dry "
+    "run unless `dry_run` is false. Which there are: the asset `dead_letters`.",
+    config=prefilled("redrive_dead_letters", RedriveConfig),
     executor_def=dg.in_process_executor,
     metadata=OWNED,
 )

@@ -40,6 +40,7 @@ NO_DRIFT = dg.AssetCheckSpec(
     specs=[
         dg.AssetSpec(
             RECONCILED,
+            deps=[dg.AssetKey("delivered_events")],
             group_name="migration",
             owners=OWNERS,
             code_version="1",
@@ -104,11 +105,12 @@ def described(found: Reconciliation) -> dict[str, Any]:
     totals = found.totals
     rows = [{"tenant": each.name, **{name: getattr(each.counts, name) for name in _COLUMNS}} for each in found.tenants]
     return {
+        "summary": dg.MetadataValue.md(_summary(found)),
         **{name: getattr(totals, name) for name in _COLUMNS},
+        "drift": totals.missing + totals.extra + totals.mismatched,
         "settled": found.is_settled,
         "compared": found.coverage["compared"],
         "seconds": found.seconds,
-        "summary": dg.MetadataValue.md(_summary(found)),
         "by_tenant": tenant_table(rows, _COLUMNS),
     }
 
@@ -119,7 +121,7 @@ def _summary(found: Reconciliation) -> str:
     lines += [f"* dropped at **{stage}**: {events:,}" for stage, events in found.stages.items()]
     lines += [f"* `{field}` differs in {events:,}" for field, events in found.fields.items()]
     if found.totals.missing:
-        lines.append(f"\n{found.totals.missing:,} are missing in production: materialize `recovered_events`.")
+        lines.append(f"\n{found.totals.missing:,} are missing in production: launch `recovery_job`.")
     return "\n".join(lines)
 
 

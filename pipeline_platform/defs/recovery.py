@@ -1,6 +1,6 @@
 """dropped_events → recovered_events: what the old pipeline dropped is found, then put into production.
 
-Materializing dropped_events alone is the dry run.
+By default it is a dry run: it stops after dropped_events.
 
 Launched for an hour or as a backfill over any range, which is one run, hour by hour. Idempotent: an hour that is done
 again adds nothing, and what a killed run moved stays moved. A window that may still change fails with its reason:
@@ -14,14 +14,18 @@ import dagster as dg
 from pydantic import Field
 
 from pipeline_platform.defs.hours import HOURS_SO_FAR, hour_of
+from pipeline_platform.defs.launchpad import example, in_plain_words, require_reason
 from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.reconciliation import RECONCILED, reconcile_hour, window_of
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.errors import PipelineError
+from pipeline_platform.defs.summaries import look_further, markdown_table
 from pipeline_platform.recovery.dropped import Dropped, Window, find_dropped, tenant_ids_of
 from pipeline_platform.recovery.recover import recover
+from pipeline_platform.settings import Settings
 
 DROPPED, RECOVERED = dg.AssetKey("dropped_events"), dg.AssetKey("recovered_events")
+
+_MOVE = example("recover_hours", reason="dropped by the old pipeline", dry_run=False)
 
 NOTHING_MISSING = dg.AssetCheckSpec(
     "nothing_missing",
@@ -32,7 +36,7 @@ NOTHING_MISSING = dg.AssetCheckSpec(
 _common: dict[str, Any] = {
     "group_name": "migration",
     "owners": OWNERS,
-    "code_version": "1",
+    "code_version": "2",
     "kinds": {"postgres"},
     "partitions_def": HOURS_SO_FAR,
     "skippable": True,
@@ -42,8 +46,16 @@ _common: dict[str, Any] = {
 class RecoveryConfig(dg.Config):
     """What a recovery does."""
 
-    reason: str = Field(default="launched in Dagster", description="Why; goes into the audit log.")
-    tenants: list[str] = Field(default=[], description="Only these tenants, by name; none: all.")
+    reason: str = Field(description="Why, in a few words; goes into the audit log. There is no default: be asked.")
+    dry_run: bool = Field(
+        default=True,
+        description="true: say what was dropped, and change nothing. false: move it into production. The default is "
+        "true because production has users.",
+    )
+    tenants: list[str] = Field(
+        default=[],
+        description="Only these tenants, by name. Empty, the default: all, since the old pipeline dropped of all.",
+    )
 
 
 @dg.multi_asset(
@@ -80,23 +92,26 @@ def recover_hours(context: dg.AssetExecutionContext, platform: Platform, config:
 def _recover_hours(
     context: dg.AssetExecutionContext, platform: Platform, config: RecoveryConfig
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+    require_reason(config.reason)
     missing: dict[str, int] = {}
-    moves = RECOVERED in context.selected_asset_keys
-    with platform.connect() as conn:
+    moves = RECOVERED in context.selected_asset_keys and not config.dry_run
+    checks = NOTHING_MISSING.key in context.selected_asset_check_keys
+    settings = platform.settings()
+    with in_plain_words(), platform.connect() as conn:
         tenant_ids = tenant_ids_of(conn, config.tenants)
         for key in context.partition_keys:
             hour = hour_of(key)
             window = Window(*window_of(conn, hour), tenant_ids)
             dropped = find_dropped(conn, window)
-            yield dg.AssetMaterialization(DROPPED, partition=key, metadata=_found(dropped))
+            yield dg.AssetMaterialization(DROPPED, partition=key, metadata=_found(dropped, settings))
             missing[key] = dropped.events
             context.log.info(f"{key}: {dropped.events:,} dropped, {dropped.already:,} recovered before")
             if not moves:
+                if checks:
+                    yield _verdict(key, dropped.events, severity=dg.AssetCheckSeverity.WARN)
                 continue
-            try:
+            with in_plain_words(f"hour {key}: "):
                 done = recover(conn, window, reason=config.reason)
-            except PipelineError as error:
-                raise dg.Failure(f"hour {key}: {error}", allow_retries=False) from error
             yield dg.AssetMaterialization(
                 RECOVERED,
                 partition=key,
@@ -110,25 +125,36 @@ def _recover_hours(
             compared = reconcile_hour(conn, hour).totals
             missing[key] = compared.missing if tenant_ids is None else done.missing_after
             yield _verdict(key, missing[key], compared.extra, compared.mismatched)
-    if NOTHING_MISSING.key in context.selected_asset_check_keys:
+    if checks:
         left = {key: events for key, events in missing.items() if events}
         yield dg.AssetCheckResult(
             asset_key=RECOVERED,
             check_name=NOTHING_MISSING.name,
             passed=not left,
+            # What a dry run finds missing is what it was to find.
+            severity=dg.AssetCheckSeverity.ERROR if moves else dg.AssetCheckSeverity.WARN,
             metadata={"missing": dg.MetadataValue.json(left)},
         )
 
 
-def _found(dropped: Dropped) -> dict[str, Any]:
-    stages = "\n".join(f"* lost at **{stage}**: {events:,}" for stage, events in dropped.stages.items())
+def _found(dropped: Dropped, settings: Settings) -> dict[str, Any]:
     return {
+        "summary": dg.MetadataValue.md(_summary(dropped, settings)),
         "dropped": dropped.events,
         "recovered_before": dropped.already,
-        "stages": dg.MetadataValue.md(stages or "nothing was dropped"),
         "by_tenant": _tenants(dropped.tenants),
         "samples": dg.MetadataValue.json(dropped.samples),
     }
+
+
+def _summary(dropped: Dropped, settings: Settings) -> str:
+    lost = markdown_table(["lost at", "events"], list(dropped.stages.items()))
+    parts = [
+        f"**{dropped.events:,} events are missing in production**; {dropped.already:,} were recovered before.",
+        *([lost, f"**Next:** launch `recovery_job` over the same hours with:\n\n{_MOVE}"] if dropped.events else []),
+        look_further(settings, "migrate-from-your-pipeline"),
+    ]
+    return "\n\n".join(parts)
 
 
 def _tenants(tenants: dict[str, int]) -> dg.TableMetadataValue:
@@ -136,29 +162,28 @@ def _tenants(tenants: dict[str, int]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(rows, dg.TableSchema([dg.TableColumn("tenant"), dg.TableColumn("events", "number")]))
 
 
-def _verdict(key: str, missing: int, extra: int, mismatched: int) -> dg.AssetCheckEvaluation:
+def _verdict(
+    key: str, missing: int, extra: int = 0, mismatched: int = 0,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> dg.AssetCheckEvaluation:  # fmt: skip
     return dg.AssetCheckEvaluation(
         asset_key=RECOVERED,
         check_name=NOTHING_MISSING.name,
         passed=not missing,
         partition=key,
+        severity=severity,
         metadata={"missing": missing, "extra": extra, "mismatched": mismatched},
     )
 
 
-recovery_dry_run_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
-    "recovery_dry_run_job",
-    selection=dg.AssetSelection.assets(DROPPED).without_checks(),
-    description="Says what a recovery would add, by hour, tenant and stage; changes nothing.",
-    executor_def=dg.in_process_executor,
-    metadata=OWNED,
-)
-
 recovery_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
     "recovery_job",
     selection=dg.AssetSelection.assets(DROPPED, RECOVERED),
-    description="Recovers what the old pipeline dropped of an hour, or of a range of hours in one run; compares again "
-    "afterwards. recovery_dry_run_job says before what it would add.",
+    description="Finds what the old pipeline dropped and moves it into production, then compares again. **Materialize "
+    "all…**, choose one hour or a range, and paste this config under **Config**:\n\n"
+    + example("recover_hours", reason="dropped by the old pipeline", tenants=[], dry_run=True)
+    + "\n\nSo it changes nothing: see what is missing at the asset `dropped_events`. `dry_run: false` moves it. No row "
+    "that production has is touched. How: `docs/how-to/migrate-from-your-pipeline.md`.",
     executor_def=dg.in_process_executor,
     metadata=OWNED,
 )

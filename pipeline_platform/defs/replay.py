@@ -2,8 +2,8 @@
 
 Launched for an hour or as a backfill over any range, which is one run and one replay. The work is the workers'; a run
 only begins the steps and looks on. What is done is kept in PostgreSQL by chunks, so a run that was killed is gone on
-with by the next one over the same range. By default it is a dry run: it stops after the diff, which a run with
-`dry_run: false` over the same range then commits.
+with by the next one over the same range. By default it is a dry run: it stops after the diff, which commit_replay_job
+(replay_jobs.py), or a run with `dry_run: false` over the same range, then commits.
 """
 
 from collections.abc import Iterator
@@ -15,21 +15,26 @@ from pydantic import Field
 
 from pipeline_platform.db import queries
 from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, hour_of, key_of, ranges
+from pipeline_platform.defs.launchpad import example, in_plain_words, require_reason
 from pipeline_platform.defs.owners import OWNED, OWNERS
+from pipeline_platform.defs.replay_summary import samples, summary
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.errors import NotNowError, PipelineError
 from pipeline_platform.recovery.dropped import tenant_ids_of
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
+from pipeline_platform.settings import Settings
 
 _SQL = queries("replay")
 DIFFED, REPLAYED = dg.AssetKey("replay_diffs"), dg.AssetKey("replayed_hours")
 _HOURS_A_REPLAY = 10_000
+_NUMBERS = ("events", "added", "changed", "removed", "unchanged", "failed")
+# A window of days, with the lane at its cap of a tenth; a replay that does not move fails by itself long before.
+LONG = {"dagster/max_runtime": str(24 * 3600)}
 
 _common: dict[str, Any] = {
     "group_name": "replay",
     "owners": OWNERS,
-    "code_version": "1",
+    "code_version": "2",
     "kinds": {"postgres", "python"},
     "partitions_def": HOURS_SO_FAR,
     "skippable": True,
@@ -39,11 +44,25 @@ _common: dict[str, Any] = {
 class ReplayConfig(dg.Config):
     """What a replay does."""
 
-    reason: str = Field(description="Why; it is kept with the replay.")
-    dry_run: bool = Field(default=True, description="Stop after the diff: say what would change, and change nothing.")
-    tenants: list[str] = Field(default=[], description="Only these tenants, by name; none: all.")
-    types: list[str] = Field(default=[], description="Only these types of event (track, identify, …); none: all.")
-    only_missing: bool = Field(default=False, description="Add what production lacks; leave alone what it has.")
+    reason: str = Field(description="Why, in a few words; it is kept with the replay. There is no default: be asked.")
+    dry_run: bool = Field(
+        default=True,
+        description="true: say what would change, and change nothing. false: commit the diff of the same hours, "
+        "tenants and types; without one, diff and commit at once. The default is true because production has users.",
+    )
+    tenants: list[str] = Field(
+        default=[],
+        description="Only these tenants, by name. Empty, the default: all, since a bug seldom asks whose event it is.",
+    )
+    types: list[str] = Field(
+        default=[],
+        description="Only these types of event: track, identify, page, screen, group, alias. Empty, the default: all.",
+    )
+    only_missing: bool = Field(
+        default=False,
+        description="true: add rows that production lacks, and touch none that it has. The default corrects and "
+        "removes rows too, because that is what a corrected transform needs.",
+    )
 
 
 @dg.multi_asset(
@@ -53,21 +72,23 @@ class ReplayConfig(dg.Config):
         dg.AssetSpec(
             DIFFED,
             deps=[dg.AssetKey("delivered_events")],
-            description="What processing the hour again would change in production: rows added, changed (by field) and "
-            "removed, with samples.",
+            description="What processing the hour again with the code that is installed would change in production: "
+            "rows added, changed (by field) and removed, with samples. Nothing is changed by it.",
             **_common,
         ),
         dg.AssetSpec(
             REPLAYED,
             deps=[DIFFED],
-            description="The hour, corrected as its diff said; undo_replay_job takes it back within the retention.",
+            description="The hour in production, corrected as its diff said. undo_replay_job takes it back within the "
+            "retention.",
             **_common,
         ),
     ],
     can_subset=True,
     partitions_def=HOURS_SO_FAR,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    pool="hours",
+    # Not of the pool of the hourly runs: a replay may take hours.
+    pool="replays",
 )
 def replay_hours(context: dg.AssetExecutionContext, platform: Platform, config: ReplayConfig):
     # Without a return type: Dagster would read one as the types of the outputs.
@@ -77,24 +98,17 @@ def replay_hours(context: dg.AssetExecutionContext, platform: Platform, config: 
 def _replay_hours(
     context: dg.AssetExecutionContext, platform: Platform, config: ReplayConfig
 ) -> Iterator[dg.AssetMaterialization]:
+    require_reason(config.reason)
     commits = REPLAYED in context.selected_asset_keys and not config.dry_run
-    with platform.connect() as conn:
+    settings = platform.settings()
+    with in_plain_words(), platform.connect() as conn:
+        tenant_ids = tenant_ids_of(conn, config.tenants)
         for hours in ranges(sorted(hour_of(key) for key in context.partition_keys), _HOURS_A_REPLAY):
-            try:
-                scope = Scope(
-                    hours[0], hours[-1] + HOUR, tenant_ids_of(conn, config.tenants), config.types or None,
-                    config.only_missing,
-                )  # fmt: skip
-                replay_id = _adopt(conn, scope, commits=commits) or _planned(context, conn, scope, config.reason)
-                found = _step(context, conn, replay_id, "diff")
-                yield from _materialized(DIFFED, found, "Commit it: launch again with `dry_run: false`.")
-                if commits:
-                    done = _step(context, conn, replay_id, "commit")
-                    yield from _materialized(REPLAYED, done, "Undo it: `undo_replay_job`.")
-            except NotNowError:
-                raise
-            except PipelineError as error:
-                raise dg.Failure(str(error), allow_retries=False) from error
+            scope = Scope(hours[0], hours[-1] + HOUR, tenant_ids, config.types or None, config.only_missing)
+            replay_id = _adopt(conn, scope, commits=commits) or _planned(context, conn, scope, config.reason)
+            yield from materialized(DIFFED, run_step(context, conn, replay_id, "diff"), settings)
+            if commits:
+                yield from materialized(REPLAYED, run_step(context, conn, replay_id, "commit"), settings)
 
 
 def _adopt(conn: psycopg.Connection[Any], scope: Scope, *, commits: bool) -> int | None:
@@ -110,15 +124,16 @@ def _planned(context: dg.AssetExecutionContext, conn: psycopg.Connection[Any], s
     return plan.replay_id
 
 
-def _step(
-    context: dg.AssetExecutionContext, conn: psycopg.Connection[Any], replay_id: int, step: str
-) -> dict[str, Any]:
-    """Begin the step where it has not begun, and wait until it is done."""
+def run_step(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, conn: psycopg.Connection[Any], replay_id: int, step: str,
+    *, takes_newer: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Begin the step where it has not begun, and wait until it is done, saying how far it is. The diff's report."""
     state = steps.progress(conn, replay_id).state
     if step == "diff" and state == "planned":
         steps.start_diff(conn, replay_id)
-    elif step == "commit" and state == "diffed":
-        steps.start_commit(conn, replay_id)
+    elif step == "commit" and state != "committing":
+        steps.start_commit(conn, replay_id, takes_newer=takes_newer)
     said = 0
 
     def say(now: steps.Progress) -> None:
@@ -133,82 +148,33 @@ def _step(
     return report.diff(conn, replay_id)
 
 
-def _materialized(asset: dg.AssetKey, found: dict[str, Any], after: str) -> Iterator[dg.AssetMaterialization]:
+def materialized(asset: dg.AssetKey, found: dict[str, Any], settings: Settings) -> Iterator[dg.AssetMaterialization]:
     """One for each hour of the window: its own numbers, and the replay's summary."""
     by_hour = {row["hour"]: row for row in found["hours"]}
-    hour = found["window_start"]
-    while hour < found["window_end"]:
-        numbers = {name: value for name, value in by_hour.get(hour, {"events": 0}).items() if name != "hour"}
+    shared = {"summary": summary(found, settings), "replay_id": found["replay_id"], "samples": samples(found)}
+    for key in hours_of(found):
+        numbers = by_hour.get(hour_of(key), dict.fromkeys(_NUMBERS, 0))
         yield dg.AssetMaterialization(
-            asset,
-            partition=key_of(hour),
-            metadata={
-                **numbers,
-                "replay_id": found["replay_id"],
-                "summary": dg.MetadataValue.md(_summary(found, after)),
-                "samples": dg.MetadataValue.json(_plain(found["samples"])),
-            },
+            asset, partition=key, metadata={**shared, **{name: numbers[name] for name in _NUMBERS}}
         )
-        hour += HOUR
 
 
-def _summary(found: dict[str, Any], after: str) -> str:
-    totals, committed = found["totals"], found["committed"]
-    lines = [
-        f"**Replay {found['replay_id']}**, {found['state']}: {found['reason']}",
-        "",
-        f"Transform {', '.join(found['transform_from']) or 'unknown'} → {found['transform_to']}; of "
-        f"{totals['events']:,} events {totals['added']:,} added, {totals['changed']:,} changed, "
-        f"{totals['removed']:,} removed, {totals['unchanged']:,} unchanged, {totals['failed']:,} failed.",
-        "",
-        *(f"* `{row['field']}`: {row['rows']:,} rows" for row in found["fields"][:20]),
-    ]
-    if found["state"] == "committed":
-        lines += ["", ", ".join(f"{name} {count:,}" for name, count in committed.items())]
-    return "\n".join([*lines, "", after if report.differs(totals) else "Nothing differs."])
-
-
-def _plain(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As JSON has it."""
-    return [{**sample, "event_id": str(sample["event_id"]), "received_at": sample["received_at"].isoformat()}
-            for sample in samples]  # fmt: skip
+def hours_of(found: dict[str, Any]) -> list[str]:
+    """The partitions of a replay's window."""
+    first, end = found["window_start"], found["window_end"]
+    start = first.replace(minute=0, second=0, microsecond=0)
+    return [key_of(start + HOUR * place) for place in range(-((start - end) // HOUR))]
 
 
 replay_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
     "replay_job",
     selection=dg.AssetSelection.assets(DIFFED, REPLAYED),
-    description="Processes an hour, or a range of hours in one run, again. Say why in its config; with "
-    "`dry_run: false` it puts into production what the diff of the same range found.",
+    description="Processes hours again with the code that is installed. **Materialize all…**, choose one hour or a "
+    "range, and paste this config under **Config**:\n\n"
+    + example("replay_hours", reason="prices were mangled", tenants=["acme"], dry_run=True)
+    + "\n\nA range is one run and one replay. It changes nothing: see the diff at the asset `replay_diffs`; it says "
+    "how to commit it. How: `docs/tutorial-replay-in-dagster.md`.",
     executor_def=dg.in_process_executor,
+    tags=LONG,
     metadata=OWNED,
 )
-
-
-class UndoConfig(dg.Config):
-    """Which replay to undo."""
-
-    replay_id: int = Field(description="From the metadata of replayed_hours, or `pipeline-platform replay list`.")
-    reason: str = Field(description="Why; goes into the audit log.")
-
-
-@dg.op(description="Restores production as it was before the commit of a replay.")
-def undo_replay(context: dg.OpExecutionContext, platform: Platform, config: UndoConfig) -> None:
-    with platform.connect() as conn:
-        try:
-            if steps.progress(conn, config.replay_id).state != "undoing":
-                steps.start_undo(conn, config.replay_id, config.reason)
-        except PipelineError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        steps.wait(conn, config.replay_id)
-        undone = report.show(conn, config.replay_id)["undo"]
-    context.add_output_metadata(undone)
-    context.log.info(f"restored {undone['restored']:,} rows; {undone['left_alone']:,} had been replaced since")
-
-
-@dg.job(  # pyright: ignore[reportUnknownMemberType]
-    description="Takes back what a replay committed; rows that a later replay replaced are named and left.",
-    executor_def=dg.in_process_executor,
-    metadata=OWNED,
-)
-def undo_replay_job() -> None:
-    undo_replay()

@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 
 from pipeline_platform.db import queries
 from pipeline_platform.defs.hours import HOUR
+from pipeline_platform.defs.summaries import look_further, markdown_table
 from pipeline_platform.defs.tables import tenant_table
 from pipeline_platform.errors import NotNowError
 from pipeline_platform.settings import Settings
@@ -47,7 +48,13 @@ def accept_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
         metadata |= {"seals": state["seals"], "sealed_at": dg.MetadataValue.timestamp(state["sealed_at"])}
         if state["dropped_at"]:
             metadata["batches_dropped_at"] = dg.MetadataValue.timestamp(state["dropped_at"])
-    return metadata | {"by_tenant": tenant_table(tenants, columns)}
+    words = f"**{metadata['received']:,} received** of {len(tenants)} tenants: {metadata['accepted']:,} accepted, "
+    refused = f"{metadata['rejected']:,} rejected (`pipeline-platform quarantine list` says why)"
+    return {
+        "summary": _words(settings, words + refused, "inspect-the-quarantine"),
+        **metadata,
+        "by_tenant": tenant_table(tenants, columns),
+    }
 
 
 def enrich_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
@@ -55,7 +62,14 @@ def enrich_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
     here = drain_hour(settings, hour, wait_s=settings.hour_wait_s)
     tenants = _account(conn, hour)
     columns = ("claimed", "enriched", "in_flight")
-    return _totals(tenants, columns) | {
+    totals = _totals(tenants, columns)
+    words = (
+        f"**{totals['enriched']:,} of {totals['claimed']:,} claimed events enriched**, {totals['in_flight']:,} in "
+        f"flight. This run found {here.claimed:,} that the workers had left."
+    )
+    return {
+        "summary": _words(settings, words, "finish-hours-in-dagster"),
+        **totals,
         "claimed_by_this_run": here.claimed,
         "dead_lettered_by_this_run": here.dead_lettered,
         "by_tenant": tenant_table(tenants, columns),
@@ -71,12 +85,36 @@ def deliver_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
     wanted = {"hour": hour, "tenant_ids": [row["tenant_id"] for row in tenants]}
     found = {row["tenant_id"]: row["percentile_disc"] for row in _rows(conn, "latency_of_hour", wanted)}
     overall = _latencies(found.get(None))
+    totals = _totals(tenants, outcomes)
     tenants = [row | _latencies(found.get(row["tenant_id"])) for row in tenants]
-    return (
-        _totals(tenants, outcomes)
-        | {name: value for name, value in overall.items() if value is not None}
-        | {"by_tenant": tenant_table(tenants, (*outcomes, *overall))}
+    return {
+        "summary": _words(settings, _delivered(totals, overall), "handle-dead-letters"),
+        **totals,
+        **_delivery_rate(totals),
+        **{name: value for name, value in overall.items() if value is not None},
+        "by_tenant": tenant_table(tenants, (*outcomes, *overall)),
+    }
+
+
+def _delivery_rate(totals: Mapping[str, int]) -> dict[str, float]:
+    """Delivered, once, of what was accepted and not discarded by an operator (0 to 1); nothing where nothing was."""
+    accepted = sum(totals.values()) - totals["discarded"]
+    return {"delivery_rate": (totals["delivered"] + totals["duplicate"]) / accepted} if accepted else {}
+
+
+def _delivered(totals: Mapping[str, int], overall: Mapping[str, float | None]) -> str:
+    rate = _delivery_rate(totals).get("delivery_rate")
+    said = "Nothing was accepted" if rate is None else f"**{rate:.4%} delivered**"
+    table = markdown_table(["outcome", "events"], list(totals.items()))
+    waits = ", ".join(
+        f"{name.removesuffix('_ms')} {value:,.0f} ms" for name, value in overall.items() if value is not None
     )
+    latency = f"\n\nFrom acceptance to delivery: {waits}." if waits else ""
+    return f"{said}\n\n{table}{latency}"
+
+
+def _words(settings: Settings, words: str, page: str) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"{words}\n\n{look_further(settings, page)}")
 
 
 def _sealed(conn: Conn, hour: datetime, wait_s: float) -> dict[str, Any] | None:
@@ -118,8 +156,8 @@ def _totals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str
 
 
 def _latencies(values: Sequence[float] | None) -> dict[str, float | None]:
-    names = ("p50_ms", "p95_ms", "p99_ms")
+    names = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
     return {
         name: None if value is None else round(value, 1)
-        for name, value in zip(names, values or [None] * 3, strict=True)
+        for name, value in zip(names, values or [None] * 4, strict=True)
     }

@@ -166,7 +166,9 @@ class Story:
         dry = find_dropped(self._conn, window)
         self._found = dry.events
         self._screen.say(f"dry run: {dry.events:,} events of {len(dry.tenants)} tenants are missing in production")
-        self._run("recovery_job", {"ops": {"recover_hours": {"config": {"reason": "dropped in the demo"}}}})
+        self._run(
+            "recovery_job", {"ops": {"recover_hours": {"config": {"reason": "dropped in the demo", "dry_run": False}}}}
+        )
         self._recovered = find_dropped(self._conn, window).already
         totals = self._reconcile().totals
         self._missing = totals.missing

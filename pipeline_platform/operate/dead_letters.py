@@ -27,9 +27,9 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which dead letters; None: no limit. `since` and `until`: when they were buried."""
+    """Which dead letters; None: no limit. tenants: by name. `since` and `until`: when they were buried."""
 
-    tenant: str | None = None
+    tenants: Sequence[str] | None = None
     fingerprint: str | None = None
     since: datetime | None = None
     ids: Sequence[int] | None = None
@@ -38,7 +38,8 @@ class Filter:
     error_class: str | None = None
 
     def params(self) -> dict[str, Any]:
-        return asdict(self) | {"ids": list(self.ids) if self.ids else None}
+        lists = {"tenants": self.tenants, "ids": self.ids}
+        return asdict(self) | {name: list(chosen) if chosen else None for name, chosen in lists.items()}
 
 
 def list_dead_letters(conn: Conn, chosen: Filter, states: Sequence[str] = OPEN_STATES, limit: int = 100) -> list[Found]:

@@ -1,7 +1,7 @@
 """The health of a running platform: what answers, what waits, and what a doctor would say."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx
@@ -10,6 +10,7 @@ import redis
 from psycopg.rows import dict_row
 
 from pipeline_platform.db import connect, missing_migrations, queries
+from pipeline_platform.operate.circuit import circuit_state
 from pipeline_platform.services.endpoints import Endpoints
 from pipeline_platform.settings import Settings
 
@@ -42,6 +43,7 @@ def status_of(settings: Settings, endpoints: Endpoints | None) -> dict[str, Any]
                 "queue": _one(conn, "queue"),
                 "hours": _one(conn, "hours"),
                 "dead_letters": _one(conn, "dead_letters"),
+                "circuit": asdict(circuit_state(conn)),
                 "alerts": _all(conn, "alerts"),
             }
     except psycopg.OperationalError:
@@ -78,7 +80,7 @@ def _database_findings(settings: Settings, found: dict[str, Any]) -> list[Findin
         server, oldest = _one(conn, "server"), _one(conn, "oldest_transaction")
         missing = missing_migrations(conn)
     durable = server["fsync"] == "on" and server["synchronous_commit"] != "off"
-    hours, letters, queue = found["hours"], found["dead_letters"], found["queue"]
+    hours, letters, queue, circuit = (found[part] for part in ("hours", "dead_letters", "queue", "circuit"))
     return [
         Finding(
             "migrations",
@@ -93,6 +95,12 @@ def _database_findings(settings: Settings, found: dict[str, Any]) -> list[Findin
         ),
         Finding(
             "suspects", queue["suspects"] == 0, f"{queue['suspects']} pieces of work crashed a worker", "see pool.log"
+        ),
+        Finding(
+            "circuit",
+            not circuit["is_open"],
+            f"open, {circuit['waiting']:,} events wait: {circuit['message']}" if circuit["is_open"] else "closed",
+            "mend the cause, then: pipeline-platform circuit close --reason …",
         ),
         Finding(
             "dead letters",

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pipeline_platform import tenants
 from pipeline_platform.db import queries
-from pipeline_platform.errors import NoSuchThingError
 
 _SQL = queries("recovery")
 # Hash joins over an hour of millions of events.
@@ -56,21 +56,15 @@ def find_dropped(conn: psycopg.Connection[Any], window: Window) -> Dropped:
         cursor.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
         rows = cursor.execute(_SQL["dropped"], window.params()).fetchall()
         already = cursor.execute(_SQL["recovered_before"], window.params()).fetchone() or {"count": 0}
-    tenants: Counter[str] = Counter()
+    by_tenant: Counter[str] = Counter()
     stages: Counter[str] = Counter()
     for row in rows:
-        tenants[row["tenant"]] += row["events"]
+        by_tenant[row["tenant"]] += row["events"]
         stages[row["stage"]] += row["events"]
     samples = [sample for row in rows for sample in row["samples"]][:10]
-    return Dropped(dict(tenants), dict(stages), already["count"], samples)
+    return Dropped(dict(by_tenant), dict(stages), already["count"], samples)
 
 
 def tenant_ids_of(conn: psycopg.Connection[Any], names: Sequence[str]) -> list[int] | None:
     """Ids by name; no names: None. Raises NoSuchThingError for a name that nobody has."""
-    if not names:
-        return None
-    found = {name: tenant_id for tenant_id, name in conn.execute(_SQL["tenant_ids"], (list(names),))}
-    unknown = [name for name in names if name not in found]
-    if unknown:
-        raise NoSuchThingError(f"there is no tenant {unknown[0]!r}: see pipeline-platform tenant list")
-    return list(found.values())
+    return tenants.tenant_ids_of(conn, names) if names else None

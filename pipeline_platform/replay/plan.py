@@ -37,6 +37,10 @@ class Scope:
     only_missing: bool = False
 
     def params(self) -> dict[str, Any]:
+        """For the queries. ConfigError for a type that no event has."""
+        unknown = sorted(set(self.types or ()) - {kind.value for kind in EventType})
+        if unknown:
+            raise ConfigError(f"{', '.join(unknown)}: no type of event; there are {', '.join(EventType)}")
         kinds = None if self.types is None else [EventType(kind) for kind in self.types]
         return {
             "start": self.start,
@@ -68,9 +72,6 @@ def make_plan(conn: psycopg.Connection[Any], scope: Scope, reason: str) -> Plan:
     """
     if not reason.strip():
         raise ConfigError("say why with --reason: it is kept with the replay")
-    unknown = sorted(set(scope.types or ()) - {kind.value for kind in EventType})
-    if unknown:
-        raise ConfigError(f"{', '.join(unknown)}: no type of event; there are {', '.join(EventType)}")
     if scope.start >= scope.end:
         raise ConfigError("the window ends before it begins")
     params = scope.params()

@@ -35,7 +35,11 @@ def test_they_are_shown_by_cause_and_redriven(
 
     waiting = "SELECT count(*) FROM queue.dead_letters WHERE reason = 'mended'"
     assert not _redrive(defs, instance, reason=" ").success
-    assert _redrive(defs, instance, reason="mended", tenant="acme").success
+    mistyped = _redrive(defs, instance, reason="mended", tenants=["acmee"], dry_run=False)
+    assert "no tenant acmee. Did you mean acme?" in str(mistyped.failure_data_for_node("redrive_dead_letters"))
+    assert _redrive(defs, instance, reason="mended", tenants=["acme"]).success
     assert conn.execute(waiting).fetchone() == (0,)
-    assert _redrive(defs, instance, reason="mended", tenant="acme", dry_run=False).success
+    assert _redrive(defs, instance, reason="mended", tenants=["acme"], dry_run=False).success
     assert conn.execute(waiting).fetchone() == (3,)
+    assert _redrive(defs, instance, reason="mended", tenants=["acme", "globex"], dry_run=False).success
+    assert conn.execute(waiting).fetchone() == (5,)

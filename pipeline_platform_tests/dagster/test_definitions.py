@@ -56,7 +56,6 @@ def test_the_asset_graph() -> None:
             "partitions": str(graph.get(key).partitions_def),
             "checks": sorted(check.name for check in graph.get_check_keys_for_assets({key})),
             "group": graph.get(key).group_name,
-            "owners": list(graph.get(key).owners),
             "kinds": sorted(graph.get(key).kinds),
         }
         for key in graph.get_all_asset_keys()
@@ -64,47 +63,27 @@ def test_the_asset_graph() -> None:
     hourly = "Hourly, starting 2026-10-01-00:00 UTC."
     so_far = "Hourly, starting 2026-10-01-00:00 UTC. End offsetted by 1 partition."
     daily = "Daily, starting 2026-10-01 UTC."
-    team = ["team:platform"]
+    delivered = ["delivered_events"]
 
     def asset(deps: list[str], partitions: str, checks: list[str], group: str, kinds: list[str]) -> dict[str, object]:
-        return {
-            "deps": deps,
-            "partitions": partitions,
-            "checks": checks,
-            "group": group,
-            "owners": team,
-            "kinds": kinds,
-        }
+        return {"deps": deps, "partitions": partitions, "checks": checks, "group": group, "kinds": kinds}
 
+    # From left to right: an hour is accepted, enriched and delivered; all else begins there.
     assert found == {
         "accepted_events": asset([], hourly, [], "events", ["postgres"]),
         "enriched_events": asset(["accepted_events"], hourly, [], "events", ["python", "redis"]),
         "delivered_events": asset(["enriched_events"], hourly, ["account_holds"], "events", ["postgres", "table"]),
-        "rollups": asset(["delivered_events"], hourly, ["same_totals"], "customers", ["postgres", "table"]),
-        "daily_report": asset(["delivered_events"], daily, ["nothing_lost"], "customers", ["html"]),
-        "archived_hours": asset([], "None", ["all_archived"], "retention", ["parquet"]),
+        "rollups": asset(delivered, hourly, ["same_totals"], "customers", ["postgres", "table"]),
+        "daily_report": asset(delivered, daily, ["nothing_lost"], "customers", ["html"]),
+        "archived_hours": asset(delivered, "None", ["all_archived"], "retention", ["parquet"]),
         "retained_hours": asset(["archived_hours"], "None", ["nothing_overdue"], "retention", ["postgres"]),
-        "reconciled_hours": asset([], so_far, ["no_drift"], "migration", ["postgres"]),
+        "reconciled_hours": asset(delivered, so_far, ["no_drift"], "migration", ["postgres"]),
         "dropped_events": asset(["reconciled_hours"], so_far, [], "migration", ["postgres"]),
         "recovered_events": asset(["dropped_events"], so_far, ["nothing_missing"], "migration", ["postgres"]),
-        "dead_letters": asset([], "None", [], "dead_letters", ["postgres"]),
-        "replay_diffs": asset(["delivered_events"], so_far, [], "replay", ["postgres", "python"]),
+        "dead_letters": asset(["enriched_events"], "None", [], "dead_letters", ["postgres"]),
+        "replay_diffs": asset(delivered, so_far, [], "replay", ["postgres", "python"]),
         "replayed_hours": asset(["replay_diffs"], so_far, [], "replay", ["postgres", "python"]),
     }
-
-
-def test_every_definition_says_what_it_is_for() -> None:
-    repository = build_defs().get_repository_def()
-    graph = repository.asset_graph
-    named = [
-        *((key.to_user_string(), graph.get(key).description) for key in graph.get_all_asset_keys()),
-        *((key.name, graph.get_check_spec(key).description) for key in graph.asset_check_keys),
-        *((job.name, job.description) for job in repository.get_all_jobs() if not job.name.startswith("__")),
-        *((sensor.name, sensor.description) for sensor in repository.sensor_defs),
-        *((schedule.name, schedule.description) for schedule in repository.schedule_defs),
-    ]
-    assert [name for name, description in named if not description] == []
-    assert [key for key in graph.get_all_asset_keys() if not graph.get(key).code_version] == []
 
 
 def test_hours_are_offered_once_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:

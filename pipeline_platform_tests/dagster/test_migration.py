@@ -37,10 +37,13 @@ def hour(conn: Conn, settings: Settings) -> datetime:
     return row[0].astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def _run(defs: dg.Definitions, instance: dg.DagsterInstance, job: str, hour: datetime) -> dg.ExecuteInProcessResult:
+def _run(
+    defs: dg.Definitions, instance: dg.DagsterInstance, job: str, hour: datetime, **config: Any
+) -> dg.ExecuteInProcessResult:
     found = defs.resolve_job_def(job)
+    run_config = {"ops": {"recover_hours": {"config": config}}} if config else {}
     tags = {"dagster/asset_partition_range_start": key_of(hour), "dagster/asset_partition_range_end": key_of(hour)}
-    return found.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    return found.execute_in_process(instance=instance, tags=tags, run_config=run_config, raise_on_error=False)
 
 
 def _verdicts(instance: dg.DagsterInstance, asset: str, check: str) -> list[tuple[str | None, bool]]:
@@ -56,16 +59,18 @@ def test_an_hour_is_compared_recovered_and_compared_again(
     assert _run(defs, instance, "reconcile_job", hour).success
     found = metadata(instance, "reconciled_hours", hour)
     assert (found["accepted"], found["matched"], found["dropped"], found["missing"]) == (10, 7, 3, 3)
-    assert "materialize `recovered_events`" in found["summary"]
+    assert "launch `recovery_job`" in found["summary"]
     assert _verdicts(instance, "reconciled_hours", "no_drift") == [(key, False), (None, False)]
 
-    assert _run(defs, instance, "recovery_dry_run_job", hour).success
+    assert _run(defs, instance, "recovery_job", hour, reason="a test").success
     assert metadata(instance, "dropped_events", hour)["dropped"] == 3
+    assert "dry_run: false" in metadata(instance, "dropped_events", hour)["summary"]
+    assert _verdicts(instance, "recovered_events", "nothing_missing") == [(key, False), (None, False)]
     assert materialized(instance, "recovered_events") == []
     assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (0,)
 
     for recovered in (3, 0):
-        assert _run(defs, instance, "recovery_job", hour).success
+        assert _run(defs, instance, "recovery_job", hour, reason="a test", dry_run=False).success
         assert metadata(instance, "recovered_events", hour)["recovered"] == recovered
         assert metadata(instance, "recovered_events", hour)["recovered_in_all"] == 3
     assert _verdicts(instance, "recovered_events", "nothing_missing")[-2:] == [(key, True), (None, True)]
@@ -79,7 +84,9 @@ def test_an_hour_that_may_still_change_is_not_recovered(
     conn: Conn, defs: dg.Definitions, instance: dg.DagsterInstance, hour: datetime
 ) -> None:
     conn.execute("UPDATE control.legacy_target SET settle_s = 7200")
-    assert not _run(defs, instance, "recovery_job", hour).success
+    assert not _run(defs, instance, "recovery_job", hour, reason="a test", dry_run=False).success
+    conn.execute("UPDATE control.legacy_target SET settle_s = 0")
+    assert not _run(defs, instance, "recovery_job", hour, reason=" ", dry_run=False).success
     assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (0,)
 
 

@@ -1,7 +1,6 @@
 """A planted bug is found, corrected and undone from Dagster, with the workers' own processes doing the work."""
 
 import dataclasses
-import json
 from typing import Any
 
 import dagster as dg
@@ -46,6 +45,12 @@ def _run(defs: dg.Definitions, instance: dg.DagsterInstance, keys: list[str], **
     return job.execute_in_process(instance=instance, tags=tags, run_config=run_config, raise_on_error=False).success
 
 
+def _run_op(defs: dg.Definitions, instance: dg.DagsterInstance, op: str, **config: Any) -> dg.ExecuteInProcessResult:
+    run_config = {"ops": {op: {"config": config}}}
+    job = defs.resolve_job_def(f"{op}_job")
+    return job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False)
+
+
 def test_a_bug_of_three_hours_is_found_corrected_and_undone(
     conn: Conn, settings: Settings, defs: dg.Definitions, instance: dg.DagsterInstance, tenants: list[TenantId],
     monkeypatch: pytest.MonkeyPatch,
@@ -82,7 +87,8 @@ def test_a_bug_of_three_hours_is_found_corrected_and_undone(
         assert len(materialized(instance, "replay_diffs")) == 3 and materialized(instance, "replayed_hours") == []
         diff = metadata(instance, "replay_diffs", hours[2])
         assert (diff["changed"], diff["unchanged"]) == (20, 0)
-        assert "`name`: 60 rows" in diff["summary"]
+        assert "| `name` | 60 |" in diff["summary"] and "60 rows would change" in diff["summary"]
+        assert f"replay_id: {diff['replay_id']}" in diff["summary"]
         assert conn.execute(_EXACT).fetchone() == bad
 
         assert _run(defs, instance, keys[1:4], reason="names were mangled", tenants=["acme"], dry_run=False)
@@ -91,9 +97,22 @@ def test_a_bug_of_three_hours_is_found_corrected_and_undone(
         assert conn.execute(_CONTENT).fetchone() == good
         assert not audit(conn).differences
 
-        undo = {"ops": {"undo_replay": {"config": {"replay_id": replay_id, "reason": "a test"}}}}
-        job = defs.resolve_job_def("undo_replay_job")
-        assert job.execute_in_process(instance=instance, run_config=undo).success
-    assert conn.execute(_EXACT).fetchone() == bad
+        assert not _run_op(defs, instance, "undo_replay", replay_id=replay_id, reason="").success
+        assert _run_op(defs, instance, "undo_replay", replay_id=replay_id, reason="a test").success
+        assert conn.execute(_CONTENT).fetchone() == good
+        assert _run_op(defs, instance, "undo_replay", replay_id=replay_id, reason="a test", dry_run=False).success
+        assert conn.execute(_EXACT).fetchone() == bad
+
+        # The same by its number.
+        assert _run(defs, instance, keys[1:4], reason="once more", tenants=["acme"])
+        again = metadata(instance, "replay_diffs", hours[3])["replay_id"]
+        assert again > replay_id
+        assert _run_op(defs, instance, "commit_replay", replay_id=again).success
+        assert metadata(instance, "replayed_hours", hours[3])["replay_id"] == again
+        assert conn.execute(_CONTENT).fetchone() == good
+        refused = _run_op(defs, instance, "commit_replay", replay_id=again)
+        assert f"replay {again} is committed" in str(refused.failure_data_for_node("commit_replay"))
     assert not audit(conn).differences
-    assert json.loads(json.dumps(diff["samples"]))[0]["replayed"] == {"name": "Clicked"}
+    assert diff["samples"][0].data | {"message_id": ""} == {
+        "what": "changed", "tenant": "acme", "message_id": "", "field": "name", "now": '"???"', "replayed": '"Clicked"',
+    }  # fmt: skip

@@ -55,9 +55,9 @@ def outcome(conn: Conn) -> tuple[int, ...]:
 
 
 def test_lists_and_shows(conn: Conn, buried: TenantId) -> None:
-    found = list_dead_letters(conn, Filter(tenant="acme"))
+    found = list_dead_letters(conn, Filter(tenants=["acme"]))
     assert [row["stage"] for row in found].count("load") == 2
-    assert not list_dead_letters(conn, Filter(tenant="nobody"))
+    assert not list_dead_letters(conn, Filter(tenants=["nobody"]))
     shown = show_dead_letter(conn, next(row["dead_letter_id"] for row in found if row["message_id"]))
     assert shown["payload"] == NUL.decode()
     with pytest.raises(NoSuchThingError, match="no dead letter 99"):
@@ -128,7 +128,7 @@ def test_one_that_is_delivered_already_is_a_duplicate_and_the_bad_one_waits(
     # Both letters of the first cause become one event.
     conn.execute("UPDATE queue.dead_letters SET event_id = (SELECT min(event_id::text)::uuid FROM queue.dead_letters"
                  " WHERE stage = 'load') WHERE stage = 'load'")  # fmt: skip
-    redrive(conn, Filter(tenant="acme"), "x")
+    redrive(conn, Filter(tenants=["acme"]), "x")
     lookups = Lookups(settings, settings.redis_url)
     redeliver(settings, conn, lookups)
     lookups.close()

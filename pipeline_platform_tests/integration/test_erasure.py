@@ -258,7 +258,7 @@ def test_what_is_sent_again_stays_a_duplicate_and_what_is_new_is_accepted(world:
 def test_dead_letters_of_the_person_cannot_be_redriven(world: World) -> None:
     fill(world)
     world.erase()
-    assert redrive(world.conn, Filter(tenant="acme"), "all of them") == 1
+    assert redrive(world.conn, Filter(tenants=["acme"]), "all of them") == 1
     world.redeliver()
     assert world.places() == {}
     states = world.conn.execute("SELECT message_id, state FROM queue.dead_letters ORDER BY dead_letter_id").fetchall()

@@ -16,7 +16,7 @@ from pipeline_platform_tests.support.console import stages_of
 
 _ARGUMENTS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --lang=en-US"
 )
 
 
@@ -46,6 +46,15 @@ class Browser:
 
     def __init__(self, driver: WebDriver) -> None:
         self.driver = driver
+
+    def reset(self) -> None:
+        """Nothing of what was open before, on a large screen."""
+        *others, last = self.driver.window_handles
+        for other in others:
+            self.driver.switch_to.window(other)
+            self.driver.close()
+        self.driver.switch_to.window(last)
+        self.open("about:blank", height=1000)
 
     def open(self, url: str, *, width: int = 1440, height: int = 900, dark: bool = False) -> None:
         """A page of this size and colour scheme."""

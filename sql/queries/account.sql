@@ -1,6 +1,3 @@
--- name: tenant
-SELECT tenant_id, name FROM control.tenants WHERE name = %s
-
 -- name: tenant_names
 SELECT tenant_id, name FROM control.tenants
 

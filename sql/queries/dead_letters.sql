@@ -2,7 +2,7 @@
 SELECT d.dead_letter_id, t.name AS tenant, d.event_id::text, d.message_id, d.stage, d.error_class, d.error,
        d.fingerprint, d.state, d.attempts, d.next_attempt_at, d.created_at, d.received_at, d.batch_id, d.lane::text
 FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
-WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
+WHERE (%(tenants)s::text[] IS NULL OR t.name = ANY(%(tenants)s))
   AND (%(fingerprint)s::text IS NULL OR d.fingerprint = %(fingerprint)s)
   AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
   AND d.state = ANY(%(states)s)
@@ -23,7 +23,7 @@ WHERE d.dead_letter_id = %(dead_letter_id)s
 -- name: count
 SELECT t.name AS tenant, d.fingerprint, d.stage, d.error_class, min(d.error) AS sample_error, count(*) AS events
 FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
-WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
+WHERE (%(tenants)s::text[] IS NULL OR t.name = ANY(%(tenants)s))
   AND (%(fingerprint)s::text IS NULL OR d.fingerprint = %(fingerprint)s)
   AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
   AND d.state IN ('waiting', 'exhausted')
@@ -38,7 +38,7 @@ ORDER BY events DESC
 WITH chosen AS (
     SELECT d.tenant_id, d.dead_letter_id
     FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
-    WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
+    WHERE (%(tenants)s::text[] IS NULL OR t.name = ANY(%(tenants)s))
       AND (%(fingerprint)s::text IS NULL OR d.fingerprint = %(fingerprint)s)
       AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
       AND d.state IN ('waiting', 'exhausted')
@@ -63,7 +63,7 @@ WHERE a.kind = 'dead_letter_exhausted' AND a.resolved_at IS NULL
 WITH chosen AS (
     SELECT d.tenant_id, d.dead_letter_id, d.batch_received_at, d.lane
     FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
-    WHERE (%(tenant)s::text IS NULL OR t.name = %(tenant)s)
+    WHERE (%(tenants)s::text[] IS NULL OR t.name = ANY(%(tenants)s))
       AND (%(fingerprint)s::text IS NULL OR d.fingerprint = %(fingerprint)s)
       AND (%(ids)s::bigint[] IS NULL OR d.dead_letter_id = ANY(%(ids)s))
       AND d.state IN ('waiting', 'exhausted')

@@ -79,6 +79,3 @@ UPDATE recovery.runs SET finished_at = clock_timestamp() WHERE recovery_id = %(r
 SELECT coalesce(t.name, m.tenant_id::text) AS tenant, sum(m.events)::bigint AS events
 FROM recovery.moves AS m LEFT JOIN control.tenants AS t USING (tenant_id)
 WHERE m.recovery_id = %(recovery_id)s GROUP BY 1 ORDER BY events DESC, 1
-
--- name: tenant_ids
-SELECT tenant_id, name FROM control.tenants WHERE name = ANY(%s)

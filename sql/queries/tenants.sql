@@ -4,7 +4,10 @@ ON CONFLICT (name) DO NOTHING
 RETURNING tenant_id
 
 -- name: find
-SELECT tenant_id FROM control.tenants WHERE name = %s
+SELECT name, tenant_id FROM control.tenants WHERE name = ANY(%s)
+
+-- name: names
+SELECT name FROM control.tenants ORDER BY name
 
 -- name: list
 SELECT t.tenant_id, t.name, t.plan, t.events_per_s, t.created_at,

@@ -1,0 +1,50 @@
+"""What a person finds in the launchpad: every field of a config with its default, and errors in plain words.
+
+Dagster fills the launchpad of a job of ops with `prefilled`. The dialog that launches a range of partitions begins with
+an empty config: `example` is what to paste there, and the description of the job shows it.
+"""
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from pipeline_platform.errors import NotNowError, PipelineError
+
+
+def prefilled(op: str, config: type[dg.Config]) -> dict[str, Any]:
+    """The run config with all fields of `config`; those that have no default are empty."""
+    fields: dict[str, Any] = {
+        name: field.default if not field.is_required() else 0 if field.annotation is int else ""
+        for name, field in config.model_fields.items()
+    }
+    return {"ops": {op: {"config": fields}}}
+
+
+def example(op: str, **values: Any) -> str:
+    """The same with these values, as a block of YAML in Markdown."""
+    lines = [f"      {name}: {json.dumps(value)}" for name, value in values.items()]
+    return "\n".join(["```yaml", "ops:", f"  {op}:", "    config:", *lines, "```"])
+
+
+def require_reason(reason: str) -> None:
+    """Failure where none is given."""
+    if not reason.strip():
+        raise dg.Failure(
+            "`reason` is empty in the config of this run: say in a few words why you do this. It is kept with what was "
+            "done, in control.audit_log. Nothing was changed",
+            allow_retries=False,
+        )
+
+
+@contextmanager
+def in_plain_words(where: str = "") -> Generator[None]:
+    """Make a refusal the run's one-line error, not tried again; what a wait cures keeps its retries."""
+    try:
+        yield
+    except NotNowError:
+        raise
+    except PipelineError as error:
+        raise dg.Failure(f"{where}{error}", allow_retries=False) from error
