@@ -115,6 +115,3 @@ BEGIN
     ON CONFLICT (lane, bucket) DO UPDATE SET events = l.events + excluded.events, seconds = l.seconds + excluded.seconds;
     RETURN folded;
 END $$;
-
--- Dead letters that wait for a person, counted at every scrape.
-CREATE INDEX exhausted_dead_letters ON queue.dead_letters (tenant_id) WHERE state = 'exhausted';
