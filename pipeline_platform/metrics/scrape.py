@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from pipeline_platform.db import connect, queries
+from pipeline_platform.errors import is_transient
 from pipeline_platform.metrics import catalogue as names
 from pipeline_platform.metrics.catalogue import Kind, Metric
 from pipeline_platform.settings import Settings
@@ -48,7 +49,9 @@ class Platform(Collector):
         try:
             with self._turn:
                 found = self._read()
-        except psycopg.OperationalError:
+        except psycopg.Error as error:
+            if not is_transient(error):
+                raise
             found = None
         yield _gauge(names.UP, [((), found is not None)])
         yield _gauge(names.DISK_FREE, [((), shutil.disk_usage(self._settings.home).free)])
@@ -68,7 +71,7 @@ class Platform(Collector):
                     self._seldom = self._rows(_SQL[_SELDOM], params)
                     self._seldom_at = time.monotonic()
                 return found | {_SELDOM: self._seldom}
-        except psycopg.OperationalError:
+        except psycopg.Error:
             self._conn.close()
             raise
 
