@@ -98,8 +98,6 @@ class Reader:
             return False
 
         self._until(f"{text} to click", clicked)
-        # A launched run may show itself in a tab of its own.
-        self._browser.switch_to.window(self._browser.window_handles[-1])
 
     def see(self, text: str) -> None:
         self._until(f"{text} to be seen", lambda: self._shows(text))
@@ -144,8 +142,13 @@ class Reader:
         self._until("an editor", pasted)
 
     def _until(self, what: str, condition: Callable[[], bool]) -> None:
+        def in_newest_tab() -> bool:
+            # A launched run shows itself in a tab of its own.
+            self._browser.switch_to.window(self._browser.window_handles[-1])
+            return condition()
+
         try:
-            wait_for(what, condition, _DEADLINE_S)
+            wait_for(what, in_newest_tab, _DEADLINE_S)
         except AssertionError as error:
             shown = self._browser.find_element(By.TAG_NAME, "body").text
             raise AssertionError(f"{error}; the page shows: {shown[:3000]}") from None
@@ -162,7 +165,6 @@ def test_every_command_and_click_of_the_tutorial_in_its_order(browser: WebDriver
         reader = Reader(browser, here, environment)
         try:
             for name, what in steps:
-                import time; print(time.strftime("%X"), name, what[:60], flush=True)
                 getattr(reader, name)(what)
         finally:
             reader.sh("pipeline-platform down")
