@@ -1,5 +1,6 @@
 """Promise: who follows the tutorial, command by command and click by click, replays from Dagster's UI and undoes it."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -9,10 +10,16 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.common.exceptions import (
+    NoSuchElementException,
+    StaleElementReferenceException,
+    TimeoutException,
+    WebDriverException,
+)
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
 
 from pipeline_platform.services.endpoints import read_endpoints
 from pipeline_platform_tests.conftest import temporary_home
@@ -20,13 +27,14 @@ from pipeline_platform_tests.support.browser import Browser
 from pipeline_platform_tests.support.waiting import wait_for
 
 _PAGE = (Path(__file__).parents[2] / "docs/tutorial-replay-in-dagster.md").read_text()
-_DEADLINE_S = 150.0
+_DEADLINE_S = 300.0
 
 # What the page tells its reader to do, in its order: blocks, and in the numbered lines these verbs.
 _STEP = re.compile(
     r"""^[ ]*```(?P<language>\w+)\n(?P<block>.*?)^[ ]*```$
       | [Oo]pen\s<(?P<open>[^>]+)>
       | [Cc]lick\s\*\*(?P<click>[^*]+)\*\*
+      | reload[ ]it[ ]until[ ]you[ ]see\s+\*\*(?P<reload>[^*]+)\*\*
       | see\s\*\*(?P<see>[^*]+)\*\*
       | [Tt]ype\s+`(?P<type>[^`]+)`""",
     re.MULTILINE | re.DOTALL | re.VERBOSE,
@@ -47,7 +55,7 @@ def test_every_numbered_line_of_the_page_says_what_to_do() -> None:
     assert len(lines) > 10
     for line in lines:
         named = re.findall(r"\*\*([^*]+)\*\*", line)
-        done = [text for found in _STEP.finditer(line) for text in (found["click"], found["see"]) if text]
+        done = [text for found in _STEP.finditer(line) for text in found.group("click", "reload", "see") if text]
         assert named == done, f"names what it does not say to click or to see: {line}"
         assert _STEP.search(line), f"says nothing to do: {line}"
 
@@ -91,17 +99,25 @@ class Reader:
             return False
 
         self._until(f"{text} to click", clicked)
-        # A launched run may show itself in a tab of its own.
-        self._browser.switch_to.window(self._browser.window_handles[-1])
 
     def see(self, text: str) -> None:
+        self._until(f"{text} to be seen", lambda: self._shows(text))
+
+    def reload(self, text: str) -> None:
         def seen() -> bool:
-            try:
-                return text in self._browser.find_element(By.TAG_NAME, "body").text
-            except StaleElementReferenceException:
-                return False
+            self._browser.refresh()
+            # Long enough for the page to load on a busy machine, short enough for a reader.
+            with contextlib.suppress(TimeoutException):
+                return WebDriverWait(self._browser, 8).until(lambda _: self._shows(text))
+            return False
 
         self._until(f"{text} to be seen", seen)
+
+    def _shows(self, text: str) -> bool:
+        try:
+            return text in self._browser.find_element(By.TAG_NAME, "body").text
+        except (NoSuchElementException, StaleElementReferenceException):
+            return False
 
     def type(self, text: str) -> None:
         def typed() -> bool:
@@ -127,8 +143,13 @@ class Reader:
         self._until("an editor", pasted)
 
     def _until(self, what: str, condition: Callable[[], bool]) -> None:
+        def in_newest_tab() -> bool:
+            # A launched run shows itself in a tab of its own.
+            self._browser.switch_to.window(self._browser.window_handles[-1])
+            return condition()
+
         try:
-            wait_for(what, condition, _DEADLINE_S)
+            wait_for(what, in_newest_tab, _DEADLINE_S)
         except AssertionError as error:
             shown = self._browser.find_element(By.TAG_NAME, "body").text
             raise AssertionError(f"{error}; the page shows: {shown[:3000]}") from None
@@ -136,7 +157,7 @@ class Reader:
 
 def test_every_command_and_click_of_the_tutorial_in_its_order(browser: Browser) -> None:
     steps = list(_steps())
-    assert {name for name, _ in steps} == {"sh", "text", "open", "click", "see", "type", "yaml"}
+    assert {name for name, _ in steps} == {"sh", "text", "open", "click", "reload", "see", "type", "yaml"}
     with temporary_home() as here:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")} | {
             "PIPELINE_HOME": str(here / ".pipeline"),

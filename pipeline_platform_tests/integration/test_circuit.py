@@ -1,5 +1,6 @@
 """The circuit: a bad deploy stops at the first dead letters, and nothing is lost by it."""
 
+import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,12 @@ def test_a_bad_deploy_stops_and_after_it_is_mended_all_goes_on(conn: Conn, setti
         platform.stop_workers()
         state = run_command(settings, "circuit", "status", "--json").answer
         assert "became dead letters" in state["message"] and state["waiting"] > 0
+        shown = run_command(settings, "status").out
+        assert re.search(r"^circuit +OPEN since .*, [\d,]+ events wait$", shown, re.MULTILINE), shown
+        (finding,) = [
+            each for each in run_command(settings, "doctor", "--json").answer["findings"] if each["check"] == "circuit"
+        ]
+        assert not finding["well"] and "pipeline-platform circuit close" in finding["remedy"]
         assert conn.execute("SELECT kind FROM control.alerts WHERE resolved_at IS NULL").fetchall() == [
             ("circuit_open",)
         ]

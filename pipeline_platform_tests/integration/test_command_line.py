@@ -59,6 +59,8 @@ def test_keys_are_rotated_with_grace_and_revoked_at_once(conn: Conn) -> None:
         tenants.revoke_key(conn, third.key_id)
     with pytest.raises(NoSuchThingError, match="tenant list"):
         tenants.create_key(conn, "nobody")
+    with pytest.raises(NoSuchThingError, match=r"no tenant amce, xyz\. Did you mean acme\?"):
+        tenants.tenant_ids_of(conn, ["acme", "amce", "xyz"])
     with pytest.raises(PipelineError, match="exists"):
         tenants.add_tenant(conn, "acme")
     assert actions(conn).count("key rotate") == 2
