@@ -47,9 +47,10 @@ kill_points.py (where tests may kill).
 How it is watched: metrics/ (its catalogue.py names all), tracing.py, logs.py; rules and a dashboard in observability/.
 
 Around it: account/ counts, recounts and traces, replay/ plans and steers what the workers process again, history/ brings
-the past in, alerts/ tells people what they should know, operate/ is what operators do, erasure/ removes a person,
-archive/ keeps hours beyond the retention, bench/ measures, cli/ is the command line. services/ embeds PostgreSQL and
-Redis, supervisor/ keeps all processes running, defs/ and definitions.py show and finish hours in Dagster. The data
-plane never imports Dagster and does not need it.
+the past in, alerts/ tells people what they should know, analytics/ is what customers see (roll-ups, exports), reports/
+writes pages, operate/ is what operators do, erasure/ removes a person, archive/ keeps hours beyond the retention,
+bench/ measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes
+running, defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster and does not
+need it.
 The tables and the queries are in sql/: read sql/migrations first.
 """

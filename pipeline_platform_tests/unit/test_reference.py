@@ -19,7 +19,7 @@ _READING = {
     "send", "import", "tenant add", "tenant list",
     "key create", "key list", "key rotate", "dead-letters list", "dead-letters show", "dead-letters redrive",
     "dead-letters discard", "quarantine list", "quarantine show", "quarantine readmit", "reconcile", "recover",
-    "erase", "demo", "circuit status", "replay plan", "replay diff", "replay commit", "replay undo",
+    "erase", "export", "report", "demo", "circuit status", "replay plan", "replay diff", "replay commit", "replay undo",
     "replay show", "replay list", "mirror show", "cutover status", "cutover to", "cutover back",
 }  # fmt: skip
 
