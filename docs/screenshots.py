@@ -2,9 +2,12 @@
 
     .venv/bin/python docs/screenshots.py [http://127.0.0.1:3000]
     .venv/bin/python docs/screenshots.py .pipeline/demo-report.html
+    .venv/bin/python docs/screenshots.py console [http://127.0.0.1:8081]
 
-Writes docs/images/dagster-{assets,hour,backfill}.png, or of a demo's report docs/images/demo-report.png. Needs Debian's
-chromium and chromium-driver. Launches nothing: make a backfill in the UI first, or there is no picture of one.
+Writes docs/images/dagster-{assets,hour,backfill}.png; of a demo's report docs/images/demo-report.png; of a console
+docs/images/console-{light,dark,phone}.png. Needs Debian's chromium and chromium-driver. Launches nothing: make a
+backfill in the UI first, or there is no picture of one; let a console watch a migration for some minutes, as of
+`up --with-legacy`.
 """
 
 import shutil
@@ -47,6 +50,20 @@ def main(url: str) -> None:
 def report(page: Path) -> None:
     with _browser() as browser:
         _take(browser, "demo-report", page.resolve().as_uri(), "What was promised", 1_220, width=1_100, scale=1)
+
+
+def console(url: str) -> None:
+    drawn = "Phase"  # beside the time of the numbers
+    with _browser() as browser:
+        _take(browser, "console-light", url, drawn, 1_000, scale=1)
+        _scheme(browser, "dark")
+        _take(browser, "console-dark", url, drawn, 1_000, scale=1)
+        _take(browser, "console-phone", url, drawn, 844, width=390, scale=2)
+
+
+def _scheme(browser: WebDriver, name: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": name}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def _take(
@@ -103,4 +120,9 @@ def _ask(url: str, query: str) -> dict:
 
 if __name__ == "__main__":
     source = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:3000"
-    report(Path(source)) if source.endswith(".html") else main(source)
+    if source == "console":
+        console(sys.argv[2] if len(sys.argv) > 2 else "http://127.0.0.1:8081")
+    elif source.endswith(".html"):
+        report(Path(source))
+    else:
+        main(source)

@@ -44,7 +44,7 @@ kill_points.py (where tests may kill).
 
 Around it: account/ counts, recounts and traces, replay/ plans and steers what the workers process again, history/ brings
 the past in, operate/ is what operators do, erasure/ removes a person, archive/ keeps hours beyond the retention, bench/
-measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,
+measures, console/ is the live page, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,
 defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster and does not need it.
 The tables and the queries are in sql/: read sql/migrations first.
 """
