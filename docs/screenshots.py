@@ -53,11 +53,11 @@ def report(page: Path) -> None:
 
 
 def console(url: str) -> None:
-    drawn = "Phase"  # beside the time of the numbers
+    drawn = "As a table"  # under a chart that has points
     with _browser() as browser:
-        _take(browser, "console-light", url, drawn, 1_000, scale=1)
+        _take(browser, "console-light", url, drawn, 1_300, scale=1)
         _scheme(browser, "dark")
-        _take(browser, "console-dark", url, drawn, 1_000, scale=1)
+        _take(browser, "console-dark", url, drawn, 1_300, scale=1)
         _take(browser, "console-phone", url, drawn, 844, width=390, scale=2)
 
 

@@ -39,7 +39,7 @@ _REST = 10.0  # times as long as reading took
 _REST_S_MAX = 10.0
 _AT_ONCE_S = 0.2  # between two rounds, however many come
 _WANTED_S = 10.0
-_PATIENCE_S = 4.0
+_PATIENCE_S = 6.0
 
 
 @dataclass(slots=True)

@@ -131,9 +131,11 @@ def test_a_chunk_of_a_replay_costs_the_same_however_many_there_are(worker: Conn,
 def test_the_console_samples_latencies_by_index(worker: Conn) -> None:
     for schema in ("analytics", "shadow"):
         worker.execute(
-            f"INSERT INTO {schema}.events (tenant_id, event_id, message_id, type, occurred_at, received_at, delivered_at,"
-            " batch_id) SELECT 1 + n % 50, gen_random_uuid(), 'm', 'track', now(), now() - n * interval '100 ms', now(), 1"
-            " FROM generate_series(1, 20000) AS n WHERE now() - n * interval '100 ms' >= date_trunc('day', now(), 'UTC')"
+            f"INSERT INTO {schema}.events"
+            " (tenant_id, event_id, message_id, type, occurred_at, received_at, delivered_at, batch_id)"
+            " SELECT 1 + n % 50, gen_random_uuid(), 'm', 'track', now(), at, now(), 1"
+            " FROM generate_series(1, 20000) AS n, LATERAL (SELECT now() - n * interval '100 ms' AS at) AS ago"
+            " WHERE at >= date_trunc('day', now(), 'UTC')"
         )  # pyright: ignore
     worker.execute("ANALYZE")
     sampled = ", ".join(str(batch_id) for batch_id in range(10_800, 12_000, 4))
