@@ -2,10 +2,12 @@
 
     .venv/bin/python docs/screenshots.py [http://127.0.0.1:3000]
     .venv/bin/python docs/screenshots.py .pipeline/demo-report.html
+    .venv/bin/python docs/screenshots.py console [http://127.0.0.1:8081]
 
-Writes docs/images/dagster-*.png, or of a demo's report docs/images/demo-report.png. Needs Debian's chromium and
-chromium-driver. Launches nothing: follow docs/tutorial-replay-in-dagster.md up to its diff first, or there is nothing
-to take pictures of.
+Writes docs/images/dagster-*.png; of a demo's report docs/images/demo-report.png; of a console
+docs/images/console-{light,dark,phone}.png. Needs Debian's chromium and chromium-driver. Launches nothing: follow
+docs/tutorial-replay-in-dagster.md up to its diff first, or there is nothing to take pictures of; let a console watch a
+migration for some minutes, as of `up --with-legacy`.
 """
 
 import sys
@@ -79,6 +81,20 @@ def report(page: Path) -> None:
         _take(browser, "demo-report", page.resolve().as_uri(), "What was promised", 1_220, width=1_100, scale=1)
 
 
+def console(url: str) -> None:
+    drawn = "As a table"  # under a chart that has points
+    with _browser() as browser:
+        _take(browser, "console-light", url, drawn, 1_300, scale=1)
+        _scheme(browser, "dark")
+        _take(browser, "console-dark", url, drawn, 1_300, scale=1)
+        _take(browser, "console-phone", url, drawn, 844, width=390, scale=2)
+
+
+def _scheme(browser: WebDriver, name: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": name}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
 def _take(
     browser: WebDriver, name: str, page: str, shows: str, height: int, width: int = _WIDTH, scale: float = _SCALE
 ) -> None:
@@ -119,4 +135,9 @@ def _ask(url: str, query: str) -> dict:
 
 if __name__ == "__main__":
     source = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:3000"
-    report(Path(source)) if source.endswith(".html") else main(source)
+    if source == "console":
+        console(sys.argv[2] if len(sys.argv) > 2 else "http://127.0.0.1:8081")
+    elif source.endswith(".html"):
+        report(Path(source))
+    else:
+        main(source)

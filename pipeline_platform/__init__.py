@@ -48,9 +48,9 @@ How it is watched: metrics/ (its catalogue.py names all), tracing.py, logs.py; r
 
 Around it: account/ counts, recounts and traces, replay/ plans and steers what the workers process again, history/ brings
 the past in, alerts/ tells people what they should know, analytics/ is what customers see (roll-ups, exports), reports/
-writes pages, operate/ is what operators do, erasure/ removes a person, archive/ keeps hours beyond the retention,
-bench/ measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes
-running, defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster and does not
-need it.
+writes pages, console/ is the live page, operate/ is what operators do, erasure/ removes a person, archive/ keeps hours
+beyond the retention, bench/ measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps
+all processes running, defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster
+and does not need it.
 The tables and the queries are in sql/: read sql/migrations first.
 """

@@ -13,11 +13,15 @@ _WAITS_S_MAX = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To one question: a word or figure to be read from afar, what it rests on, and what to type next."""
+    """To one question: a word or figure to be read from afar, what it rests on, and what to type next.
+
+    spoken: for a screen reader, without the figures that change every second.
+    """
 
     question: str
     short: str
     why: str
+    spoken: str
     is_bad: bool = False
     command: str = ""
     tenants: Sequence[str] = ()
@@ -33,11 +37,7 @@ class Verdict:
 
     @property
     def spoken(self) -> str:
-        """For a screen reader: without the figures that change every second."""
-        return " ".join(
-            f"{answer.question} {answer.short if answer.is_bad else good}."
-            for answer, good in ((self.lost, "No"), (self.late, "It is on time"), (self.whom, "Nobody is affected"))
-        )
+        return " ".join(f"{answer.question} {answer.spoken}." for answer in (self.lost, self.late, self.whom))
 
 
 def verdict_of(platform: Platform, view: View, settings: Settings) -> Verdict:
@@ -51,40 +51,43 @@ def _lost(platform: Platform, view: View) -> Answer:
     if not view.funnel.balanced:
         return Answer(
             question, "It does not balance", "Some tenant's hour has events that no number accounts for.",
+            "It does not balance",
             is_bad=True, command="pipeline-platform audit",
         )  # fmt: skip
-    sums = f"All {number(numbers.received)} received events are accounted for."
+    sums = f"All {number(numbers.received)} events received since {platform.since:%H:%M} are accounted for."
     failed = sum(stage.failed for stage in old.stages) if old else 0
     if platform.phase["is_shadow"] and failed:
         return Answer(
             question, f"{number(failed)} in the old pipeline",
             f"It is production, and reports them as failed. Here: {sums[0].lower()}{sums[1:]}",
+            "Yes, in the old pipeline",
             is_bad=True, command="pipeline-platform recover --last 2h --dry-run",
         )  # fmt: skip
-    return Answer(question, "No", sums)
+    return Answer(question, "No", sums, "No")
 
 
 def _late(platform: Platform, view: View, settings: Settings) -> Answer:
     question = "How late is it?"
     if platform.circuit:
         return Answer(
-            question, "Workers are stopped", platform.circuit["message"],
+            question, "Workers are stopped", platform.circuit["message"], "Workers are stopped",
             is_bad=True, command="pipeline-platform circuit status",
         )  # fmt: skip
     oldest_s, latency = platform.oldest_s or 0.0, view.latency
     waits = f"oldest waiting {duration(oldest_s)}" if platform.oldest_s is not None else "nothing waits"
     if oldest_s > _WAITS_S_MAX:
         return Answer(
-            question, duration(oldest_s), "So long the oldest event has been waiting.",
+            question, duration(oldest_s), "So long the oldest event has been waiting.", "Events wait for long",
             is_bad=True, command="pipeline-platform status",
         )  # fmt: skip
     if latency.p95_ms is None:
-        return Answer(question, "On time", f"Nothing was delivered in the last 5 minutes; {waits}.")
+        return Answer(question, "On time", f"Nothing was delivered in the last 5 minutes; {waits}.", "It is on time")
     is_bad = latency.p95_ms > settings.latency_p95_ms_max
     return Answer(
         question, milliseconds(latency.p95_ms),
         f"95 of 100 events take less; half {milliseconds(latency.p50_ms)}, 99 of 100 {milliseconds(latency.p99_ms)}; "
         f"{waits}.",
+        "Later than it should be" if is_bad else "It is on time",
         is_bad=is_bad, command="pipeline-platform status" if is_bad else "",
     )  # fmt: skip
 
@@ -108,9 +111,12 @@ def _whom(platform: Platform, view: View, lost: Answer, late: Answer) -> Answer:
     if exhausted := [name for name in view.exhausted_tenants if view.tenant in (None, name)]:
         why = "Dead letters of theirs were tried for the last time. They are kept."
         return _named(question, exhausted, why, "pipeline-platform dead-letters list --state exhausted")
-    return Answer(question, "Nobody", f"{number(len(parts))} {'tenant' if len(parts) == 1 else 'tenants'} sent events.")
+    sent = f"{number(len(parts))} {'tenant' if len(parts) == 1 else 'tenants'} sent events."
+    return Answer(question, "Nobody", sent, "Nobody is affected")
 
 
 def _named(question: str, tenants: Sequence[str], why: str, command: str = "") -> Answer:
     short = {0: "Everybody", 1: tenants[0] if tenants else ""}.get(len(tenants), f"{number(len(tenants))} tenants")
-    return Answer(question, short, why, is_bad=True, command=command, tenants=tenants[:3])
+    return Answer(
+        question, short, why, f"{short}. {why}".rstrip("."), is_bad=True, command=command, tenants=tenants[:3]
+    )

@@ -1,8 +1,8 @@
 """One loop that reads for all who look, and only while somebody does; else it notes every ten seconds the few figures
 that the charts need, so that who comes during an incident sees when it began.
 
-It takes a tenth of one connection's time at most: what is slow to read is read less often. While PostgreSQL does not
-answer it goes on asking, and everybody sees since when.
+After each round it rests ten times as long as reading took: what is slow to read is read less often. While PostgreSQL
+does not answer it goes on asking, and everybody sees since when.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _REST = 10.0  # times as long as reading took
 _REST_S_MAX = 10.0
 _AT_ONCE_S = 0.2  # between two rounds, however many come
 _WANTED_S = 10.0
-_PATIENCE_S = 4.0
+_PATIENCE_S = 6.0
 
 
 @dataclass(slots=True)

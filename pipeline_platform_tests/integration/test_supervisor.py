@@ -23,7 +23,7 @@ from pipeline_platform.services import Endpoints, connected, read_endpoints
 from pipeline_platform.services.home_files import HomeLock
 from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor.children import Child, Children
-from pipeline_platform.supervisor.programs import program
+from pipeline_platform.supervisor.programs import answers, program
 from pipeline_platform.supervisor.run import down, up
 from pipeline_platform_tests.support.processes import processes_in
 from pipeline_platform_tests.support.waiting import wait_for
@@ -71,15 +71,17 @@ def ready(home: Path) -> bool:
 def test_whatever_is_killed_is_started_again_at_the_same_addresses(home: Path) -> None:
     with supervised(home):
         before = endpoints_of(home)
-        for victim in ("postgres", "redis", "gateway", "workers"):
+        for victim in ("postgres", "redis", "gateway", "workers", "console"):
             pid = before.pids[victim]
             psutil.Process(pid).kill()
             wait_for(f"another {victim}", lambda name=victim, old=pid: endpoints_of(home).pids.get(name, old) != old)
         wait_for("the gateway to serve again", partial(ready, home))
         wait_for("the pool to be ready again", (home / "pool.ready").exists)
+        wait_for("the console to serve again", lambda: answers(f"{before.console}/healthz"))
         after = endpoints_of(home)
-        assert (after.gateway, after.database_url, after.redis_url) == (
+        assert (after.gateway, after.console, after.database_url, after.redis_url) == (
             before.gateway,
+            before.console,
             before.database_url,
             before.redis_url,
         )
@@ -137,11 +139,13 @@ def test_up_detached_says_why_it_does_not_start(home: Path, capfd: pytest.Captur
     assert f"in use by process {os.getpid()}" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["gateway", "dagster"])
+@pytest.mark.parametrize("name", ["gateway", "console", "dagster"])
 def test_a_taken_port_is_named_with_the_option_that_changes_it(home: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        settings = Settings(home=home, **{"gateway_port": 0, "dagster_port": 0, f"{name}_port": port})
+        settings = Settings(
+            home=home, **{"gateway_port": 0, "console_port": 0, "dagster_port": 0, f"{name}_port": port}
+        )
         with pytest.raises(
             ConfigError, match=rf"port {port} .* the {name} .*--{name}-port .*PIPELINE_{name.upper()}_PORT"
         ):

@@ -129,3 +129,21 @@ def test_a_chunk_of_a_replay_costs_the_same_however_many_there_are(worker: Conn,
     used = [node for node in nodes if node.get("Relation Name") == "chunks" and "Scan" in node["Node Type"]]
     assert used and {node["Node Type"] for node in used} <= {"Index Scan", "Index Only Scan"}, used
     assert not [node for node in nodes if node["Node Type"] == "Sort" and "chunk" in str(node.get("Sort Key"))]
+
+
+def test_the_console_samples_latencies_by_index(worker: Conn) -> None:
+    for schema in ("analytics", "shadow"):
+        worker.execute(
+            f"INSERT INTO {schema}.events"
+            " (tenant_id, event_id, message_id, type, occurred_at, received_at, delivered_at, batch_id)"
+            " SELECT 1 + n % 50, gen_random_uuid(), 'm', 'track', now(), at, now(), 1"
+            " FROM generate_series(1, 20000) AS n, LATERAL (SELECT now() - n * interval '100 ms' AS at) AS ago"
+            " WHERE at >= date_trunc('day', now(), 'UTC')"
+        )  # pyright: ignore
+    worker.execute("ANALYZE")
+    sampled = ", ".join(str(batch_id) for batch_id in range(10_800, 12_000, 4))
+    plan = plan_of(worker, "console", "latency", {"batch_ids": f"ARRAY[{sampled}]"})
+    assert_never_read_whole(plan, "batches", "events")
+    assert [node["Parent Relationship"] for node in plan if node.get("Relation Name") == "work"] == ["Outer"]
+    worker.execute("DEALLOCATE looked_at")
+    assert_never_read_whole(plan_of(worker, "console", "oldest"), "batches")

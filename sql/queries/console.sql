@@ -23,9 +23,12 @@ WITH sampled AS MATERIALIZED (
     SELECT batch_id, received_at, events, tenant_ids[1] AS tenant_id, event_ids[1] AS event_id
     FROM queue.batches
     WHERE batch_id = ANY(%(batch_ids)s) AND received_at > now() - interval '5 minutes' AND received_ats IS NULL
+), waiting AS MATERIALIZED (
+    SELECT DISTINCT batch_id FROM queue.work WHERE batch_id = ANY(%(batch_ids)s) AND first_event = 0
 ), known AS (
     SELECT s.events, extract(epoch FROM coalesce(d.delivered_at, clock_timestamp()) - s.received_at) * 1000 AS ms
     FROM sampled AS s
+    LEFT JOIN waiting AS w USING (batch_id)
     LEFT JOIN LATERAL (
         SELECT delivered_at FROM analytics.events AS e
         WHERE e.tenant_id = s.tenant_id AND e.received_at = s.received_at AND e.event_id = s.event_id
@@ -35,8 +38,7 @@ WITH sampled AS MATERIALIZED (
         WHERE e.tenant_id = s.tenant_id AND e.received_at = s.received_at AND e.event_id = s.event_id
           AND e.received_at > now() - interval '5 minutes'
     ) AS d ON true
-    WHERE d.delivered_at IS NOT NULL
-       OR EXISTS (SELECT FROM queue.work AS w WHERE w.batch_id = s.batch_id AND w.first_event = 0)
+    WHERE d.delivered_at IS NOT NULL OR w.batch_id IS NOT NULL
 ), ranked AS (
     SELECT ms, sum(events) OVER (ORDER BY ms)::float8 / sum(events) OVER () AS part FROM known
 )
