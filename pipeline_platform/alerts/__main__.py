@@ -6,17 +6,18 @@ import sys
 
 from pipeline_platform.alerts.process import Alerter
 from pipeline_platform.errors import ConfigError
+from pipeline_platform.logs import set_up_logging
 from pipeline_platform.services.endpoints import connected
 from pipeline_platform.settings import Settings
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # Apprise logs what it sends to at the level INFO.
-    logging.getLogger("apprise").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        alerter = Alerter(connected(Settings.read()))
+        settings = connected(Settings.read())
+        set_up_logging(settings)
+        # Apprise logs what it sends to at the level INFO.
+        logging.getLogger("apprise").setLevel(logging.WARNING)
+        alerter = Alerter(settings)
     except ConfigError as error:
         sys.stderr.write(f"pipeline_platform.alerts: {error}\n")
         sys.exit(2)

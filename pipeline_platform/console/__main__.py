@@ -1,13 +1,13 @@
 """Process entry: `python -m pipeline_platform.console` serves the page until told to stop."""
 
 import argparse
-import logging
 import sys
 
 import uvicorn
 
 from pipeline_platform.console.app import app_of
 from pipeline_platform.errors import ConfigError
+from pipeline_platform.logs import set_up_logging
 from pipeline_platform.services.endpoints import connected
 from pipeline_platform.settings import Settings
 
@@ -16,9 +16,9 @@ _STOP_S = 2
 
 def main() -> int:
     """Serve. Exit 2 for a wrong configuration."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = connected(Settings.read())
+        set_up_logging(settings)
         parser = argparse.ArgumentParser(prog="python -m pipeline_platform.console", description=__doc__)
         parser.add_argument("--port", type=int, default=settings.console_port, help="where it listens")
         arguments = parser.parse_args()
@@ -30,6 +30,7 @@ def main() -> int:
         app,
         host=settings.console_host,
         port=arguments.port,
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,

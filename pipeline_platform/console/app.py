@@ -1,4 +1,4 @@
-"""The console's app: its routes. Who adds one adds it to `_routes`; `Guard` decides for all of them who may look."""
+"""The console's app: its routes. `Guard` decides for all of them who may look."""
 
 import asyncio
 import contextlib
@@ -22,6 +22,7 @@ from starlette.routing import Route
 from pipeline_platform.console.access import Guard, check_access
 from pipeline_platform.console.page import Pages
 from pipeline_platform.console.watch import Watch
+from pipeline_platform.metrics.endpoint import metrics_route
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def app_of(settings: Settings) -> Starlette:
             await running
 
     guard = Middleware(Guard, token=settings.console_token, pages=pages)
-    return Starlette(routes=_routes(watch, pages, files), lifespan=lifespan, middleware=[guard])
+    routes = [*_routes(watch, pages, files), metrics_route(settings)]
+    return Starlette(routes=routes, lifespan=lifespan, middleware=[guard])
 
 
 def _end_with(loop: asyncio.Task[None]) -> None:

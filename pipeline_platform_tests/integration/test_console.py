@@ -186,6 +186,12 @@ def test_everything_comes_from_here_and_from_the_installed_package(console: Cons
     assert httpx.get(f"{console.url}/static/../app.py").status_code == 404
 
 
+def test_it_serves_the_platforms_metrics(console: ConsoleProcess) -> None:
+    answer = httpx.get(f"{console.url}/metrics")
+    assert answer.status_code == 200
+    assert "\npipeline_up 1.0\n" in answer.text
+
+
 def test_it_cannot_write(settings: Settings) -> None:
     with open_connection(settings) as conn, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         conn.execute("UPDATE control.tenants SET plan = 'x'")
