@@ -42,7 +42,7 @@ class Kind(StrEnum):
 class AlertKind:
     """What is the same for all alerts of a kind."""
 
-    kind: Kind
+    kind: str
     severity: Severity
     title: str
     next_command: str
@@ -50,7 +50,7 @@ class AlertKind:
     @property
     def page(self) -> str:
         """Its runbook, within docs/runbooks/."""
-        return f"{self.kind}.md"
+        return f"{self.kind}.md" if self.kind in CATALOGUE else "README.md"
 
 
 def _all() -> tuple[AlertKind, ...]:
@@ -89,4 +89,9 @@ def _all() -> tuple[AlertKind, ...]:
     )  # fmt: skip
 
 
-CATALOGUE: dict[str, AlertKind] = {each.kind.value: each for each in _all()}
+CATALOGUE: dict[str, AlertKind] = {str(each.kind): each for each in _all()}
+
+
+def about(kind: str) -> AlertKind:
+    """The line of a kind. One that another version opened is told all the same, by its name."""
+    return CATALOGUE.get(kind) or AlertKind(kind, Severity.WARNING, kind, "pipeline-platform alerts list")

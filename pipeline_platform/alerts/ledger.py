@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from pipeline_platform.alerts.catalogue import CATALOGUE, Severity
+from pipeline_platform.alerts.catalogue import CATALOGUE, Severity, about
 from pipeline_platform.alerts.messages import Message, Notice, message_of, next_command, runbook
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError
@@ -79,13 +79,11 @@ def as_message(alert: dict[str, Any], settings: Settings) -> Message:
 
 
 def _with_catalogue(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    about = CATALOGUE.get(row["kind"])
-    if about is None:
-        return row | {"severity": None, "title": row["kind"], "runbook": None, "next": None}
+    kind = about(row["kind"])
     return row | {
-        "severity": about.severity.value,
-        "title": about.title,
-        "runbook": runbook(about, settings.alert_runbooks_url),
+        "severity": kind.severity.value,
+        "title": kind.title,
+        "runbook": runbook(kind, settings.alert_runbooks_url),
         "next": next_command(_notice(row)),
     }
 

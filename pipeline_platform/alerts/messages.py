@@ -3,11 +3,12 @@
 The title of an alert is the same when it is resolved: PagerDuty (`?action=map`) knows the incident by it.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipeline_platform.alerts.catalogue import CATALOGUE, AlertKind, Severity
+from pipeline_platform.alerts.catalogue import AlertKind, Severity, about
 
 _LINES_MAX = 30
 
@@ -30,7 +31,7 @@ class Notice:
 
     @property
     def about(self) -> AlertKind:
-        return CATALOGUE[self.kind]
+        return about(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,10 @@ class Message:
 
 def message_of(notice: Notice, runbooks_url: str) -> Message:
     """All that somebody needs who is told of one alert."""
-    about = notice.about
+    kind = notice.about
     over = notice.resolved_at and notice.change == "resolved"
     lines = [
-        f"resolved at {_time(notice.resolved_at)}" if over and notice.resolved_at else f"{about.severity}, open",
+        f"resolved at {_time(notice.resolved_at)}" if over and notice.resolved_at else f"{kind.severity}, open",
         f"what: {notice.message}",
         f"who: {f'tenant {notice.tenant}' if notice.tenant else 'the platform'}",
         f"since: {_time(notice.opened_at)}",
@@ -58,10 +59,10 @@ def message_of(notice: Notice, runbooks_url: str) -> Message:
     if notice.sample_id:
         lines.append(f"sample: {notice.sample_id}")
     if not over:
-        lines += [f"runbook: {runbook(about, runbooks_url)}", f"next: {next_command(notice)}"]
+        lines += [f"runbook: {runbook(kind, runbooks_url)}", f"next: {next_command(notice)}"]
     if notice.alert_id is not None:
         lines.append(f"alert: {notice.alert_id}")
-    return Message(title_of(notice), "\n".join(lines), about.severity, bool(over), (notice.notification_id,))
+    return Message(title_of(notice), "\n".join(lines), kind.severity, bool(over), (notice.notification_id,))
 
 
 def digest_of(notices: Sequence[Notice]) -> Message:
@@ -83,16 +84,15 @@ def title_of(notice: Notice) -> str:
     return f"{notice.about.title}{who} ({notice.fingerprint})"
 
 
-def runbook(about: AlertKind, runbooks_url: str) -> str:
+def runbook(kind: AlertKind, runbooks_url: str) -> str:
     """The address of its page."""
-    return f"{runbooks_url.rstrip('/')}/{about.page}"
+    return f"{runbooks_url.rstrip('/')}/{kind.page}"
 
 
 def next_command(notice: Notice) -> str:
     """What to type now."""
-    return notice.about.next_command.format(
-        tenant=notice.tenant, fingerprint=notice.fingerprint, sample=notice.sample_id
-    )
+    named = {"tenant": notice.tenant, "fingerprint": notice.fingerprint, "sample": notice.sample_id}
+    return notice.about.next_command.format(**{name: shlex.quote(value or "") for name, value in named.items()})
 
 
 def _time(at: datetime) -> str:

@@ -70,11 +70,8 @@ def show(alert_id: AlertId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    if found["severity"]:
-        message = as_message(found, settings)
-        console.print(f"{message.title}\n{message.body}", highlight=False, markup=False)
-    else:
-        console.print(f"{found['kind']}: {found['message']}", highlight=False, markup=False)
+    message = as_message(found, settings)
+    console.print(f"{message.title}\n{message.body}", highlight=False, markup=False)
     print_rows(
         found["deliveries"],
         ("channel", "change", "noted_at", "sent_at", "last_error"),

@@ -75,10 +75,12 @@ def sensor_reports(context: dg.SensorEvaluationContext, platform: Platform) -> d
 
 
 def _is_ours(context: dg.SensorEvaluationContext, state: InstigatorState) -> bool:
-    """Not another code location's, where the instance has several."""
-    location = context.code_location_origin
+    """Not another code location's, and none that the code has no longer: Dagster remembers those."""
+    location, repository = context.code_location_origin, context.repository_def
     theirs = state.origin.repository_origin.code_location_origin.location_name
-    return location is None or location.location_name == theirs
+    if location and location.location_name != theirs:
+        return False
+    return not repository or repository.has_sensor_def(state.name) or repository.has_schedule_def(state.name)
 
 
 def _row(state: InstigatorState, ticks: Sequence[InstigatorTick]) -> tuple[Any, ...]:

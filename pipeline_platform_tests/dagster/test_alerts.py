@@ -6,6 +6,8 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType
 
 from pipeline_platform.definitions import build_defs
 from pipeline_platform.defs.alerts import open_alerts, sensor_reports
@@ -126,6 +128,23 @@ def test_the_report_names_what_is_on(conn: Conn, ticks: Callable[[dg.SensorDefin
     conn.execute("INSERT INTO control.sensor_ticks (name, error) VALUES ('gone', 'it failed once')")
     assert ticks(sensor_reports)() == "1 sensors and schedules are on; failing: none"
     assert conn.execute("SELECT name, error FROM control.sensor_ticks").fetchall() == [("sensor_reports", None)]
+
+
+def test_a_sensor_that_the_code_has_no_longer_is_not_reported(
+    conn: Conn, platform: Platform, instance: dg.DagsterInstance
+) -> None:
+    repository = build_defs().get_repository_def()
+    for name in ("renamed", "sealed_hours", "hourly_retention"):
+        origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__").get_instigator_origin(
+            name
+        )
+        instance.add_instigator_state(InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING))
+    context = dg.build_sensor_context(
+        instance=instance, repository_def=repository, resources={"platform": platform}, sensor_name="sensor_reports"
+    )
+    sensor_reports.evaluate_tick(context)
+    names = conn.execute("SELECT name FROM control.sensor_ticks ORDER BY name").fetchall()
+    assert names == [("hourly_retention",), ("sealed_hours",), ("sensor_reports",)]
 
 
 def test_the_reporter_is_one_of_the_sensors() -> None:

@@ -103,6 +103,20 @@ def test_a_new_channel_is_told_of_what_is_open_and_a_removed_one_is_forgotten(
     assert conn.execute("SELECT count(*) FROM control.alert_channels").fetchone() == (1,)
 
 
+def test_a_kind_of_another_version_is_told_by_its_name(conn: Conn, told: Settings, hook: Webhook) -> None:
+    (tenant,) = add_tenants(conn, "big corp")
+    conn.execute("INSERT INTO control.alerts (kind, fingerprint, message) VALUES ('newer', 'f', 'm')")
+    conn.execute(
+        "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES ('delivery_rate_low', 'f', %s, 'm')",
+        (tenant.tenant_id,),
+    )
+    with delivering(conn, told) as delivery:
+        delivery.deliver(conn)
+    newer, rate = hook.taken
+    assert newer.title == "newer (f)" and "runbook: docs/runbooks/README.md" in newer.text
+    assert "next: pipeline-platform funnel --tenant 'big corp'" in rate.text
+
+
 def test_one_delivers_at_a_time(conn: Conn, told: Settings) -> None:
     with delivering(conn, told), connect(told.database_url, "second") as second:
         assert not Delivery(told, channels_of(told)).begin(second)
