@@ -27,6 +27,7 @@ from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _VIEWERS_MAX = 200
+_NAME_BYTES_MAX = 800  # of 200 characters, as the table asks
 _PING_S = 15
 _SEND_S = 20.0
 _STATIC = Path(__file__).parent / "static"
@@ -79,7 +80,7 @@ def _routes(watch: Watch, pages: Pages, files: dict[str, "_File"]) -> list[Route
 
 async def _page(watch: Watch, pages: Pages, request: Request) -> Response:
     tenant = _tenant(request)
-    sections = await watch.page(tenant)
+    sections = await watch.page(tenant) if _can_be(tenant) else None
     if sections is None:
         return HTMLResponse(pages.notice("No such tenant", f"There is no tenant {tenant!r}."), 404)
     return HTMLResponse(pages.whole(sections, tenant))
@@ -87,11 +88,14 @@ async def _page(watch: Watch, pages: Pages, request: Request) -> Response:
 
 async def _events(watch: Watch, request: Request) -> Response:
     """What changed of a view, as server-sent events, until the client goes."""
+    tenant = _tenant(request)
     if watch.viewers >= _VIEWERS_MAX:
         return PlainTextResponse(f"{_VIEWERS_MAX} pages are open already\n", 503, {"Retry-After": "10"})
+    if not _can_be(tenant) or await watch.page(tenant) is None:
+        return PlainTextResponse("no such tenant\n", 404)
 
     async def messages() -> AsyncGenerator[bytes]:
-        async with watch.follow(_tenant(request)) as changes:
+        async with watch.follow(tenant) as changes:
             async for message in changes:
                 yield message
 
@@ -113,6 +117,16 @@ async def _healthz(_request: Request) -> Response:
 def _tenant(request: Request) -> str | None:
     """Of the address: /tenants/NAME or ?tenant=NAME; None: all."""
     return request.path_params.get("tenant") or request.query_params.get("tenant") or None
+
+
+def _can_be(tenant: str | None) -> bool:
+    """Whether PostgreSQL could hold the name: what it refuses to read must not look like its being away."""
+    if tenant is None:
+        return True
+    try:
+        return "\0" not in tenant and len(tenant.encode()) <= _NAME_BYTES_MAX
+    except UnicodeEncodeError:
+        return False
 
 
 class _File:

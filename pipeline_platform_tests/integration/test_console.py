@@ -167,6 +167,12 @@ def test_a_tenant_that_is_not_there(console: ConsoleProcess) -> None:
     assert answer.status_code == 404
     assert "There is no tenant" in answer.text
     assert "<b>nobody" not in answer.text
+    for name in ("%00", "a%00b", "%ff%fe", "%ed%a0%80", "x" * 5_000, "%0d%0aSet-Cookie:%20a=b", "..%2f..%2fetc"):
+        for path in ("/?tenant=", "/tenants/", "/events?tenant="):
+            answer = httpx.get(console.url + path + name, timeout=20)
+            assert answer.status_code == 404, (path, name)
+            assert "set-cookie" not in answer.headers
+    assert "Live" in text_of(console.page())
     assert httpx.get(f"{console.url}/nothing").status_code == 404
     assert httpx.post(console.url).status_code == 405
 
