@@ -15,7 +15,7 @@
 2 hold, queue/: what was accepted waits, and is kept for 72 hours
     batches.py          encode, claim, read, complete; arrays.py: PostgreSQL's binary arrays
     low_water.py        where a claim may start; claim_notes.py: what each worker holds, in case it dies of it
-    keeper.py           the chores: fold the account, seal, open and drop hours, rotate identity keys
+    keeper.py           the chores: fold the account, count roll-ups, seal, open and drop hours, rotate identity keys
 
 3 process, worker/: claim, transform, enrich, load and complete in one transaction
     pool.py             starts worker processes, replaces those that die
@@ -43,8 +43,8 @@ events), errors.py (named by what happens next), settings.py, db.py (connections
 kill_points.py (where tests may kill).
 
 Around it: account/ counts, recounts and traces, replay/ plans and steers what the workers process again, history/ brings
-the past in, analytics/ is what customers see (roll-ups, exports), reports/ writes pages, operate/ is what operators do, erasure/ removes a person, archive/ keeps hours beyond the retention, bench/
-measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,
+the past in, analytics/ is what customers see (roll-ups, exports), reports/ writes pages, operate/ is what operators do,
+erasure/ removes a person, archive/ keeps hours beyond the retention, bench/ measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps all processes running,
 defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster and does not need it.
 The tables and the queries are in sql/: read sql/migrations first.
 """
