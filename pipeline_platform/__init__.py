@@ -16,7 +16,7 @@
 2 hold, queue/: what was accepted waits, and is kept for 72 hours
     batches.py          encode, claim, read, complete; arrays.py: PostgreSQL's binary arrays
     low_water.py        where a claim may start; claim_notes.py: what each worker holds, in case it dies of it
-    keeper.py           the chores: fold the account, seal, open and drop hours, rotate identity keys
+    keeper.py           the chores: fold the account, count roll-ups, seal, open and drop hours, rotate identity keys
 
 3 process, worker/: claim, transform, enrich, load and complete in one transaction
     pool.py             starts worker processes, replaces those that die

@@ -2,8 +2,9 @@
 
 With a run goes what the UI knows of an asset by it: its materializations are rows of its event log. So a run stays that
 holds the newest record of an asset, or of a partition whose hours are kept; of older hours the platform's own tables
-say what there is to know. Verdicts of checks are kept by Dagster apart from runs, and stay. Runs that have not finished
-are never touched. Cut short, the next run goes on: what is deleted of a run last is the run.
+say what there is to know (their bars stay green from Dagster's cache, with nothing behind them). Verdicts of checks are
+kept by Dagster apart from runs, and stay. Runs that have not finished are never touched. Cut short, the next run goes
+on: what is deleted of a run last is the run.
 """
 
 from collections.abc import Mapping

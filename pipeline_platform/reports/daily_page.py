@@ -1,6 +1,7 @@
 """The daily report as a page: $PIPELINE_HOME/reports/2026-01-31.html, replaced when the day is counted again."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 from pipeline_platform.reports.daily import Daily, Tenant
@@ -78,7 +79,8 @@ def _hours(found: Daily) -> Figure:
         ("delivered", NEW, [hour.delivered for hour in found.hours]),
         ("rejected or dead letters", OLD, [hour.failed for hour in found.hours]),
     )
-    day = found.day.isoformat()
+    midnight = datetime.combine(found.day, time(), UTC)
+    half = timedelta(minutes=30)
     return {
         "data": [
             {"type": "bar", "name": name, "x": at, "y": values, "marker": {"color": colour}, "offsetgroup": name}
@@ -89,7 +91,7 @@ def _hours(found: Daily) -> Figure:
             "xaxis": {
                 "showgrid": False,
                 "tickformat": "%H:%M",
-                "range": [f"{day}T00:00:00-00:30", f"{day}T23:30:00"],
+                "range": [(midnight - half).isoformat(), (midnight + timedelta(days=1) - half).isoformat()],
             },
             "yaxis": {"rangemode": "tozero", "gridcolor": GREY, "zeroline": False},
             "hovermode": "x unified",

@@ -20,9 +20,10 @@ Conn = psycopg.Connection[Any]
 _NOW = datetime.now(UTC)
 
 
-@dg.asset(partitions_def=HOURS)
-def hourly(context: dg.AssetExecutionContext) -> None:
+@dg.asset(partitions_def=HOURS, check_specs=[dg.AssetCheckSpec("fine", asset="hourly")])
+def hourly(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     print(context.partition_key)
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
 
 
 @dg.asset
@@ -72,6 +73,8 @@ def test_old_finished_runs_go_with_their_events_and_logs(
     assert _runs(storage) == {new}
     assert storage.execute("SELECT DISTINCT run_id FROM event_logs").fetchall() == [(new,)]
     assert not (tmp_path / "storage" / old).exists()
+    verdicts = storage.execute("SELECT count(*) FROM asset_check_executions WHERE run_id = %s", (old,)).fetchone()
+    assert verdicts and verdicts[0] > 0, "verdicts of checks are kept apart from runs"
     assert _prune(instance) == (0, 0, True)
 
 
