@@ -1,6 +1,9 @@
 -- name: target
--- What is compared and for how long the old pipeline may still deliver; the epochs that were mirrored.
-SELECT t.compared, t.settle_s, ARRAY(SELECT epoch FROM control.epochs WHERE is_mirrored ORDER BY epoch)
+-- What is compared and for how long the old pipeline may still deliver; the epochs that were mirrored; whether digests
+-- of what is compared are kept with the rows; the number of tenants.
+SELECT t.compared, t.settle_s, ARRAY(SELECT epoch FROM control.epochs WHERE is_mirrored ORDER BY epoch),
+       t.compared @> reconcile.kept_columns() AND t.compared <@ reconcile.kept_columns(),
+       (SELECT count(*) FROM control.tenants)
 FROM control.legacy_target AS t
 
 -- name: default_window
@@ -32,66 +35,110 @@ SELECT EXISTS (
                   WHERE k.tenant_id = o.tenant_id AND k.event_id = o.event_id
                     AND k.received_at >= %(start)s AND k.received_at < %(end)s OFFSET 0))
 
+-- name: platform_sums
+-- What the platform delivered, by place: a tenant's share of all hashes of identities. Of the window: how many, and an
+-- XOR of their identities. Of the wider range in which the old pipeline's rows are: the same of their digests.
+CREATE TEMPORARY TABLE platform_sums ON COMMIT DROP AS
+SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place,
+       count(*) FILTER (WHERE received_at >= %(start)s AND received_at < %(end)s) AS events,
+       bit_xor(uuid_hash_extended(event_id, 0)) FILTER (WHERE received_at >= %(start)s AND received_at < %(end)s)
+           AS identities,
+       count(*) AS near, bit_xor(digest) AS digests
+FROM (
+    SELECT tenant_id, event_id, received_at,
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
+    FROM account.delivered
+    WHERE received_at >= %(from)s AND received_at < %(until)s AND epoch = ANY(%(epochs)s::integer[])
+) AS d
+GROUP BY 1
+
+-- name: legacy_sums
+-- The same of the old pipeline. The branch without rows keeps the planner from taking the number of events for that of
+-- places, and with it from adding up in parallel.
+CREATE TEMPORARY TABLE legacy_sums ON COMMIT DROP AS
+SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, count(*) AS near, bit_xor(digest) AS digests
+FROM (
+    SELECT tenant_id, event_id,
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
+    FROM legacy.output
+    WHERE received_at >= %(from)s AND received_at < %(until)s
+    UNION ALL
+    SELECT tenant_id, event_id, digest FROM legacy.output WHERE false
+) AS l
+GROUP BY 1
+
+-- name: accepted_sums
+-- The identities that were accepted in the window.
+CREATE TEMPORARY TABLE accepted_sums ON COMMIT DROP AS
+SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, count(*) AS events,
+       bit_xor(uuid_hash_extended(event_id, 0)) AS identities
+FROM (
+    SELECT unnest(tenant_ids) AS tenant_id, unnest(event_ids) AS event_id FROM queue.batches
+    WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+) AS e
+GROUP BY 1
+
+-- name: unlike
+-- Places where the outputs differ, or the old pipeline has an event twice. An identity has one row on the platform, so
+-- equal numbers and equal XORs mean that both sides have the same events, each once.
+CREATE TEMPORARY TABLE unlike ON COMMIT DROP AS
+SELECT place
+FROM platform_sums AS p FULL JOIN legacy_sums AS l USING (place)
+WHERE (p.near, p.digests) IS DISTINCT FROM (l.near, l.digests)
+
+-- name: uneven
+-- Places where the accepted identities are not the delivered ones: something was sent twice, or is missing.
+CREATE TEMPORARY TABLE uneven ON COMMIT DROP AS
+SELECT place
+FROM accepted_sums AS a LEFT JOIN platform_sums AS p USING (place)
+WHERE (a.events, a.identities) IS DISTINCT FROM (p.events, p.identities)
+
 -- name: differing
--- Every identity of the window on one side only, or with another content on both. One hash join over key and content:
+-- Of the unlike places every identity of the window on one side only, or with another content on both: one hash join;
 -- what is equal leaves no row. The old pipeline's rows are those that arrived about when the platform's did; later and
 -- earlier ones are looked up afterwards, by key.
 CREATE TEMPORARY TABLE differing ON COMMIT DROP AS
-SELECT tenant_id, event_id, p.received_at, p.batch_id, p.is_shadow, p.is_recovered, p.content IS NOT NULL AS is_platforms,
-       l.content IS NOT NULL AS is_legacys, l.is_inside
+SELECT tenant_id, event_id, p.received_at, p.batch_id, p.is_shadow, p.is_recovered, p.digest IS NOT NULL AS is_platforms,
+       l.digest IS NOT NULL AS is_legacys, l.is_inside
 FROM (
     SELECT tenant_id, event_id, received_at, batch_id, is_shadow, recovery_id IS NOT NULL AS is_recovered,
-           reconcile.content(%(compared)s::text[], type, name, user_id, anonymous_id, group_id, previous_id, message_id,
-                             occurred_at, properties, traits, context) AS content
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
     FROM account.delivered
     WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+      AND reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(unlike)s::bigint[])
 ) AS p
 FULL JOIN (
     SELECT tenant_id, event_id, received_at >= %(start)s AND received_at < %(end)s AS is_inside,
-           reconcile.content(%(compared)s::text[], type, name, user_id, anonymous_id, group_id, previous_id, message_id,
-                             occurred_at, properties, traits, context) AS content
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
     FROM legacy.output
     WHERE received_at >= %(from)s AND received_at < %(until)s
+      AND reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(unlike)s::bigint[])
 ) AS l USING (tenant_id, event_id)
-WHERE p.content IS DISTINCT FROM l.content
-
--- name: platform_sums
--- The identities that the platform delivered, as a count and an XOR of their hashes by tenant and bucket.
-CREATE TEMPORARY TABLE platform_sums ON COMMIT DROP AS
-SELECT tenant_id, uuid_hash_extended(event_id, 0) & 63 AS bucket, count(*) AS events,
-       bit_xor(uuid_hash_extended(event_id, 0)) AS identities
-FROM account.delivered
-WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
-GROUP BY 1, 2
-
--- name: accepted_sums
-CREATE TEMPORARY TABLE accepted_sums ON COMMIT DROP AS
-SELECT e.tenant_id, uuid_hash_extended(e.event_id, 0) & 63 AS bucket, count(*) AS events,
-       bit_xor(uuid_hash_extended(e.event_id, 0)) AS identities
-FROM queue.batches AS b CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) AS e(tenant_id, event_id)
-WHERE b.received_at >= %(start)s AND b.received_at < %(end)s AND b.epoch = ANY(%(epochs)s::integer[])
-GROUP BY 1, 2
-
--- name: uneven
--- Tenants and buckets whose accepted identities are not the delivered ones: something was sent twice, or is missing.
-CREATE TEMPORARY TABLE uneven ON COMMIT DROP AS
-SELECT tenant_id, bucket
-FROM accepted_sums AS a LEFT JOIN platform_sums AS p USING (tenant_id, bucket)
-WHERE (a.events, a.identities) IS DISTINCT FROM (p.events, p.identities)
+WHERE p.digest IS DISTINCT FROM l.digest
 
 -- name: undelivered
--- Of those, the identities without a row of the platform in this window.
+-- Of the uneven places the identities without a row of the platform in this window.
 CREATE TEMPORARY TABLE undelivered ON COMMIT DROP AS
 SELECT a.tenant_id, a.event_id, max(a.batch_id) AS batch_id
 FROM (
-    SELECT e.tenant_id, e.event_id, b.batch_id
-    FROM queue.batches AS b CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) AS e(tenant_id, event_id)
-    WHERE b.received_at >= %(start)s AND b.received_at < %(end)s AND b.epoch = ANY(%(epochs)s::integer[])
-      AND (e.tenant_id, uuid_hash_extended(e.event_id, 0) & 63) IN (SELECT tenant_id, bucket FROM uneven)
+    SELECT * FROM (
+        SELECT unnest(tenant_ids) AS tenant_id, unnest(event_ids) AS event_id, batch_id FROM queue.batches
+        WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+    ) AS e
+    WHERE reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(uneven)s::bigint[])
 ) AS a
 LEFT JOIN (
     SELECT tenant_id, event_id FROM account.delivered
     WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+      AND reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(uneven)s::bigint[])
 ) AS p USING (tenant_id, event_id)
 WHERE p.event_id IS NULL
 GROUP BY a.tenant_id, a.event_id
@@ -235,7 +282,8 @@ SELECT tenant_id, event_id, 'mismatched', NULL, samples, false FROM mismatched
 
 -- name: counts
 -- Numbers by tenant, to be put together by name.
-SELECT tenant_id, 'platform' AS number, sum(events)::bigint AS events FROM platform_sums GROUP BY tenant_id
+SELECT (place >> %(bits)s)::integer AS tenant_id, 'platform' AS number, sum(events)::bigint AS events
+FROM platform_sums WHERE events > 0 GROUP BY 1
 UNION ALL
 SELECT tenant_id, kind, count(*) FROM verdicts GROUP BY tenant_id, kind
 UNION ALL
@@ -249,9 +297,11 @@ WHERE is_accepted AND NOT is_elsewhere AND fate IS NOT NULL GROUP BY tenant_id, 
 UNION ALL
 SELECT tenant_id, 'elsewhere', count(*) FROM unknown WHERE is_accepted AND is_elsewhere GROUP BY tenant_id
 UNION ALL
--- Rows of the old pipeline that met one of the platform's, less the events that they met: further rows.
-SELECT tenant_id, 'legacy_rows', count(*) FROM legacy.output
-WHERE received_at >= %(from)s AND received_at < %(until)s GROUP BY tenant_id
+-- Rows of the old pipeline that met one of the platform's, less the events that they met: further rows. Where the
+-- outputs are alike, each event of the window met one.
+SELECT (place >> %(bits)s)::integer, 'legacy_rows',
+       sum(CASE WHEN u.place IS NULL THEN p.events ELSE coalesce(l.near, 0) END)::bigint
+FROM platform_sums AS p FULL JOIN legacy_sums AS l USING (place) LEFT JOIN unlike AS u USING (place) GROUP BY 1
 UNION ALL
 SELECT tenant_id, 'unmet_rows', count(*) FROM differing WHERE NOT is_platforms GROUP BY tenant_id
 UNION ALL
