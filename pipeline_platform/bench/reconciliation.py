@@ -1,7 +1,7 @@
 """How long a comparison of two outputs takes, against the plain anti-join that only finds the missing ids.
 
-Both read the same rows, in turns, in one run: only the ratio says something. Twice: where the outputs agree but for some
-planted differences, as before a cutover, and where the old pipeline drops 15% of all events.
+Both read the same rows, in turns, in one run: only the ratio says something. Twice: where the outputs agree but for
+some planted differences, as before a cutover, and where the old pipeline drops 15% of all events.
 """
 
 import statistics
@@ -34,9 +34,7 @@ class Timing:
 
     @property
     def ratio(self) -> float:
-        return statistics.median(
-            whole / plain for plain, whole in zip(self.anti_join_s, self.reconcile_s, strict=True)
-        )
+        return statistics.median(whole / plain for plain, whole in zip(self.anti_join_s, self.reconcile_s, strict=True))
 
     def text(self) -> str:
         plain, whole = (statistics.median(seconds) for seconds in (self.anti_join_s, self.reconcile_s))

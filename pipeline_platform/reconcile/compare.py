@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -26,9 +26,9 @@ _WORK_MEM = "256MB"
 # How far the old pipeline's clock of arrival may be from ours for its row to be met in the one big join. Rows outside
 # are found by key, at a few microseconds each.
 _NEAR = timedelta(seconds=60)
-# Places in all: few enough for their sums to stay in a core's cache (with 25,600 adding up took 1.6 times as long),
-# enough for some hundred differences to leave most of them alike.
-_PLACES = 8192
+# Places in all: few enough for their sums to stay in a core's cache, enough for some hundred differences to leave most
+# of them alike.
+_PLACES = 4096
 
 Params = dict[str, Any]
 
@@ -103,10 +103,14 @@ def _prepare(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> P
 
 
 def _compare(conn: psycopg.Connection[Any], params: Params) -> None:
-    """Fill the temporary tables up to `verdicts`, doing what costs a scan only where there is something to find."""
-    for name in ("platform_sums", "legacy_sums", "accepted_sums", "unlike", "uneven"):
+    """Fill the temporary tables up to `verdicts`, doing what costs a scan only where there is something to find.
+
+    Adds to params the places that were looked into.
+    """
+    for name in ("platform_sums", "legacy_sums", "accepted_sums"):
         _run(conn, name, params)
-    params = params | {"unlike": _places(conn, "unlike"), "uneven": _places(conn, "uneven")}
+    for name in ("unlike", "uneven"):
+        params[name] = [place for (place,) in conn.execute(_SQL[name])]
     # The planner takes every row of the big join for a difference, and would not let workers hand them over.
     conn.execute("SELECT set_config('parallel_tuple_cost', '0', true)")
     for name in ("differing", "undelivered", "unknown"):
@@ -128,10 +132,6 @@ def _compare(conn: psycopg.Connection[Any], params: Params) -> None:
     conn.execute("ANALYZE both_have")
     _run(conn, "fields", params | {"from": wider[0], "until": wider[1]})
     _run(conn, "verdicts", params)
-
-
-def _places(conn: psycopg.Connection[Any], table: LiteralString) -> list[int]:
-    return [place for (place,) in conn.execute(f"SELECT place FROM {table}")]
 
 
 def _run(conn: psycopg.Connection[Any], name: str, params: Params) -> None:

@@ -63,9 +63,9 @@ def _stored(conn: Conn) -> set[tuple[str, uuid.UUID]]:
 def _kept(conn: Conn) -> tuple[int, int, int]:
     """Rows with a digest, rows without, and rows with a wrong one, of both pipelines."""
     row = conn.execute(
-        "SELECT count(digest), count(*) FILTER (WHERE digest IS NULL), count(*) FILTER (WHERE digest <> reconcile.digest("
-        " reconcile.kept_columns(), tenant_id, event_id, type, name, user_id, anonymous_id, group_id, previous_id,"
-        " message_id, occurred_at, properties, traits, context))"
+        "SELECT count(digest), count(*) FILTER (WHERE digest IS NULL), count(*) FILTER (WHERE digest <>"
+        " reconcile.digest(reconcile.kept_columns(), tenant_id, event_id, type, name, user_id, anonymous_id, group_id,"
+        " previous_id, message_id, occurred_at, properties, traits, context))"
         " FROM (SELECT tenant_id, event_id, type, name, user_id, anonymous_id, group_id, previous_id, message_id,"
         "       occurred_at, properties, traits, context, digest FROM account.delivered"
         "       UNION ALL"
@@ -118,7 +118,8 @@ def test_rows_without_a_digest_are_compared_all_the_same(
 @pytest.mark.usefixtures("one_place")
 def test_contents_exchanged_between_events_are_found(conn: Conn, ids: list[uuid.UUID]) -> None:
     for own, other in ((0, 1), (1, 0)):
-        conn.execute("UPDATE legacy.events SET properties = %s WHERE event_id = %s", (json.dumps({"n": other}), ids[own]))
+        theirs = json.dumps({"n": other})
+        conn.execute("UPDATE legacy.events SET properties = %s WHERE event_id = %s", (theirs, ids[own]))
     found = _compare(conn)
     assert found.fields == {"properties.n": 2}
     assert _stored(conn) == {("mismatched", event_id) for event_id in ids[:2]}
@@ -163,10 +164,11 @@ def test_a_view_over_a_table_of_ones_own_stays_what_it_was(empty_database_url: s
                 conn.execute(cast("LiteralString", path.read_text()))
                 conn.execute("INSERT INTO public.pipeline_migrations VALUES (%s, %s)", (path.stem, path.read_text()))
         conn.execute("CREATE TABLE public.old (t integer, m text, at timestamp, n text)")
-        conn.execute("INSERT INTO public.old VALUES (1, '6f1f7c0e-7a55-4b0c-9d3e-2f5f0d1d9a41', '2026-10-05 10:00', 'x')")
+        conn.execute("INSERT INTO public.old VALUES (1, gen_random_uuid()::text, '2026-10-05 10:00', 'x')")
         conn.execute(
-            "CREATE OR REPLACE VIEW legacy.output AS SELECT o.t::integer AS tenant_id, legacy.event_id_of(o.m) AS event_id,"
-            " o.m::text AS message_id, NULL::text AS type, o.n::text AS name, NULL::text AS user_id,"
+            "CREATE OR REPLACE VIEW legacy.output AS SELECT o.t::integer AS tenant_id,"
+            " legacy.event_id_of(o.m) AS event_id, o.m::text AS message_id,"
+            " NULL::text AS type, o.n::text AS name, NULL::text AS user_id,"
             " NULL::text AS anonymous_id, NULL::text AS group_id, NULL::text AS previous_id, NULL::timestamptz AS"
             " occurred_at, (o.at AT TIME ZONE 'UTC')::timestamptz AS received_at, NULL::timestamptz AS delivered_at,"
             " NULL::jsonb AS properties, NULL::jsonb AS traits, NULL::jsonb AS context FROM public.old AS o"

@@ -30,69 +30,74 @@ SELECT (SELECT coalesce(sum(w.end_event - w.first_event), 0)::bigint FROM queue.
 -- Whether the old pipeline delivered events of the window within the last settle_s seconds.
 SELECT EXISTS (
     SELECT FROM legacy.output AS o
-    WHERE o.received_at > clock_timestamp() - make_interval(secs => %(settle_s)s)
+    -- Asked once, so that an index can be used.
+    WHERE o.received_at > (SELECT clock_timestamp() - make_interval(secs => %(settle_s)s))
       AND EXISTS (SELECT FROM analytics.keys AS k
                   WHERE k.tenant_id = o.tenant_id AND k.event_id = o.event_id
                     AND k.received_at >= %(start)s AND k.received_at < %(end)s OFFSET 0))
 
 -- name: platform_sums
 -- What the platform delivered, by place: a tenant's share of all hashes of identities. Of the window: how many, and an
--- XOR of their identities. Of the wider range in which the old pipeline's rows are: the same of their digests.
+-- XOR of their identities. Of the wider range in which the old pipeline's rows are: the same of their digests. Both
+-- tables by themselves, not account.delivered: each row would be copied once more.
 CREATE TEMPORARY TABLE platform_sums ON COMMIT DROP AS
-SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place,
-       count(*) FILTER (WHERE received_at >= %(start)s AND received_at < %(end)s) AS events,
-       bit_xor(uuid_hash_extended(event_id, 0)) FILTER (WHERE received_at >= %(start)s AND received_at < %(end)s)
-           AS identities,
+SELECT place, count(*) FILTER (WHERE is_inside) AS events, bit_xor(identity) FILTER (WHERE is_inside) AS identities,
        count(*) AS near, bit_xor(digest) AS digests
 FROM (
-    SELECT tenant_id, event_id, received_at,
+    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, uuid_hash_extended(event_id, 0) AS identity,
+           received_at >= %(start)s AND received_at < %(end)s AS is_inside,
            coalesce(CASE WHEN %(is_kept)s THEN digest END,
                     reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
                                      previous_id, message_id, occurred_at, properties, traits, context)) AS digest
-    FROM account.delivered
+    FROM analytics.events
+    WHERE received_at >= %(from)s AND received_at < %(until)s AND epoch = ANY(%(epochs)s::integer[])
+    UNION ALL
+    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, uuid_hash_extended(event_id, 0) AS identity,
+           received_at >= %(start)s AND received_at < %(end)s AS is_inside,
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
+    FROM shadow.events
     WHERE received_at >= %(from)s AND received_at < %(until)s AND epoch = ANY(%(epochs)s::integer[])
 ) AS d
-GROUP BY 1
+GROUP BY place
 
 -- name: legacy_sums
--- The same of the old pipeline. The branch without rows keeps the planner from taking the number of events for that of
--- places, and with it from adding up in parallel.
+-- The same of the old pipeline; a row of a table of the user's own that names no tenant or no event is nobody's. The
+-- branch without rows keeps the planner from taking the number of events for that of places, and so from adding up in
+-- parallel.
 CREATE TEMPORARY TABLE legacy_sums ON COMMIT DROP AS
-SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, count(*) AS near, bit_xor(digest) AS digests
+SELECT place, count(*) AS near, bit_xor(digest) AS digests
 FROM (
-    SELECT tenant_id, event_id,
+    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place,
            coalesce(CASE WHEN %(is_kept)s THEN digest END,
                     reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
                                      previous_id, message_id, occurred_at, properties, traits, context)) AS digest
     FROM legacy.output
-    WHERE received_at >= %(from)s AND received_at < %(until)s
+    WHERE received_at >= %(from)s AND received_at < %(until)s AND tenant_id IS NOT NULL AND event_id IS NOT NULL
     UNION ALL
-    SELECT tenant_id, event_id, digest FROM legacy.output WHERE false
+    SELECT NULL::bigint, NULL::bigint WHERE false
 ) AS l
-GROUP BY 1
+GROUP BY place
 
 -- name: accepted_sums
 -- The identities that were accepted in the window.
 CREATE TEMPORARY TABLE accepted_sums ON COMMIT DROP AS
-SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, count(*) AS events,
-       bit_xor(uuid_hash_extended(event_id, 0)) AS identities
-FROM (
-    SELECT unnest(tenant_ids) AS tenant_id, unnest(event_ids) AS event_id FROM queue.batches
-    WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
-) AS e
+SELECT reconcile.place(e.tenant_id, e.event_id, %(bits)s) AS place, count(*) AS events,
+       bit_xor(uuid_hash_extended(e.event_id, 0)) AS identities
+FROM queue.batches AS b CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) AS e(tenant_id, event_id)
+WHERE b.received_at >= %(start)s AND b.received_at < %(end)s AND b.epoch = ANY(%(epochs)s::integer[])
 GROUP BY 1
 
 -- name: unlike
 -- Places where the outputs differ, or the old pipeline has an event twice. An identity has one row on the platform, so
 -- equal numbers and equal XORs mean that both sides have the same events, each once.
-CREATE TEMPORARY TABLE unlike ON COMMIT DROP AS
 SELECT place
 FROM platform_sums AS p FULL JOIN legacy_sums AS l USING (place)
 WHERE (p.near, p.digests) IS DISTINCT FROM (l.near, l.digests)
 
 -- name: uneven
 -- Places where the accepted identities are not the delivered ones: something was sent twice, or is missing.
-CREATE TEMPORARY TABLE uneven ON COMMIT DROP AS
 SELECT place
 FROM accepted_sums AS a LEFT JOIN platform_sums AS p USING (place)
 WHERE (a.events, a.identities) IS DISTINCT FROM (p.events, p.identities)
@@ -132,6 +137,8 @@ FROM (
     SELECT * FROM (
         SELECT unnest(tenant_ids) AS tenant_id, unnest(event_ids) AS event_id, batch_id FROM queue.batches
         WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+          -- Known to the planner: without uneven places no batch is read.
+          AND cardinality(%(uneven)s::bigint[]) > 0
     ) AS e
     WHERE reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(uneven)s::bigint[])
 ) AS a
@@ -300,8 +307,8 @@ UNION ALL
 -- Rows of the old pipeline that met one of the platform's, less the events that they met: further rows. Where the
 -- outputs are alike, each event of the window met one.
 SELECT (place >> %(bits)s)::integer, 'legacy_rows',
-       sum(CASE WHEN u.place IS NULL THEN p.events ELSE coalesce(l.near, 0) END)::bigint
-FROM platform_sums AS p FULL JOIN legacy_sums AS l USING (place) LEFT JOIN unlike AS u USING (place) GROUP BY 1
+       sum(CASE WHEN place = ANY(%(unlike)s::bigint[]) THEN coalesce(l.near, 0) ELSE p.events END)::bigint
+FROM platform_sums AS p FULL JOIN legacy_sums AS l USING (place) GROUP BY 1
 UNION ALL
 SELECT tenant_id, 'unmet_rows', count(*) FROM differing WHERE NOT is_platforms GROUP BY tenant_id
 UNION ALL
