@@ -138,7 +138,7 @@ def _view_over_simulation() -> sql.Composed:
         sql.SQL("arrived_at AS received_at") if name == "received_at" else sql.Identifier(name)
         for name in ("tenant_id", "event_id", *_TYPES)
     )
-    return sql.SQL("CREATE OR REPLACE VIEW legacy.output AS SELECT {} FROM legacy.events").format(columns)
+    return sql.SQL("CREATE OR REPLACE VIEW legacy.output AS SELECT {}, digest FROM legacy.events").format(columns)
 
 
 def _view_over(conn: psycopg.Connection[Any], output: Output) -> sql.Composed:
@@ -167,7 +167,8 @@ def _view_over(conn: psycopg.Connection[Any], output: Output) -> sql.Composed:
     by_name = tenant[0] == "tenant"
     return sql.SQL(
         "CREATE OR REPLACE VIEW legacy.output AS "
-        "SELECT {tenant}, legacy.event_id_of(o.{message_id}::text) AS event_id, {columns} FROM {table} AS o {join}"
+        "SELECT {tenant}, legacy.event_id_of(o.{message_id}::text) AS event_id, {columns}, NULL::bigint AS digest "
+        "FROM {table} AS o {join}"
     ).format(
         tenant=sql.SQL("t.tenant_id" if by_name else "o.{}::integer AS tenant_id").format(
             sql.Identifier(output.columns[tenant[0]])

@@ -1,5 +1,6 @@
 """The comparison of one window, in PostgreSQL: only what differs is ever looked at one by one.
 
+Both outputs are added up by place (a share of a tenant's events), and joined only where the sums differ.
 One snapshot, temporary tables, no row changed but in the schema `reconcile`. See docs/decisions for what it costs.
 Cancelled or killed, it leaves nothing behind: run it again.
 """
@@ -25,6 +26,9 @@ _WORK_MEM = "256MB"
 # How far the old pipeline's clock of arrival may be from ours for its row to be met in the one big join. Rows outside
 # are found by key, at a few microseconds each.
 _NEAR = timedelta(seconds=60)
+# Places in all: few enough for their sums to stay in a core's cache, enough for some hundred differences to leave most
+# of them alike.
+_PLACES = 4096
 
 Params = dict[str, Any]
 
@@ -87,23 +91,31 @@ def _alone(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Gen
 
 def _prepare(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Params:
     conn.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
-    # The planner takes every row of the big join for a difference, and would not let workers hand them over.
-    conn.execute("SELECT set_config('parallel_tuple_cost', '0', true)")
     row = conn.execute(_SQL["target"]).fetchone()
     assert row, "0007_legacy_target.sql makes the row"
-    compared, _, epochs = row
+    compared, _, epochs, is_kept, tenants = row
+    # Of the hash of an identity: 2 to the bits are the places of a tenant.
+    bits = max(0, (_PLACES // max(tenants, 1)).bit_length() - 1)
     near = {"from": start - _NEAR, "until": end + _NEAR}
-    return {"start": start, "end": end, "compared": compared, "epochs": epochs, **near}
+    return {
+        "start": start, "end": end, "compared": compared, "epochs": epochs, "is_kept": is_kept, "bits": bits, **near,
+    }  # fmt: skip
 
 
 def _compare(conn: psycopg.Connection[Any], params: Params) -> None:
-    """Fill the temporary tables up to `verdicts`, doing what costs a scan only where there is something to find."""
-    _run(conn, "differing", params)
-    conn.execute("ANALYZE differing")
-    for name in ("platform_sums", "accepted_sums", "uneven"):
+    """Fill the temporary tables up to `verdicts`, doing what costs a scan only where there is something to find.
+
+    Adds to params the places that were looked into.
+    """
+    for name in ("platform_sums", "legacy_sums", "accepted_sums"):
         _run(conn, name, params)
-    _run(conn, "undelivered", params)
-    _run(conn, "unknown", params)
+    for name in ("unlike", "uneven"):
+        params[name] = [place for (place,) in conn.execute(_SQL[name])]
+    # The planner takes every row of the big join for a difference, and would not let workers hand them over.
+    conn.execute("SELECT set_config('parallel_tuple_cost', '0', true)")
+    for name in ("differing", "undelivered", "unknown"):
+        _run(conn, name, params)
+    conn.execute("ANALYZE differing")
     conn.execute("ANALYZE unknown")
     if _unexplained(conn):
         _run(conn, "elsewhere", params)

@@ -1,10 +1,16 @@
 -- name: fill_platform
+-- As a worker loads them.
 INSERT INTO shadow.events (tenant_id, event_id, message_id, type, name, user_id, occurred_at, received_at, delivered_at,
-                           properties, context, batch_id, epoch)
-SELECT 1 + n %% 400, md5(n::text)::uuid, n::text, 'track', 'Clicked', 'u' || n %% 100000, at, at,
-       at + interval '5 ms', jsonb_build_object('n', n, 'price', n %% 7, 'path', '/p/' || n %% 50),
-       '{"ip": "10.0.0.1"}', 1 + n / 1000, %(epoch)s
-FROM (SELECT n, %(start)s::timestamptz + n * (interval '1 hour' / %(rows)s) AS at
+                           properties, context, batch_id, epoch, digest)
+SELECT tenant_id, event_id, message_id, type, name, user_id, at, at, at + interval '5 ms', properties, context, batch_id,
+       %(epoch)s,
+       reconcile.digest(reconcile.kept_columns(), tenant_id, event_id, type, name, user_id, NULL, NULL, NULL, message_id, at,
+                        properties, NULL, context)
+FROM (SELECT 1 + n %% 400 AS tenant_id, md5(n::text)::uuid AS event_id, n::text AS message_id, 'track' AS type,
+             'Clicked' AS name, 'u' || n %% 100000 AS user_id,
+             %(start)s::timestamptz + n * (interval '1 hour' / %(rows)s) AS at,
+             jsonb_build_object('n', n, 'price', n %% 7, 'path', '/p/' || n %% 50) AS properties,
+             '{"ip": "10.0.0.1"}'::jsonb AS context, 1 + n / 1000 AS batch_id
       FROM generate_series(0, %(rows)s - 1) AS n) AS made
 
 -- name: fill_keys
@@ -21,11 +27,47 @@ FROM shadow.events GROUP BY batch_id
 -- name: fill_legacy
 INSERT INTO legacy.events (tenant_id, event_id, message_id, type, name, user_id, occurred_at, arrived_at, delivered_at,
                            properties, context)
-SELECT tenant_id, event_id, message_id, type,
-       -- A missing one, and another value, in a hundred thousand.
-       CASE WHEN message_id LIKE '%%00007' THEN 'Clicked!' ELSE name END, user_id, occurred_at,
-       received_at + interval '20 ms', received_at + interval '90 ms', properties, context
-FROM shadow.events WHERE message_id NOT LIKE '%%00003'
+SELECT tenant_id, event_id, message_id, type, name, user_id, occurred_at, received_at + interval '20 ms',
+       received_at + interval '90 ms', properties, context
+FROM shadow.events
+
+-- name: plant
+-- Of each kind about %(each)s, at any tenant and time: an event is missing, there is one more, a value or its type is
+-- another.
+CREATE TABLE planted AS
+SELECT tenant_id, event_id, (ARRAY['missing', 'extra', 'value', 'type'])[1 + row_number() OVER (ORDER BY event_id) %% 4]
+       AS kind
+FROM legacy.events ORDER BY event_id LIMIT 4 * %(each)s
+
+-- name: plant_extra
+INSERT INTO legacy.events (tenant_id, event_id, message_id, type, occurred_at, arrived_at)
+SELECT tenant_id, md5(event_id::text)::uuid, event_id::text, type, occurred_at, arrived_at
+FROM legacy.events JOIN planted USING (tenant_id, event_id) WHERE kind = 'extra'
+
+-- name: plant_values
+UPDATE legacy.events AS e
+SET name = CASE WHEN kind = 'value' THEN 'Clicked!' ELSE name END,
+    properties = CASE WHEN kind = 'type' THEN jsonb_set(properties, '{price}', to_jsonb(properties ->> 'price'))
+                 ELSE properties END
+FROM planted AS p WHERE e.tenant_id = p.tenant_id AND e.event_id = p.event_id AND kind IN ('value', 'type')
+
+-- name: plant_missing
+DELETE FROM legacy.events AS e USING planted AS p
+WHERE e.tenant_id = p.tenant_id AND e.event_id = p.event_id AND kind = 'missing'
+
+-- name: drop_some
+-- As an old pipeline in trouble: about 15 of 100 events, of all tenants and times.
+DELETE FROM legacy.events WHERE uuid_hash(event_id) & 127 < 19
+
+-- name: wrongly_named
+-- Planted differences that were not found as what they are, and found ones that were not planted.
+SELECT count(*)
+FROM (SELECT tenant_id, CASE WHEN kind = 'extra' THEN md5(event_id::text)::uuid ELSE event_id END AS event_id, kind
+      FROM planted) AS p
+FULL JOIN (SELECT tenant_id, event_id, CASE WHEN kind <> 'mismatched' THEN kind
+                                            WHEN fields ? 'name' THEN 'value' ELSE 'type' END AS kind
+           FROM reconcile.differences WHERE kind <> 'dropped') AS d USING (tenant_id, event_id, kind)
+WHERE p.event_id IS NULL OR d.event_id IS NULL
 
 -- name: anti_join
 -- What everybody would write first: only the ids that are missing.

@@ -1,6 +1,9 @@
 -- name: target
--- What is compared and for how long the old pipeline may still deliver; the epochs that were mirrored.
-SELECT t.compared, t.settle_s, ARRAY(SELECT epoch FROM control.epochs WHERE is_mirrored ORDER BY epoch)
+-- What is compared and for how long the old pipeline may still deliver; the epochs that were mirrored; whether digests
+-- of what is compared are kept with the rows; the number of tenants.
+SELECT t.compared, t.settle_s, ARRAY(SELECT epoch FROM control.epochs WHERE is_mirrored ORDER BY epoch),
+       t.compared @> reconcile.kept_columns() AND t.compared <@ reconcile.kept_columns(),
+       (SELECT count(*) FROM control.tenants)
 FROM control.legacy_target AS t
 
 -- name: default_window
@@ -27,71 +30,122 @@ SELECT (SELECT coalesce(sum(w.end_event - w.first_event), 0)::bigint FROM queue.
 -- Whether the old pipeline delivered events of the window within the last settle_s seconds.
 SELECT EXISTS (
     SELECT FROM legacy.output AS o
-    WHERE o.received_at > clock_timestamp() - make_interval(secs => %(settle_s)s)
+    -- Asked once, so that an index can be used.
+    WHERE o.received_at > (SELECT clock_timestamp() - make_interval(secs => %(settle_s)s))
       AND EXISTS (SELECT FROM analytics.keys AS k
                   WHERE k.tenant_id = o.tenant_id AND k.event_id = o.event_id
                     AND k.received_at >= %(start)s AND k.received_at < %(end)s OFFSET 0))
 
--- name: differing
--- Every identity of the window on one side only, or with another content on both. One hash join over key and content:
--- what is equal leaves no row. The old pipeline's rows are those that arrived about when the platform's did; later and
--- earlier ones are looked up afterwards, by key.
-CREATE TEMPORARY TABLE differing ON COMMIT DROP AS
-SELECT tenant_id, event_id, p.received_at, p.batch_id, p.is_shadow, p.is_recovered, p.content IS NOT NULL AS is_platforms,
-       l.content IS NOT NULL AS is_legacys, l.is_inside
-FROM (
-    SELECT tenant_id, event_id, received_at, batch_id, is_shadow, recovery_id IS NOT NULL AS is_recovered,
-           reconcile.content(%(compared)s::text[], type, name, user_id, anonymous_id, group_id, previous_id, message_id,
-                             occurred_at, properties, traits, context) AS content
-    FROM account.delivered
-    WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
-) AS p
-FULL JOIN (
-    SELECT tenant_id, event_id, received_at >= %(start)s AND received_at < %(end)s AS is_inside,
-           reconcile.content(%(compared)s::text[], type, name, user_id, anonymous_id, group_id, previous_id, message_id,
-                             occurred_at, properties, traits, context) AS content
-    FROM legacy.output
-    WHERE received_at >= %(from)s AND received_at < %(until)s
-) AS l USING (tenant_id, event_id)
-WHERE p.content IS DISTINCT FROM l.content
-
 -- name: platform_sums
--- The identities that the platform delivered, as a count and an XOR of their hashes by tenant and bucket.
+-- What the platform delivered, by place: a tenant's share of all hashes of identities. Of the window: how many, and an
+-- XOR of their identities. Of the wider range in which the old pipeline's rows are: the same of their digests. Both
+-- tables by themselves, not account.delivered: each row would be copied once more.
 CREATE TEMPORARY TABLE platform_sums ON COMMIT DROP AS
-SELECT tenant_id, uuid_hash_extended(event_id, 0) & 63 AS bucket, count(*) AS events,
-       bit_xor(uuid_hash_extended(event_id, 0)) AS identities
-FROM account.delivered
-WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
-GROUP BY 1, 2
+SELECT place, count(*) FILTER (WHERE is_inside) AS events, bit_xor(identity) FILTER (WHERE is_inside) AS identities,
+       count(*) AS near, bit_xor(digest) AS digests
+FROM (
+    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, uuid_hash_extended(event_id, 0) AS identity,
+           received_at >= %(start)s AND received_at < %(end)s AS is_inside,
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
+    FROM analytics.events
+    WHERE received_at >= %(from)s AND received_at < %(until)s AND epoch = ANY(%(epochs)s::integer[])
+    UNION ALL
+    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, uuid_hash_extended(event_id, 0) AS identity,
+           received_at >= %(start)s AND received_at < %(end)s AS is_inside,
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
+    FROM shadow.events
+    WHERE received_at >= %(from)s AND received_at < %(until)s AND epoch = ANY(%(epochs)s::integer[])
+) AS d
+GROUP BY place
+
+-- name: legacy_sums
+-- The same of the old pipeline; a row of a table of the user's own that names no tenant or no event is nobody's. The
+-- branch without rows keeps the planner from taking the number of events for that of places, and so from adding up in
+-- parallel.
+CREATE TEMPORARY TABLE legacy_sums ON COMMIT DROP AS
+SELECT place, count(*) AS near, bit_xor(digest) AS digests
+FROM (
+    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place,
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
+    FROM legacy.output
+    WHERE received_at >= %(from)s AND received_at < %(until)s AND tenant_id IS NOT NULL AND event_id IS NOT NULL
+    UNION ALL
+    SELECT NULL::bigint, NULL::bigint WHERE false
+) AS l
+GROUP BY place
 
 -- name: accepted_sums
+-- The identities that were accepted in the window.
 CREATE TEMPORARY TABLE accepted_sums ON COMMIT DROP AS
-SELECT e.tenant_id, uuid_hash_extended(e.event_id, 0) & 63 AS bucket, count(*) AS events,
+SELECT reconcile.place(e.tenant_id, e.event_id, %(bits)s) AS place, count(*) AS events,
        bit_xor(uuid_hash_extended(e.event_id, 0)) AS identities
 FROM queue.batches AS b CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) AS e(tenant_id, event_id)
 WHERE b.received_at >= %(start)s AND b.received_at < %(end)s AND b.epoch = ANY(%(epochs)s::integer[])
-GROUP BY 1, 2
+GROUP BY 1
+
+-- name: unlike
+-- Places where the outputs differ, or the old pipeline has an event twice. An identity has one row on the platform, so
+-- equal numbers and equal XORs mean that both sides have the same events, each once.
+SELECT place
+FROM platform_sums AS p FULL JOIN legacy_sums AS l USING (place)
+WHERE (p.near, p.digests) IS DISTINCT FROM (l.near, l.digests)
 
 -- name: uneven
--- Tenants and buckets whose accepted identities are not the delivered ones: something was sent twice, or is missing.
-CREATE TEMPORARY TABLE uneven ON COMMIT DROP AS
-SELECT tenant_id, bucket
-FROM accepted_sums AS a LEFT JOIN platform_sums AS p USING (tenant_id, bucket)
+-- Places where the accepted identities are not the delivered ones: something was sent twice, or is missing.
+SELECT place
+FROM accepted_sums AS a LEFT JOIN platform_sums AS p USING (place)
 WHERE (a.events, a.identities) IS DISTINCT FROM (p.events, p.identities)
 
+-- name: differing
+-- Of the unlike places every identity of the window on one side only, or with another content on both: one hash join;
+-- what is equal leaves no row. The old pipeline's rows are those that arrived about when the platform's did; later and
+-- earlier ones are looked up afterwards, by key.
+CREATE TEMPORARY TABLE differing ON COMMIT DROP AS
+SELECT tenant_id, event_id, p.received_at, p.batch_id, p.is_shadow, p.is_recovered, p.digest IS NOT NULL AS is_platforms,
+       l.digest IS NOT NULL AS is_legacys, l.is_inside
+FROM (
+    SELECT tenant_id, event_id, received_at, batch_id, is_shadow, recovery_id IS NOT NULL AS is_recovered,
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
+    FROM account.delivered
+    WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+      AND reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(unlike)s::bigint[])
+) AS p
+FULL JOIN (
+    SELECT tenant_id, event_id, received_at >= %(start)s AND received_at < %(end)s AS is_inside,
+           coalesce(CASE WHEN %(is_kept)s THEN digest END,
+                    reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
+                                     previous_id, message_id, occurred_at, properties, traits, context)) AS digest
+    FROM legacy.output
+    WHERE received_at >= %(from)s AND received_at < %(until)s
+      AND reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(unlike)s::bigint[])
+) AS l USING (tenant_id, event_id)
+WHERE p.digest IS DISTINCT FROM l.digest
+
 -- name: undelivered
--- Of those, the identities without a row of the platform in this window.
+-- Of the uneven places the identities without a row of the platform in this window.
 CREATE TEMPORARY TABLE undelivered ON COMMIT DROP AS
 SELECT a.tenant_id, a.event_id, max(a.batch_id) AS batch_id
 FROM (
-    SELECT e.tenant_id, e.event_id, b.batch_id
-    FROM queue.batches AS b CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) AS e(tenant_id, event_id)
-    WHERE b.received_at >= %(start)s AND b.received_at < %(end)s AND b.epoch = ANY(%(epochs)s::integer[])
-      AND (e.tenant_id, uuid_hash_extended(e.event_id, 0) & 63) IN (SELECT tenant_id, bucket FROM uneven)
+    SELECT * FROM (
+        SELECT unnest(tenant_ids) AS tenant_id, unnest(event_ids) AS event_id, batch_id FROM queue.batches
+        WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+          -- Known to the planner: without uneven places no batch is read.
+          AND cardinality(%(uneven)s::bigint[]) > 0
+    ) AS e
+    WHERE reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(uneven)s::bigint[])
 ) AS a
 LEFT JOIN (
     SELECT tenant_id, event_id FROM account.delivered
     WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
+      AND reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(uneven)s::bigint[])
 ) AS p USING (tenant_id, event_id)
 WHERE p.event_id IS NULL
 GROUP BY a.tenant_id, a.event_id
@@ -235,7 +289,8 @@ SELECT tenant_id, event_id, 'mismatched', NULL, samples, false FROM mismatched
 
 -- name: counts
 -- Numbers by tenant, to be put together by name.
-SELECT tenant_id, 'platform' AS number, sum(events)::bigint AS events FROM platform_sums GROUP BY tenant_id
+SELECT (place >> %(bits)s)::integer AS tenant_id, 'platform' AS number, sum(events)::bigint AS events
+FROM platform_sums WHERE events > 0 GROUP BY 1
 UNION ALL
 SELECT tenant_id, kind, count(*) FROM verdicts GROUP BY tenant_id, kind
 UNION ALL
@@ -249,9 +304,11 @@ WHERE is_accepted AND NOT is_elsewhere AND fate IS NOT NULL GROUP BY tenant_id, 
 UNION ALL
 SELECT tenant_id, 'elsewhere', count(*) FROM unknown WHERE is_accepted AND is_elsewhere GROUP BY tenant_id
 UNION ALL
--- Rows of the old pipeline that met one of the platform's, less the events that they met: further rows.
-SELECT tenant_id, 'legacy_rows', count(*) FROM legacy.output
-WHERE received_at >= %(from)s AND received_at < %(until)s GROUP BY tenant_id
+-- Rows of the old pipeline that met one of the platform's, less the events that they met: further rows. Where the
+-- outputs are alike, each event of the window met one.
+SELECT (place >> %(bits)s)::integer, 'legacy_rows',
+       sum(CASE WHEN place = ANY(%(unlike)s::bigint[]) THEN coalesce(l.near, 0) ELSE p.events END)::bigint
+FROM platform_sums AS p FULL JOIN legacy_sums AS l USING (place) GROUP BY 1
 UNION ALL
 SELECT tenant_id, 'unmet_rows', count(*) FROM differing WHERE NOT is_platforms GROUP BY tenant_id
 UNION ALL

@@ -32,11 +32,12 @@ WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action IN ('chan
   AND s.committed_as IS NULL
 
 -- name: put_changed
+-- Without the digest, which is of the row that it was.
 INSERT INTO analytics.events
 SELECT r.*
 FROM replay.scratch AS s
 CROSS JOIN LATERAL jsonb_populate_record(NULL::analytics.events,
-                                         s.row || jsonb_build_object('replay_id', s.replay_id)) AS r
+                                         s.row - 'digest' || jsonb_build_object('replay_id', s.replay_id)) AS r
 WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.committed_as = 'changed' AND NOT s.is_shadow
 
 -- name: put_added

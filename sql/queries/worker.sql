@@ -34,10 +34,15 @@ input AS MATERIALIZED (
     INSERT INTO analytics.events (
         tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at,
         received_at, delivered_at, properties, traits, context, tenant_name, tenant_plan, user_traits, group_traits,
-        batch_id, epoch)
+        batch_id, epoch, digest)
     SELECT i.tenant_id, i.event_id, i.message_id, i.type, i.name, i.user_id, i.anonymous_id, i.group_id,
            i.previous_id, i.occurred_at, i.received_at, clock_timestamp(), i.properties, i.traits, i.context,
-           i.tenant_name, i.tenant_plan, i.user_traits, i.group_traits, i.batch_id, i.epoch
+           i.tenant_name, i.tenant_plan, i.user_traits, i.group_traits, i.batch_id, i.epoch,
+           -- Of rows that will be compared only.
+           CASE WHEN i.epoch = ANY(ARRAY(SELECT epoch FROM control.epochs WHERE is_mirrored)) THEN
+               reconcile.digest(reconcile.kept_columns(), i.tenant_id, i.event_id, i.type, i.name, i.user_id,
+                                i.anonymous_id, i.group_id, i.previous_id, i.message_id, i.occurred_at, i.properties,
+                                i.traits, i.context) END
     FROM input AS i JOIN fresh USING (tenant_id, event_id)
     WHERE i.is_first
     RETURNING tenant_id, event_id, greatest(extract(epoch FROM delivered_at - received_at)::float8, 0) AS seconds
