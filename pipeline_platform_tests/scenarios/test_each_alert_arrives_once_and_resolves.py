@@ -115,11 +115,11 @@ def test_each_alert_arrives_once_and_resolves(
         ending = cause.provoke(World(settings, conn, request, restart, dead_url))
         alerting.start(settings)
         next(ending)
-        opened = wait_for(f"{kind} to arrive", lambda: _told(hook, lambda told: page in told.text))
+        opened = wait_for(f"{kind} to arrive", lambda: _told(hook, lambda told: page in told.text), 60)
         title = opened[0].title
         with suppress(StopIteration):
             next(ending)
-        wait_for(f"{kind} to be resolved", lambda: _told(hook, lambda told: told.title == title and _over(told)))
+        wait_for(f"{kind} to be resolved", lambda: _told(hook, lambda told: told.title == title and _over(told)), 60)
         alerting.stop()
     assert CATALOGUE[kind].title in title
     assert hook.refused[title] == 1, "it was refused first"

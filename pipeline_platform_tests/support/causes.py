@@ -312,7 +312,7 @@ CAUSES = {
     Kind.DELIVERY_RATE_LOW: Cause(rate_low, {"objective_events_min": 10}),
     Kind.LAG_HIGH: Cause(waiting, {"objective_lag_s": 0.5}),
     Kind.QUEUE_STOPPED: Cause(waiting, {"alert_queue_stopped_s": 0.5}),
-    Kind.LATENCY_HIGH: Cause(slow, {"objective_latency_p95_ms": 0.01, "objective_latency_window_s": 4.0}),
+    Kind.LATENCY_HIGH: Cause(slow, {"objective_latency_p95_ms": 0.01, "objective_latency_window_s": 6.0}),
     Kind.CIRCUIT_OPEN: Cause(circuit, {}),
     Kind.DRIFT_FOUND: Cause(drift, {}),
     Kind.CUTOVER_ANOMALY: Cause(anomaly, {}),
@@ -324,6 +324,6 @@ CAUSES = {
     Kind.DAGSTER_RUN_FAILED: Cause(failed_run, {}),
     Kind.SENSOR_FAILED: Cause(failed_sensor, {}),
     Kind.SENSOR_SILENT: Cause(silent_sensor, {"alert_sensor_silent_s": 0.5}),
-    Kind.CHANNEL_DOWN: Cause(dead_channel, {"alert_channel_down_s": 2.0, "alert_transaction_age_s": 0.2}),
+    Kind.CHANNEL_DOWN: Cause(dead_channel, {"alert_channel_down_s": 3.0, "alert_transaction_age_s": 0.2}),
     Kind.DATABASE_AWAY: Cause(away, {"alert_database_away_s": 0.5}),
 }
