@@ -135,7 +135,7 @@ def test_a_loss_in_the_old_pipeline_shows_at_its_stage(
         def shown(stage: str) -> str:
             return browser.text(f".theirs [data-stage={stage}] .ends")
 
-        wait_for("the loss on the page", lambda: "failed" in shown("lookup") and "time-out" in shown("lookup"), 5)
+        wait_for("the loss on the page", lambda: "failed" in shown("lookup") and "time-out" in shown("lookup"))
     wait_for("all losses", lambda: all(f"{failed:,} failed" in shown(stage) for stage, failed in lost()))
     quiet = {"mirror", "gateway", "queue", "lookup", "write"} - {stage for stage, _ in lost()}
     assert not any("failed" in shown(stage) for stage in quiet)
