@@ -88,7 +88,8 @@ def _take(
     browser.get(page)
     wait = WebDriverWait(browser, _WAIT_S)
     wait.until(lambda found: shows in found.find_element(By.TAG_NAME, "body").text)
-    wait.until_not(lambda found: found.find_elements(By.CSS_SELECTOR, "[class*=Spinner]"))
+    if "/jobs/" not in page:  # The page of a job has one that turns out of sight.
+        wait.until_not(lambda found: found.find_elements(By.CSS_SELECTOR, "[class*=Spinner]"))
     _keep(browser, name)
 
 
