@@ -15,7 +15,6 @@ from pathlib import Path
 
 import httpx
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -25,13 +24,6 @@ _IMAGES = Path(__file__).parent / "images"
 _WIDTH, _SCALE = 1440, 1.25
 _WAIT_S = 120
 _JOBS = "locations/pipeline_platform/jobs"
-_CONFIG = """ops:
-  replay_hours:
-    config:
-      reason: names were mangled by yesterday's deploy
-      tenants: [acme]
-"""
-
 _NEWEST_BACKFILL = "{partitionBackfillsOrError(limit: 1) {... on PartitionBackfills {results {id status}}}}"
 _NEWEST_HOUR = """{assetNodeOrError(assetKey: {path: ["ASSET"]}) {
   ... on AssetNode {assetMaterializations(limit: 1) {partition}}
@@ -52,28 +44,6 @@ def main(url: str) -> None:
         _take(browser, "dagster-replay-diff", page, "would change", 1_380)
         _take(browser, "dagster-launchpad", f"{url}/{_JOBS}/commit_replay_job/playground", "take_newer", 640)
         _take(browser, "dagster-replay-job", f"{url}/{_JOBS}/replay_job", "Processes hours again", 640)
-        _fill_in(browser, replayed[: len("2026-11-27")])
-        _keep(browser, "dagster-replay-config")
-
-
-def _fill_in(browser: WebDriver, day: str) -> None:
-    """The dialog that launches a replay, as far as the tutorial's config; it is not launched."""
-    wait = WebDriverWait(browser, _WAIT_S)
-
-    def click(text: str) -> None:
-        found = (By.XPATH, f'//*[normalize-space(text())="{text}"][not(ancestor-or-self::button[@disabled])]')
-        wait.until(lambda _: browser.find_elements(*found))[-1].click()
-
-    click("Materialize all…")
-    field = (By.CSS_SELECTOR, "[role=dialog] input[type=text]")
-    wait.until(lambda _: browser.find_elements(*field))[0].send_keys(f"[{day}-14:00...{day}-15:00]", Keys.ENTER)
-    click("Config")
-    click("Add config")
-    editor = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "[role=dialog] .CodeMirror textarea"))[-1]
-    browser.execute_script("arguments[0].focus()", editor)
-    browser.execute_cdp_cmd("Input.insertText", {"text": _CONFIG})
-    click("Save config")
-    wait.until(lambda _: "Add config" in browser.find_element(By.TAG_NAME, "body").text)
 
 
 def report(page: Path) -> None:
@@ -104,11 +74,9 @@ def _take(
     browser.get(page)
     wait = WebDriverWait(browser, _WAIT_S)
     wait.until(lambda found: shows in found.find_element(By.TAG_NAME, "body").text)
-    wait.until_not(lambda found: found.find_elements(By.CSS_SELECTOR, "[class*=Spinner]"))
-    _keep(browser, name)
-
-
-def _keep(browser: WebDriver, name: str) -> None:
+    wait.until_not(lambda found: "Checking config" in found.find_element(By.TAG_NAME, "body").text)
+    if "/jobs/" not in page:  # The page of a job has one that turns out of sight.
+        wait.until_not(lambda found: found.find_elements(By.CSS_SELECTOR, "[class*=Spinner]"))
     _IMAGES.mkdir(exist_ok=True)
     browser.save_screenshot(str(_IMAGES / f"{name}.png"))
     print(_IMAGES / f"{name}.png")

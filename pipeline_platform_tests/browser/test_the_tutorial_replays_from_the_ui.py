@@ -108,7 +108,7 @@ class Reader:
             self._browser.refresh()
             # Long enough for the page to load on a busy machine, short enough for a reader.
             with contextlib.suppress(TimeoutException):
-                return WebDriverWait(self._browser, 8).until(lambda _: self._shows(text))
+                return WebDriverWait(self._browser, 20).until(lambda _: self._shows(text))
             return False
 
         self._until(f"{text} to be seen", seen)
