@@ -69,7 +69,8 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def text(self, selector: str = "body") -> str:
-        return str(self.run("return document.querySelector(arguments[0]).innerText", selector))
+        """What is read of the first such element; empty as long as there is none."""
+        return str(self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
 
     def stages(self) -> dict[str, int]:
         """Events at each stage, as the page shows them now."""
