@@ -44,9 +44,7 @@ def _print_circuit(circuit: dict[str, Any] | None) -> None:
         return
     said = "closed: events are processed"
     if circuit["is_open"]:
-        said = (
-            f"OPEN since {circuit['opened_at']:%Y-%m-%d %H:%M:%S}: {circuit['waiting']:,} events wait for an operator"
-        )
+        said = f"OPEN since {circuit['opened_at']:%Y-%m-%d %H:%M:%S}, {circuit['waiting']:,} events wait"
     console.print(f"{'circuit':14} {said}", highlight=False)
 
 
