@@ -25,6 +25,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, LiteralString
+from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
@@ -80,6 +81,8 @@ def read_file(path: Path) -> LegacyTarget:
     url = target.forward.url
     if url is not None and not url.startswith(("http://", "https://")):
         raise ConfigError(f"{path}: forward.url must begin with http:// or https://, not {url!r}")
+    if url is not None and "@" in urlsplit(url).netloc:
+        raise ConfigError(f"{path}: forward.url must hold no user and password: put them into headers (Authorization)")
     unprintable = [name for name, value in target.forward.headers.items() if not f"{name}{value}".isprintable()]
     if unprintable:
         raise ConfigError(f"{path}: forward.headers: {unprintable[0]!r} or its value has control characters")
