@@ -157,7 +157,7 @@ def test_one_cause_of_two_tenants_is_an_alert_of_each(conn: Conn, settings: Sett
     assert [row for row in conn.execute(_OPEN).fetchall() if row[0] == "dead_letter_exhausted"] == expected
     counts = "SELECT occurrences, sample_id IS NOT NULL FROM control.alerts WHERE kind = 'dead_letter_exhausted'"
     assert conn.execute(counts).fetchall() == [(2, True), (2, True)]
-    discard(conn, Filter(tenant="acme"), "a test")
+    discard(conn, Filter(tenants=["acme"]), "a test")
     assert [row for row in conn.execute(_OPEN).fetchall() if row[0] == "dead_letter_exhausted"] == expected[1:]
 
 

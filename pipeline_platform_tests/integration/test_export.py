@@ -217,7 +217,7 @@ def test_what_cannot_be_exported_is_refused(run: Export) -> None:
 @pytest.mark.usefixtures("tenant")
 def test_nobody_and_nothing(run: Export, settings: Settings) -> None:
     nobody = run(tenant="nobody")
-    assert nobody.code == 1 and "there is no tenant 'nobody'" in nobody.said
+    assert nobody.code == 1 and "no tenant nobody. See: pipeline-platform tenant list" in nobody.said
     for kind, content in (("ndjson", ""), ("csv", ",".join(f'"{name}"' for name in COLUMNS) + "\n")):
         done = run("--format", kind)
         assert (done.code, done.out) == (0, content), done.err

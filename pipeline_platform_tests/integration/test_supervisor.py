@@ -126,7 +126,7 @@ def test_a_detached_platform_on_servers_of_the_users_own_serves_when_up_returns(
     try:
         assert up(settings, detach=True, dagster=False) == 0
         assert ready(home)
-        assert endpoints_of(home).pids.keys() == {"supervisor", "gateway", "workers", "mirror"}
+        assert endpoints_of(home).pids.keys() == {"supervisor", "gateway", "workers", "mirror", "console", "alerts"}
         assert endpoints_of(home).database_url == settings.database_url
     finally:
         down(Settings(home=home))
