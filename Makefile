@@ -55,12 +55,12 @@ down: ## stop what runs here and wait until it is gone
 dev: $(STAMP) ## the same with `dagster dev` in the foreground, for work on the definitions
 	@$(BIN)/python -m pipeline_platform.supervisor --dagster-dev $(ARGS)
 
-# Tests that load or kill the whole platform run alone; nothing chosen among a half's tests (5) is no failure.
+# Two processes, a file each at a time; nothing chosen (5) is no failure.
 TESTS := pipeline_platform_tests
 
 test: $(STAMP) ## all tests, on servers of their own (ARGS="-k name" chooses)
 	@$(BIN)/pytest -n 2 --dist loadfile $(TESTS)/unit $(TESTS)/integration $(TESTS)/plans $(ARGS) || [ $$? -eq 5 ]
-	@$(BIN)/pytest $(TESTS)/dagster $(TESTS)/scenarios $(TESTS)/browser $(ARGS) || [ $$? -eq 5 ]
+	@$(BIN)/pytest -n 2 --dist loadfile $(TESTS)/dagster $(TESTS)/scenarios $(TESTS)/browser $(ARGS) || [ $$? -eq 5 ]
 
 check: $(STAMP) ## lint, format, types, layers, dead code
 	$(BIN)/ruff check

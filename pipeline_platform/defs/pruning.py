@@ -17,6 +17,7 @@ from pydantic import Field
 from pipeline_platform.db import queries
 from pipeline_platform.defs.daily_report import DAYS
 from pipeline_platform.defs.hours import HOUR, HOURS
+from pipeline_platform.defs.launchpad import prefilled
 from pipeline_platform.defs.owners import OWNED
 from pipeline_platform.defs.resources import Platform
 
@@ -135,6 +136,7 @@ def delete_finished_runs(context: dg.OpExecutionContext, platform: Platform, con
 @dg.job(  # pyright: ignore[reportUnknownMemberType]
     description="Deletes Dagster's own finished runs and their event logs. By hand a dry run; with `dry_run: false` it "
     "does it. Never what has not finished, nor the newest record of an asset or of a kept hour.",
+    config=prefilled("delete_finished_runs", PruneConfig),
     executor_def=dg.in_process_executor,
     metadata=OWNED,
 )

@@ -38,7 +38,8 @@ def instance_environment(url: str, home: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def instance_template(servers: dict[str, str], admin: psycopg.Connection[Any]) -> Iterator[str]:
     """The name of a database that holds the tables of an instance; they take seconds to make."""
-    name = f"dagster_template_{os.getpid()}"
+    # Scenarios have this fixture too, as one of their own.
+    name = f"dagster_template_{os.getpid()}_{next(_counter)}"
     admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     with tempfile.TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patch:
         for variable, value in instance_environment(make_url(servers["database_url"], name), Path(home)).items():
