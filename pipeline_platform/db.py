@@ -28,12 +28,18 @@ def sql_dir() -> Path:
 def queries(room: str) -> dict[str, LiteralString]:
     """The named queries of `sql/queries/<room>.sql`: each starts at a line ``-- name: NAME``.
 
-    They ship with the code, so they count as literals: no value is ever put into their text.
+    They ship with the code, so they count as literals: no value is ever put into their text. Without the lines that
+    are comments and without indentation: psycopg parses a text over 4,096 characters anew each time.
     """
     text = (sql_dir() / "queries" / f"{room}.sql").read_text()
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
-    found = {name: body.strip().rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+    found = {name: _without_comments(body).rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
     return cast("dict[str, LiteralString]", found)
+
+
+def _without_comments(body: str) -> str:
+    lines = (line.strip() for line in body.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("--"))
 
 
 def _options(who: str, statement_timeout_s: float, lock_timeout_s: float, more: str) -> dict[str, Any]:

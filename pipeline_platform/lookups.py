@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import psycopg
 import redis
 
+from pipeline_platform import arrays
 from pipeline_platform.db import queries
 from pipeline_platform.settings import Settings
 
@@ -136,19 +137,12 @@ class Lookups:
 
 
 def _read(conn: psycopg.Connection[Any], keys: Sequence[Key]) -> dict[Key, bytes]:
-    found = dict.fromkeys(keys, b"")
-    tenant_ids = [key.tenant_id for key in keys if key.kind == "tenant"]
-    if tenant_ids:
-        for tenant_id, known in conn.execute(_SQL["tenants"], (tenant_ids,)):
-            found[Key("tenant", tenant_id)] = known.encode()
-    for kind in ("user", "group"):
-        wanted = [key for key in keys if key.kind == kind]
-        if wanted:
-            params = {
-                "kind": kind,
-                "tenant_ids": [key.tenant_id for key in wanted],
-                "subject_ids": [key.subject_id for key in wanted],
-            }
-            for tenant_id, subject_id, known in conn.execute(_SQL["traits"], params):
-                found[Key(kind, tenant_id, subject_id)] = known.encode()
-    return found
+    if not keys:
+        return {}
+    params = {
+        "kind": arrays.texts([key.kind for key in keys]),
+        "tenant_id": arrays.int4s([key.tenant_id for key in keys]),
+        "subject_id": arrays.texts([key.subject_id for key in keys]),
+    }
+    rows = conn.execute(_SQL["known"], params, prepare=True)
+    return {Key(kind, tenant_id, subject_id): known.encode() for kind, tenant_id, subject_id, known in rows}

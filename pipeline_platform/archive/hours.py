@@ -19,13 +19,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pipeline_platform import arrays
 from pipeline_platform.archive import files
 from pipeline_platform.archive.hold import exclusively
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
 from pipeline_platform.event import AcceptedEvent, QueuedEvent
 from pipeline_platform.kill_points import reach
-from pipeline_platform.queue import arrays
 from pipeline_platform.queue.batches import batch_params, read, work_of
 from pipeline_platform.settings import Settings
 

@@ -46,8 +46,9 @@ def running_stack(settings: Settings) -> Generator[Stack]:
         )
         env = os.environ | {
             "PIPELINE_HOME": str(home),
-            "PIPELINE_DATABASE_URL": postgres.url,
-            "PIPELINE_REDIS_URL": redis.url,
+            # As `up` does it.
+            "PIPELINE_DATABASE_URL": postgres.socket_url,
+            "PIPELINE_REDIS_URL": redis.socket_url,
         }
         commands = {
             "pool": ["pipeline_platform.worker", "--workers", str(settings.workers)],

@@ -13,9 +13,9 @@ from uuid import UUID
 
 import psycopg
 
+from pipeline_platform import arrays
 from pipeline_platform.db import queries
 from pipeline_platform.erasure.person import Person
-from pipeline_platform.queue import arrays
 
 _SQL = queries("erasure")
 _TABLES: dict[str, LiteralString] = {

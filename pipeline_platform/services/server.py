@@ -16,6 +16,9 @@ class Server:
 
     name: str
     url: str
+    # The same server by a socket file, which costs less than loopback: for programs of this machine. `url` where the
+    # home has no room for one.
+    socket_url: str
     process: subprocess.Popen[bytes]
     lock: HomeLock
     stop_signal: signal.Signals

@@ -29,13 +29,13 @@ class Embedded:
         self._start = {"postgres": start_postgres, "redis": start_redis}[name]
         self._home = home
         self._port = 0
-        self.url = ""
+        self.url = self.socket_url = ""
         self.child = Child(name, home / "logs" / f"{name}.log", self._serve)
 
     def _serve(self) -> Server:
         server = self._start(self._home, port=self._port)
         self._port = urlsplit(server.url).port or 0
-        self.url = server.url
+        self.url, self.socket_url = server.url, server.socket_url
         return server
 
 

@@ -117,15 +117,19 @@ def _run(settings: Settings, parts: Parts, announce: Announce, stop_requested: C
 
 
 def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settings, Endpoints]:
+    by_socket: dict[str, str] = {}
     for name, field in (("postgres", "database_url"), ("redis", "redis_url")):
         if not getattr(settings, field):
             server = programs.Embedded(name, settings.home)
             children.start(server.child)
             settings = settings.model_copy(update={field: server.url})
+            by_socket[field] = server.socket_url
     _prepare(settings, parts)
+    # What every event passes; everything else says and uses the address that works from anywhere.
+    fast = settings.model_copy(update=by_socket)
     children.start(
-        programs.gateway(settings),
-        programs.pool(settings),
+        programs.gateway(fast),
+        programs.pool(fast),
         programs.mirror(settings),
         programs.console(settings),
         *(programs.legacy(settings) if parts.legacy else ()),

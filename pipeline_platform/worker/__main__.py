@@ -15,12 +15,13 @@ def main() -> None:
     settings = Settings.read()
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.worker", description=__doc__)
     parser.add_argument("--workers", type=int, default=settings.workers, help="how many worker processes")
-    parser.add_argument("--slot", type=int, help="run the one worker of this slot instead of a pool")
+    parser.add_argument("--slot", type=int, help="run the one worker of this slot, from 1 on, instead of a pool")
     arguments = parser.parse_args()
     set_up_logging(settings)
     if arguments.slot is not None:
         share_numbers(settings.home, f"worker-{arguments.slot}")
-        Worker(settings, arguments.slot, start_tracing(f"worker-{arguments.slot}")).run()
+        tracer = start_tracing(f"worker-{arguments.slot}")
+        Worker(settings, arguments.slot, arguments.workers, tracer).run()
     else:
         Pool(settings, arguments.workers).run()
 

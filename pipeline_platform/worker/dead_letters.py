@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import psycopg
 
+from pipeline_platform import arrays
 from pipeline_platform.db import queries
 from pipeline_platform.event import QueuedEvent
-from pipeline_platform.queue import arrays
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.transform import message_id_of
 

@@ -5,10 +5,10 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from pipeline_platform import arrays
 from pipeline_platform.db import queries
 from pipeline_platform.event import QueuedEvent
 from pipeline_platform.lookups import Key
-from pipeline_platform.queue import arrays
 from pipeline_platform.worker.enrich import Enriched
 from pipeline_platform.worker.transform import Row, traits_of
 

@@ -110,6 +110,7 @@ class Pool:
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         note_path(self._settings, slot).unlink(missing_ok=True)
         command = [sys.executable, "-m", "pipeline_platform.worker", "--slot", str(slot)]
+        command += ["--workers", str(len(self._slots))]
         return subprocess.Popen(command, preexec_fn=tied_to_us())  # noqa: PLW1509 -- before any thread
 
     def _stop_workers(self) -> None:

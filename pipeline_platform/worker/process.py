@@ -46,9 +46,11 @@ _BATCHES_MAX = 256
 # Claims of one worker start at least this far apart: at 600 single events a second it then takes two or three at once,
 # which leaves the cores to the commits.
 _CLAIM_EVERY_S = 0.004
-# All workers are woken, one finds the work. Who finds none comes a little later next time, so that at low rates one
-# worker serves and the others cost nothing, while at high rates they still find what it leaves.
-_LATER_MIN_S, _LATER_MAX_S = 0.001, 0.02
+# The first worker serves what comes; the others take live events that it left waiting for so long. At rates that one
+# can serve, two would share them out in smaller claims, of which each costs a load and a commit.
+_HELP_AFTER_S, _HELP_AFTER_MAX_S = 0.008, 0.02
+# The first of several workers leaves replays to the others, from a live event until so long after it.
+_KEEP_FREE_S = 0.1
 # After an error that goes away by itself: doubled with each, until something succeeds.
 _WAIT_S, _WAIT_MAX_S = 0.1, 5.0
 
@@ -61,18 +63,21 @@ def note_path(settings: Settings, slot: int) -> Path:
 class Worker:
     """Runs until `stop` is called or its process is told to."""
 
-    def __init__(self, settings: Settings, slot: int, tracer: Tracer | None = None) -> None:
+    def __init__(self, settings: Settings, slot: int, workers: int, tracer: Tracer | None = None) -> None:
         self._settings = settings
         self._name = f"worker {slot}"
+        self._help_after_s = _HELP_AFTER_S if slot > 1 else 0.0
+        self._keeps_free = slot == 1 and workers > 1
         self._note = ClaimNote(note_path(settings, slot))
         self._stopping = False
         self._lanes = LaneShares(settings.lane_shares, settings.lane_caps)
         self._empty_until = dict.fromkeys(Lane, 0.0)
         self._events_a_batch = 1.0
         self._wait_s = _WAIT_S
-        self._later_s = 0.0
+        self._later_s = self._help_after_s
         self._claimed_all = False
         self._claimed_at = 0.0
+        self._free_until = 0.0
         self._more_waits = False
         self._replay_waits = False
         self._circuit = Circuit(settings)
@@ -140,9 +145,9 @@ class Worker:
             served = not waits and self._serve_lanes(conn, engine, lookups, low_water, replaying)
             self._wait_s = _WAIT_S
             if served:
-                self._later_s = 0.0
+                self._later_s = self._help_after_s
             elif woken:
-                self._later_s = min(max(_LATER_MIN_S, self._later_s * 2), _LATER_MAX_S)
+                self._later_s = min(self._later_s * 2, _HELP_AFTER_MAX_S)
             # A claim that took all there was is not asked again: what came since has sent a notification.
             woken = True if served and self._more_waits else self._sleep(side)
 
@@ -158,7 +163,7 @@ class Worker:
         self._more_waits = False
         for lane in self._lanes.order():
             start = time.monotonic()
-            if start < self._empty_until[lane]:
+            if start < self._empty_until[lane] or (lane is Lane.REPLAY and start < self._free_until):
                 continue
             if lane is Lane.RETRY:
                 done = redeliver(self._settings, conn, lookups)
@@ -169,7 +174,10 @@ class Worker:
                     done = Processed(claimed=replaying.step())
             if done.claimed:
                 self._more_waits = lane is not Lane.LIVE or self._claimed_all
-                self._lanes.used(lane, time.monotonic() - start)
+                end = time.monotonic()
+                self._lanes.used(lane, end - start)
+                if lane is Lane.LIVE and self._keeps_free:
+                    self._free_until = end + _KEEP_FREE_S
                 return True
             if lane is not Lane.LIVE:
                 self._empty_until[lane] = start + _EMPTY_LANE_S
@@ -177,6 +185,7 @@ class Worker:
 
     def _step(self, engine: Engine, lane: Lane, limit: int, low_water: int) -> Processed:
         events_max = self._settings.claim_events_max
+        waited_s = self._help_after_s if lane is Lane.LIVE else 0.0
 
         def noted(works: Sequence[Work]) -> None:
             self._note.write([work.work_id for work in works])
@@ -187,7 +196,7 @@ class Worker:
             self._events_a_batch += (events / len(works) - self._events_a_batch) * 0.2
 
         begin = time.perf_counter()
-        done = engine.step(lambda conn: claim(conn, lane, limit, low_water, events_max), noted)
+        done = engine.step(lambda conn: claim(conn, lane, limit, low_water, events_max, waited_s), noted)
         if done.claimed:
             outcomes = (done.delivered, done.duplicate, done.dead_lettered)
             self._numbers.stepped(lane, self._pieces, outcomes, time.perf_counter() - begin)

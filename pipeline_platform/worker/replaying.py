@@ -13,12 +13,12 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from pipeline_platform import arrays
 from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data, is_transient
 from pipeline_platform.event import QueuedEvent
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue import arrays
 from pipeline_platform.queue.batches import read, work_of
 from pipeline_platform.worker.engine import transform_all
 from pipeline_platform.worker.enrich import enrich

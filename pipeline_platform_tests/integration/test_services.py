@@ -99,6 +99,29 @@ def test_nobody_gets_in_without_the_password(home: Path) -> None:
             client.ping()
 
 
+def test_both_answer_on_sockets_that_only_their_owner_reaches(home: Path) -> None:
+    with start(home) as postgres, start_redis(home) as cache:
+        with psycopg.connect(postgres.socket_url) as conn:
+            assert conn.execute("SELECT inet_server_addr()").fetchone() == (None,)
+        with redis.Redis.from_url(cache.socket_url) as client:
+            assert client.ping()
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(postgres.socket_url.replace("postgres:", "postgres:x", 1))
+        first = [postgres.socket_url, cache.socket_url]
+    # A process that was killed leaves its socket, and a lock that names another process by now.
+    for left in (home / "postgres" / "data" / ".s.PGSQL.1.lock", home / "redis" / "sockets" / "redis"):
+        left.write_text(f"{os.getpid()}\n")
+    with start(home) as postgres, start_redis(home) as cache:
+        assert [postgres.socket_url, cache.socket_url] == first
+        psycopg.connect(postgres.socket_url).close()
+
+
+def test_a_home_too_deep_for_sockets_is_served_on_loopback(home: Path) -> None:
+    deep = home / ("d" * 100)
+    with start(deep) as postgres, start_redis(deep) as cache:
+        assert [postgres.socket_url, cache.socket_url] == [postgres.url, cache.url]
+
+
 def test_redis_keeps_nothing_and_evicts(home: Path) -> None:
     with start_redis(home) as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline_platform.db import connect, queries
 from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.lookups import Lookups
+from pipeline_platform.lookups import Key, Lookups
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
@@ -201,3 +201,26 @@ def test_a_claim_ends_after_enough_events_whatever_the_batches_are(
         assert len(claim(first, Lane.LIVE, 2, 0)) == 0
         second.rollback()
         assert len(claim(first, Lane.LIVE, 2, 0)) == 2
+
+
+def test_a_claim_of_what_has_waited_leaves_what_is_new(conn: Conn, tenant: TenantId, database_url: str) -> None:
+    accept(conn, event(tenant, "old"))
+    with psycopg.connect(database_url) as worker:
+        assert claim(worker, Lane.LIVE, 100, 0, waited_s=60) == []
+        conn.execute("SELECT pg_sleep(0.05)")
+        accept(conn, event(tenant, "new-1"), event(tenant, "new-2"))
+        age_s = conn.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - max(received_at)) FROM queue.work"
+        ).fetchone()
+        assert age_s
+        assert [work.events for work in claim(worker, Lane.LIVE, 100, 0, waited_s=float(age_s[0]) + 0.04)] == [1]
+        assert [work.events for work in claim(worker, Lane.LIVE, 100, 0)] == [1, 2]
+
+
+def test_what_nobody_knows_of_is_asked_for_once(conn: Conn, tenant: TenantId, lookups: Lookups) -> None:
+    keys = [Key("tenant", tenant), Key("user", tenant, "nobody"), Key("group", tenant, "none"), Key("tenant", 1 << 30)]
+    known = lookups.get(conn, keys)
+    assert [known[key] for key in keys[1:]] == [b"", b"", b""]
+    assert json.loads(known[keys[0]])["name"] == "acme"
+    assert lookups.get(conn, keys) == known
+    assert (lookups.hits, lookups.misses) == (4, 4)

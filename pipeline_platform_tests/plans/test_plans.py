@@ -85,9 +85,8 @@ def assert_never_read_whole(plan: list[Node], *tables: str) -> None:
 
 
 def test_a_claim_reads_the_queue_by_its_indexes(worker: Conn) -> None:
-    plan = plan_of(
-        worker, "queue", "claim", {"lane": "'live'", "low_water": "100", "limit": "20", "events_max": "4000"}
-    )
+    asked = {"lane": "'live'", "low_water": "100", "limit": "20", "events_max": "4000", "waited_s": "0.01"}
+    plan = plan_of(worker, "queue", "claim", asked)
     assert_never_read_whole(plan, "work", "batches")
 
 
@@ -114,8 +113,12 @@ def test_a_load_probes_the_keys_by_index_and_joins_nothing_by_nested_loops_over_
 
 
 def test_look_ups_of_traits_read_only_what_is_asked_for(worker: Conn) -> None:
-    asked = {"kind": "'user'", "tenant_ids": "ARRAY[1, 2]", "subject_ids": "ARRAY['user-50', 'user-51']"}
-    assert_never_read_whole(plan_of(worker, "lookups", "traits", asked), "traits")
+    asked = {
+        "kind": "ARRAY['user', 'tenant']",
+        "tenant_id": "ARRAY[1, 2]",
+        "subject_id": "ARRAY['user-50', '']",
+    }
+    assert_never_read_whole(plan_of(worker, "lookups", "known", asked), "traits")
 
 
 def test_due_dead_letters_are_found_by_their_index(worker: Conn) -> None:

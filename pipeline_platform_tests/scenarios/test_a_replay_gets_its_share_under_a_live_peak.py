@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.db import queries
@@ -22,7 +23,8 @@ _BATCH = 2_000
 _BATCHES = 20
 
 
-def test_a_replay_gets_its_share_under_a_live_peak(conn: Conn, settings: Settings) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_replay_gets_its_share_under_a_live_peak(conn: Conn, settings: Settings, workers: int) -> None:
     (tenant,) = add_tenants(conn, "acme")
     open_partitions(conn)
     with Platform(settings) as platform:
@@ -32,10 +34,10 @@ def test_a_replay_gets_its_share_under_a_live_peak(conn: Conn, settings: Setting
         platform.stop_workers()
         now = datetime.now(UTC)
         replay_id = make_plan(conn, Scope(now - timedelta(hours=1), now), "a test").replay_id
-        for number in range(_BATCHES):
+        for number in range(_BATCHES * workers):
             _accept(conn, TenantId(tenant.tenant_id), f"live-{number}", _BATCH)
         steps.start_diff(conn, replay_id)
-        platform.start_workers(1)
+        platform.start_workers(workers)
         wait_for("the replay's diff", lambda: steps.progress(conn, replay_id).state == "diffed", 60)
         waiting, delivered = conn.execute(
             "SELECT (SELECT count(*) FROM queue.work WHERE lane = 'live'), (SELECT count(*) FROM analytics.events)"

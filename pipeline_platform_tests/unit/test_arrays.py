@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline_platform.queue import arrays
+from pipeline_platform import arrays
 
 Conn = psycopg.Connection[Any]
 

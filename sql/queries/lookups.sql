@@ -1,12 +1,11 @@
--- name: tenants
-SELECT tenant_id, json_build_object('name', name, 'plan', plan)::text FROM control.tenants WHERE tenant_id = ANY(%s)
-
--- name: traits
-SELECT wanted.tenant_id, wanted.subject_id, known.traits
-FROM unnest(%(tenant_ids)s::integer[], %(subject_ids)s::text[]) AS wanted(tenant_id, subject_id)
-CROSS JOIN LATERAL (
-    SELECT jsonb_object_agg(t.name, t.value)::text AS traits
-    FROM control.traits AS t
-    WHERE t.tenant_id = wanted.tenant_id AND t.kind = %(kind)s AND t.subject_id = wanted.subject_id
-) AS known
-WHERE known.traits IS NOT NULL
+-- name: known
+-- What is known of each: tenants have an empty subject_id.
+SELECT w.kind, w.tenant_id, w.subject_id,
+       coalesce(CASE WHEN w.kind = 'tenant' THEN (
+           SELECT json_build_object('name', t.name, 'plan', t.plan)::text FROM control.tenants AS t
+           WHERE t.tenant_id = w.tenant_id
+       ) ELSE (
+           SELECT jsonb_object_agg(t.name, t.value)::text FROM control.traits AS t
+           WHERE t.tenant_id = w.tenant_id AND t.kind = w.kind AND t.subject_id = w.subject_id
+       ) END, '')
+FROM unnest(%(kind)s::text[], %(tenant_id)s::integer[], %(subject_id)s::text[]) AS w(kind, tenant_id, subject_id)

@@ -8,6 +8,7 @@ picked AS MATERIALIZED (
     SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
     FROM queue.work
     WHERE lane = %(lane)s::queue.lane AND work_id >= %(low_water)s AND attempts = 0
+      AND received_at <= clock_timestamp() - make_interval(secs => %(waited_s)s)
     ORDER BY work_id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
