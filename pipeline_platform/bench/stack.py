@@ -37,7 +37,7 @@ def running_stack(settings: Settings) -> Generator[Stack]:
         # Not under the user's home directory: PostgreSQL may run as another account.
         home = Path(tempfile.mkdtemp(prefix="pipeline-bench-"))
         stack.callback(shutil.rmtree, home)
-        postgres = stack.enter_context(start_postgres(home, shared_buffers="512MB"))
+        postgres = stack.enter_context(start_postgres(home))
         redis = stack.enter_context(start_redis(home))
         migrate(postgres.url)
         port = free_port()

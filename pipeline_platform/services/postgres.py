@@ -15,6 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -31,6 +32,9 @@ _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 _START_LIMIT_S = 600.0  # recovery of max_wal_size after a crash, on a slow disk
 _STOP_GRACE_S = 60.0
 _SHM_BYTES_MIN = 256 << 20
+_BUFFERS_MB_MIN, _BUFFERS_MB_MAX = 128, 4096
+# What a container may use; a machine without such a limit says `max` there, or a huge number.
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 _CONFIGURATION = """\
 # Written at every start; put your own settings into postgresql.auto.conf (ALTER SYSTEM).
@@ -66,11 +70,11 @@ def binaries() -> Path:
     return POSTGRES_VERSIONS[VERSION].resolve()
 
 
-def start_postgres(home: Path, *, shared_buffers: str = "512MB", max_wal_size: str = "8GB", port: int = 0) -> Server:
+def start_postgres(home: Path, *, shared_buffers: str = "", max_wal_size: str = "8GB", port: int = 0) -> Server:
     """Start PostgreSQL on the data of `home` (made where there is none) and return it when it serves.
 
     The URL names the database `pipeline`; a database `dagster` is beside it. port 0: the last run's if it is
-    free.
+    free. shared_buffers: a quarter of the memory where it is empty, 128 MB to 4 GB.
     ConfigError where the home is in use, ServiceError where the server does not start.
     """
     room = home.resolve() / "postgres"
@@ -208,13 +212,21 @@ def _write_configuration(
         _CONFIGURATION.format(
             port=port,
             sockets=path.parent if has_socket else "",
-            shared_buffers=shared_buffers,
+            shared_buffers=shared_buffers or f"{_buffers_mb()}MB",
             max_wal_size=max_wal_size,
             wal_compression="zstd" if _has_zstd() else "off",
             dynamic_shared_memory_type="posix" if _shm_bytes() >= _SHM_BYTES_MIN else "mmap",
         )
     )
     home_files.own(path, user, 0o600)
+
+
+def _buffers_mb() -> int:
+    found = [psutil.virtual_memory().total]
+    for path in _MEMORY_LIMITS:
+        text = path.read_text().strip() if path.exists() else ""
+        found += [int(text)] if text.isdigit() else []
+    return max(_BUFFERS_MB_MIN, min(_BUFFERS_MB_MAX, min(found) // 4 >> 20))
 
 
 @cache

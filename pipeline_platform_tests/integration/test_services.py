@@ -217,3 +217,11 @@ def test_a_terminal_interrupt_reaches_only_the_owner(home: Path) -> None:
         os.kill(server.process.pid, signal.SIGHUP)
         with psycopg.connect(server.url) as conn:
             assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_without_a_word_postgres_takes_a_quarter_of_the_memory_within_bounds(home: Path) -> None:
+    with start_postgres(home) as server, psycopg.connect(server.url) as conn:
+        row = conn.execute("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetchone()
+    assert row
+    assert 128 << 20 <= row[0] <= 4 << 30
+    assert row[0] <= max(128 << 20, psutil.virtual_memory().total // 4)
