@@ -111,7 +111,10 @@ class Settings(BaseSettings):
     )
     cutover_watch_h: float = Field(default=48.0, ge=0, description="Hours that a cutover is watched for anomalies.")
     latency_p95_ms_max: float = Field(
-        default=250.0, gt=0, description="Latency from acceptance to delivery beyond which a cutover is no success."
+        default=250.0,
+        gt=0,
+        description="Latency (p95) from acceptance to delivery over which a cutover's gate stays shut and its watch "
+        "sees an anomaly. What is promised is PIPELINE_OBJECTIVE_LATENCY_P95_MS.",
     )
     alert_urls: str = Field(
         default="",

@@ -58,7 +58,7 @@ class Platform:
 @dataclass(frozen=True, slots=True)
 class View:
     """The account of all tenants, or of one. worst: the tenants with the most that was not delivered; slow: those whose
-    p95 is beyond the objective, the slowest first.
+    p95 is over the objective, the slowest first; slow_alerts: of whom an alert says so, None: of the whole platform.
     """
 
     tenant: str | None
@@ -69,6 +69,7 @@ class View:
     alerts: list[Row]
     worst: list[Row]
     slow: list[str]
+    slow_alerts: list[str | None]
 
     @property
     def exhausted(self) -> int:
@@ -109,15 +110,15 @@ def read_platform(conn: Conn, settings: Settings, batches_lately: int) -> Platfo
     )
 
 
-def read_view(conn: Conn, platform: Platform, tenant: str | None, p95_ms_max: float) -> View:
-    """NoSuchThingError where there is no such tenant. p95_ms_max: beyond it everybody's latency is looked at."""
+def read_view(conn: Conn, platform: Platform, tenant: str | None, objective_ms: float) -> View:
+    """NoSuchThingError where there is no such tenant. objective_ms: of the p95; over it everybody's is looked at."""
     tenant_id = None if tenant is None else tenant_id_of(conn, tenant)
     funnel = funnel_of(conn, tenant, platform.since)
     selection = {"tenant_id": tenant_id, "limit": _ROWS}
     worst = _worst(funnel, old_is_production=platform.phase["is_shadow"]) if tenant is None else []
     names = [tenant]
     if tenant is None:
-        is_late = (platform.latency.p95_ms or 0) > p95_ms_max
+        is_late = (platform.latency.p95_ms or 0) > objective_ms
         names = [part.tenant for part in funnel.tenants] if is_late else [row["tenant"] for row in worst]
     lately = {row["tenant"]: row for row in _rows(conn, "tenant_latencies", tenants=names, events=_TENANT_EVENTS)}
     for row in worst:
@@ -134,9 +135,10 @@ def read_view(conn: Conn, platform: Platform, tenant: str | None, p95_ms_max: fl
         alerts=_rows(conn, "alerts", **selection),
         worst=worst,
         slow=sorted(
-            (name for name, row in lately.items() if row["p95_ms"] > p95_ms_max),
+            (name for name, row in lately.items() if row["p95_ms"] > objective_ms),
             key=lambda name: -lately[name]["p95_ms"],
         ),
+        slow_alerts=[row["tenant"] for row in _rows(conn, "slow_alerts")],
     )
 
 

@@ -121,6 +121,32 @@ def test_what_is_wrong_is_named(console: ConsoleProcess, settings: Settings, con
     assert "f00d load UndefinedColumn no such column 4 4 1" in text
 
 
+def test_latency_is_judged_by_the_objective_as_its_alert_is(settings: Settings, conn: Conn) -> None:
+    acme, _ = make_tenant(conn, "acme")
+    accept(conn, acme, new_ids(30))
+    deliver_all(settings)
+    alert = "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES ('latency_high', 'p95', %s, 'm')"
+    late = "How late is it? {} "
+    with ConsoleProcess(settings, objective_latency_p95_ms="0.5", latency_p95_ms_max="1e9") as console:
+        text = console.page()
+        assert late.format("~ watch") in text_of(text)
+        assert "Over the objective of 0.5 ms; an alert only if it lasts." in text_of(text)
+        assert "pipeline-platform objectives" in text
+        assert "For whom? ~ watch acme Their events take longer than the objective allows" in text_of(text)
+        conn.execute(alert, (None,))
+        text = text_of(console.page_that("Over the objective of 0.5 ms, and it lasts."))
+        assert late.format("! look here") in text and "For whom? ! look here acme" in text
+    with ConsoleProcess(settings, objective_latency_p95_ms="1e9", latency_p95_ms_max="0.5") as console:
+        text = text_of(console.page())
+        assert late.format("~ watch") in text and "is met again; its alert is still open." in text
+        conn.execute("UPDATE control.alerts SET resolved_at = now()")
+        text = text_of(console.page_that("The objective of 1e+09 ms is met."))
+        assert late.format("✓ fine") in text and "For whom? ✓ fine Nobody" in text
+        conn.execute(alert, (acme,))
+        text = text_of(console.page_that("allows: an alert is open."))
+        assert late.format("✓ fine") in text and "For whom? ! look here acme" in text
+
+
 def test_running_replays_and_alerts_are_shown(console: ConsoleProcess, conn: Conn) -> None:
     conn.execute(
         "INSERT INTO replay.replays (window_start, window_end, planned_events, actor, reason, state, step_began_at)"

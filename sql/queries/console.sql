@@ -114,6 +114,12 @@ WHERE a.resolved_at IS NULL AND (%(tenant_id)s::integer IS NULL OR a.tenant_id =
 ORDER BY a.opened_at
 LIMIT %(limit)s
 
+-- name: slow_alerts
+SELECT t.name AS tenant
+FROM control.alerts AS a LEFT JOIN control.tenants AS t USING (tenant_id)
+WHERE a.kind = 'latency_high' AND a.resolved_at IS NULL
+ORDER BY t.name
+
 -- name: totals
 -- What the charts are drawn from while nobody looks.
 SELECT coalesce(sum(received), 0)::bigint AS received, coalesce(sum(accepted), 0)::bigint AS accepted,
