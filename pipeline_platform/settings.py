@@ -165,7 +165,10 @@ class Settings(BaseSettings):
         default=12.0, gt=0, description="Latency from acceptance to delivery that 95% of the events are to keep."
     )
     objective_latency_window_s: float = Field(
-        default=60.0, gt=0, description="Time over which the latency is judged for an alert."
+        default=60.0, gt=0, description="Length of a window over which the latency is judged."
+    )
+    objective_latency_windows: int = Field(
+        default=5, ge=1, description="Windows with events, one after the other, that miss it before there is an alert."
     )
     objective_lag_s: float = Field(default=60.0, gt=0, description="Longest time that an event is to wait.")
     lane_shares: dict[str, float] = Field(
