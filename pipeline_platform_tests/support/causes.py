@@ -278,8 +278,9 @@ def _ticker(world: World, instance: dg.DagsterInstance, sensor: dg.SensorDefinit
 
     def tick() -> None:
         nonlocal cursor
-        context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"platform": platform})
-        cursor = sensor.evaluate_tick(context).cursor
+        resources = {"platform": platform}
+        with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
+            cursor = sensor.evaluate_tick(context).cursor
 
     return tick
 
