@@ -111,7 +111,10 @@ class Settings(BaseSettings):
     )
     cutover_watch_h: float = Field(default=48.0, ge=0, description="Hours that a cutover is watched for anomalies.")
     latency_p95_ms_max: float = Field(
-        default=250.0, gt=0, description="Latency from acceptance to delivery beyond which a cutover is no success."
+        default=250.0,
+        gt=0,
+        description="Latency (p95) from acceptance to delivery over which a cutover's gate stays shut and its watch "
+        "sees an anomaly. What is promised is PIPELINE_OBJECTIVE_LATENCY_P95_MS.",
     )
     alert_urls: str = Field(
         default="",
@@ -162,7 +165,10 @@ class Settings(BaseSettings):
         default=12.0, gt=0, description="Latency from acceptance to delivery that 95% of the events are to keep."
     )
     objective_latency_window_s: float = Field(
-        default=60.0, gt=0, description="Time over which the latency is judged for an alert."
+        default=60.0, gt=0, description="Length of a window over which the latency is judged."
+    )
+    objective_latency_windows: int = Field(
+        default=5, ge=1, description="Windows with events, one after the other, that miss it before there is an alert."
     )
     objective_lag_s: float = Field(default=60.0, gt=0, description="Longest time that an event is to wait.")
     lane_shares: dict[str, float] = Field(

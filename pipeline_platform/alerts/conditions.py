@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.alerts.catalogue import Kind
+from pipeline_platform.alerts.latency import slow_for_long
 from pipeline_platform.cutover.watch import watch
 from pipeline_platform.db import queries
 from pipeline_platform.settings import Settings
@@ -25,8 +26,6 @@ Conn = psycopg.Connection[Any]
 REPORTER = "sensor_reports"
 # What reads many rows is asked at every sixth look.
 _OFTEN, _SELDOM = 1, 6
-# Below that a percentile says little.
-_LATENCY_EVENTS_MIN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,6 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "ratio": str(settings.objective_delivered_ratio),
         "events_min": settings.objective_events_min,
         "latency_window_s": settings.objective_latency_window_s,
-        "latency_events_min": _LATENCY_EVENTS_MIN,
-        "p95_ms": settings.objective_latency_p95_ms,
         "stopped_s": settings.alert_queue_stopped_s,
         "transaction_age_s": settings.alert_transaction_age_s,
         "hours_ahead_min": settings.alert_hours_ahead_min,
@@ -83,6 +80,19 @@ def _disk(_conn: Conn, settings: Settings) -> list[Found]:
     return [Found(Kind.DISK_LOW.value, None, "home", message, 1, None, None)]
 
 
+def _latency(conn: Conn, settings: Settings) -> list[Found]:
+    return [
+        Found(
+            Kind.LATENCY_HIGH.value, windows[0].tenant_id, "p95",
+            f"p95 {windows[0].p95_ms:.1f} ms from acceptance to delivery (worst {max(w.worst_ms for w in windows):.1f} "
+            f"ms): over the objective of {settings.objective_latency_p95_ms:g} ms in each of the last {len(windows)} "
+            f"windows of {settings.objective_latency_window_s:g} s with events",
+            sum(window.events for window in windows), windows[-1].since, windows[0].sample_id,
+        )
+        for windows in slow_for_long(conn, settings)
+    ]  # fmt: skip
+
+
 CONDITIONS = (
     Condition((Kind.DEAD_LETTER_EXHAUSTED,), partial(_query, "dead_letters")),
     Condition((Kind.QUEUE_STOPPED, Kind.LAG_HIGH), partial(_query, "queue")),
@@ -93,7 +103,7 @@ CONDITIONS = (
     Condition((Kind.CHANNEL_DOWN,), partial(_query, "channels")),
     Condition((Kind.ACCOUNT_UNBALANCED,), partial(_query, "account"), _SELDOM),
     Condition((Kind.DELIVERY_RATE_LOW,), partial(_query, "delivery_rate"), _SELDOM),
-    Condition((Kind.LATENCY_HIGH,), partial(_query, "latency"), _SELDOM),
+    Condition((Kind.LATENCY_HIGH,), _latency, _SELDOM),
     Condition((Kind.DRIFT_FOUND,), partial(_query, "drift"), _SELDOM),
 )
 

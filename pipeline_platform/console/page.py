@@ -4,6 +4,7 @@ Everything that came from outside is escaped by the templates, and nothing in th
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ from pipeline_platform.settings import Settings
 
 SECTIONS = ("verdict", "alerts", "funnel", "charts", "tenants", "dead_letters", "queue", "replays")
 _CAUSES = 3
+_ALERTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Pages:
         )
         words = ("number", "rate", "share", "milliseconds", "duration", "gibibytes", "clock", "day_and_minute")
         self._environment.filters.update({name: getattr(wording, name) for name in words})
+        self._environment.filters["shell"] = shlex.quote
 
     def sections(
         self, platform: Platform, view: View, rates: dict[str, float], points: Sequence[Point]
@@ -71,6 +74,7 @@ class Pages:
             "theirs": _old_stages(old, rates) if old else [],
             "charts": [(chart, json.dumps(chart.figure)) for chart in charts],
             "disk_free_min": self._settings.disk_free_bytes_min,
+            "alerts_shown": _ALERTS,
         }
         return {name: self._render(f"sections/{name}.html", **context) for name in SECTIONS}
 

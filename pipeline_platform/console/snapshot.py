@@ -1,7 +1,7 @@
 """What the database says now: of the platform as a whole, and of all tenants or one.
 
 Reads only, on a connection that could do nothing else. Every number of the account is that of `pipeline-platform
-funnel`, by the same query.
+funnel`, every alert that of `pipeline-platform alerts list`, by the same query.
 """
 
 import shutil
@@ -14,6 +14,8 @@ from psycopg.rows import dict_row
 
 from pipeline_platform.account.funnel import Funnel, funnel_of, tenant_id_of
 from pipeline_platform.account.numbers import Numbers, numbers_of
+from pipeline_platform.alerts.catalogue import Severity
+from pipeline_platform.alerts.ledger import list_alerts
 from pipeline_platform.db import connect, queries
 from pipeline_platform.settings import Settings
 
@@ -22,6 +24,7 @@ _SAMPLED_BATCHES = 300
 _TENANT_EVENTS = 100
 _WORST = 12
 _ROWS = 10
+_ALERTS_MAX = 1_000
 _STATEMENT_S = 10.0
 
 Conn = psycopg.Connection[Any]
@@ -57,8 +60,11 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The account of all tenants, or of one. worst: the tenants with the most that was not delivered; slow: those whose
-    p95 is beyond the objective, the slowest first.
+    """The account of all tenants, or of one.
+
+    alerts: the open ones, critical ones first, then the newest. worst: the tenants with the most that was not
+    delivered. slow: those whose p95 is over the objective, the slowest first. slow_alerts: of whom an alert says that,
+    None: of the platform as a whole.
     """
 
     tenant: str | None
@@ -69,6 +75,7 @@ class View:
     alerts: list[Row]
     worst: list[Row]
     slow: list[str]
+    slow_alerts: list[str | None]
 
     @property
     def exhausted(self) -> int:
@@ -109,15 +116,17 @@ def read_platform(conn: Conn, settings: Settings, batches_lately: int) -> Platfo
     )
 
 
-def read_view(conn: Conn, platform: Platform, tenant: str | None, p95_ms_max: float) -> View:
-    """NoSuchThingError where there is no such tenant. p95_ms_max: beyond it everybody's latency is looked at."""
+def read_view(conn: Conn, settings: Settings, platform: Platform, tenant: str | None) -> View:
+    """NoSuchThingError where there is no such tenant."""
+    objective_ms = settings.objective_latency_p95_ms
     tenant_id = None if tenant is None else tenant_id_of(conn, tenant)
     funnel = funnel_of(conn, tenant, platform.since)
     selection = {"tenant_id": tenant_id, "limit": _ROWS}
     worst = _worst(funnel, old_is_production=platform.phase["is_shadow"]) if tenant is None else []
     names = [tenant]
     if tenant is None:
-        is_late = (platform.latency.p95_ms or 0) > p95_ms_max
+        # Over the objective, somebody asks for whom: everybody is looked at.
+        is_late = (platform.latency.p95_ms or 0) > objective_ms
         names = [part.tenant for part in funnel.tenants] if is_late else [row["tenant"] for row in worst]
     lately = {row["tenant"]: row for row in _rows(conn, "tenant_latencies", tenants=names, events=_TENANT_EVENTS)}
     for row in worst:
@@ -131,12 +140,13 @@ def read_view(conn: Conn, platform: Platform, tenant: str | None, p95_ms_max: fl
         else Latency(own.get("p50_ms"), own.get("p95_ms"), own.get("p99_ms")),
         dead_letters=_rows(conn, "dead_letters", **selection),
         exhausted_tenants=[row["tenant"] for row in _rows(conn, "exhausted_tenants")],
-        alerts=_rows(conn, "alerts", **selection),
+        alerts=_open_alerts(conn, settings, tenant),
         worst=worst,
         slow=sorted(
-            (name for name, row in lately.items() if row["p95_ms"] > p95_ms_max),
+            (name for name, row in lately.items() if row["p95_ms"] > objective_ms),
             key=lambda name: -lately[name]["p95_ms"],
         ),
+        slow_alerts=[row["tenant"] for row in _rows(conn, "slow_alerts")],
     )
 
 
@@ -153,6 +163,11 @@ def read_latency(conn: Conn, batches_lately: int) -> tuple[Latency, int]:
     ids = sorted({newest - span * place // _SAMPLED_BATCHES for place in range(_SAMPLED_BATCHES)})
     row = _rows(conn, "latency", batch_ids=ids)[0]
     return Latency(row["p50_ms"], row["p95_ms"], row["p99_ms"]), newest
+
+
+def _open_alerts(conn: Conn, settings: Settings, tenant: str | None) -> list[Row]:
+    found = list_alerts(conn, settings, tenant=tenant, limit=_ALERTS_MAX)
+    return sorted(found, key=lambda alert: alert["severity"] != Severity.CRITICAL)
 
 
 def _worst(funnel: Funnel, *, old_is_production: bool) -> list[Row]:

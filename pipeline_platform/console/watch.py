@@ -196,7 +196,7 @@ class Watch:
         found: dict[str | None, dict[str, str]] = {}
         for shown in watched:
             try:
-                view = read_view(self._conn, platform, shown.tenant, self._settings.latency_p95_ms_max)
+                view = read_view(self._conn, self._settings, platform, shown.tenant)
             except NoSuchThingError:
                 continue
             shown.history.add(_sample(platform, view))

@@ -73,8 +73,9 @@ def _fill(conn: Conn, settings: Settings) -> None:
         " FROM generate_series(1, 3) AS n",
         (f"{_HOSTILE} is no number",),
     )
-    alert = "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES ('k', 'f', 2, %s)"
-    conn.execute(alert, (_HOSTILE,))
+    alert = "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES (%s, %s, 2, %s)"
+    conn.execute(alert, ("delivery_rate_low", "rate", _HOSTILE))
+    conn.execute(alert, ("k", "f", "word " * 60))
     conn.execute(
         "INSERT INTO replay.replays (window_start, window_end, planned_events, actor, reason, state, step_began_at)"
         " VALUES (now() - interval '1 hour', now(), 5000, 'me', 'new transform', 'diffing', now())"

@@ -58,6 +58,10 @@ def instance(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[dg.DagsterInstance]:
+    """Contexts of schedules and sensors built on it are to be left (`with`), and to hold their resources themselves:
+    given as an argument, they make another context, which nobody leaves. Its instance becomes the current one again
+    when it is collected, whichever test runs by then.
+    """
     name = f"dagster_{os.getpid()}_{next(_counter)}"
     names = {"name": sql.Identifier(name), "template": sql.Identifier(instance_template)}
     admin.execute(sql.SQL("CREATE DATABASE {name} TEMPLATE {template}").format(**names))

@@ -42,8 +42,9 @@ def ticks(instance: dg.DagsterInstance, platform: Platform) -> Callable[[dg.Sens
 
         def tick() -> str:
             nonlocal cursor
-            context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"platform": platform})
-            data = sensor.evaluate_tick(context)
+            resources = {"platform": platform}
+            with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
+                data = sensor.evaluate_tick(context)
             cursor = data.cursor
             return data.skip_message or ""
 
@@ -139,10 +140,10 @@ def test_a_sensor_that_the_code_has_no_longer_is_not_reported(
             name
         )
         instance.add_instigator_state(InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING))
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=instance, repository_def=repository, resources={"platform": platform}, sensor_name="sensor_reports"
-    )
-    sensor_reports.evaluate_tick(context)
+    ) as context:
+        sensor_reports.evaluate_tick(context)
     names = conn.execute("SELECT name FROM control.sensor_ticks ORDER BY name").fetchall()
     assert names == [("hourly_retention",), ("sealed_hours",), ("sensor_reports",)]
 

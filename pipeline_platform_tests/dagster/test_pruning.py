@@ -128,6 +128,7 @@ def test_the_schedule_prunes_by_the_setting_and_spares_kept_hours(
     job = defs.resolve_job_def(prune_runs.job_name)
     assert job.execute_in_process(instance=instance).success
     assert {old, of_kept} <= _runs(storage), "without a word of anybody it is a dry run"
-    config: Any = prune_runs.evaluate_tick(dg.build_schedule_context(instance=instance)).run_requests
+    with dg.build_schedule_context(instance=instance) as context:
+        config: Any = prune_runs.evaluate_tick(context).run_requests
     assert job.execute_in_process(instance=instance, run_config=config[0].run_config).success
     assert old not in _runs(storage) and of_kept in _runs(storage)

@@ -53,8 +53,10 @@ def _verdicts(instance: dg.DagsterInstance, asset: str, check: str) -> list[tupl
 
 
 def _due(platform: Platform, instance: dg.DagsterInstance) -> list[tuple[str, str]] | str:
-    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime.now(UTC))
-    found: Any = hourly_rollups(context, platform=platform)
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=datetime.now(UTC), resources={"platform": platform}
+    ) as context:
+        found: Any = hourly_rollups(context)
     if isinstance(found, dg.SkipReason):
         return found.skip_message or ""
     return [(request.tags[_RANGE_START], request.tags[_RANGE_END]) for request in found]
@@ -141,8 +143,10 @@ def test_the_daily_report_counts_shows_and_names_what_is_lost(
 def test_a_day_is_reported_when_it_is_over(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
     schedule = defs.resolve_schedule_def("daily_report_at_night")
     at = datetime(2027, 3, 2, 0, 40, tzinfo=UTC)
-    with dg.partition_loading_context(effective_dt=at):
-        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at)
+    with (
+        dg.partition_loading_context(effective_dt=at),
+        dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context,
+    ):
         requests = schedule.evaluate_tick(context).run_requests
     assert requests and [request.partition_key for request in requests] == ["2027-03-01"]
     assert schedule.execution_timezone == "UTC"

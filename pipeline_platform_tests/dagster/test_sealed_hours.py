@@ -25,10 +25,10 @@ class Ticks:
 
     def tick(self) -> list[tuple[str, str]]:
         """The ranges asked for, as their first and last partition."""
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(
             instance=self._instance, cursor=self.cursor, resources={"platform": self._platform}
-        )
-        result = sealed_hours(context)
+        ) as context:
+            result = sealed_hours(context)
         assert isinstance(result, dg.SensorResult)
         self.cursor = result.cursor
         self.skipped = result.skip_reason.skip_message if result.skip_reason else None

@@ -1,12 +1,16 @@
-"""Fixtures of the gateway's tests."""
+"""Fixtures of the tests of the gateway and of `/metrics`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import httpx
 import pytest
 
+from pipeline_platform.event import TenantId
+from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.gateway import Blocked, Conn, Gateway, GatewayProcess
+from pipeline_platform_tests.support.metrics import AS_TEXT, Samples, samples_of, served
 
 Start = Callable[..., Gateway]
 
@@ -41,3 +45,21 @@ def block(settings: Settings) -> Iterator[Callable[[], Blocked]]:
             return blocked
 
         yield hold
+
+
+@pytest.fixture
+def scrape(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Samples]]:
+    """Reads everything anew."""
+    monkeypatch.setattr("pipeline_platform.metrics.endpoint._FRESH_S", 0.0)
+    monkeypatch.setattr("pipeline_platform.metrics.scrape._SELDOM_S", 0.0)
+    with served(settings) as url:
+        yield lambda: samples_of(httpx.get(url, headers=AS_TEXT, timeout=30).text)
+
+
+@pytest.fixture
+def tenant(conn: Conn) -> TenantId:
+    """acme, and the partitions that are made ahead."""
+    open_partitions(conn)
+    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
+    assert row
+    return TenantId(row[0])

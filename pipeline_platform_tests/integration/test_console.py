@@ -121,6 +121,32 @@ def test_what_is_wrong_is_named(console: ConsoleProcess, settings: Settings, con
     assert "f00d load UndefinedColumn no such column 4 4 1" in text
 
 
+def test_latency_is_judged_by_the_objective_as_its_alert_is(settings: Settings, conn: Conn) -> None:
+    acme, _ = make_tenant(conn, "acme")
+    accept(conn, acme, new_ids(30))
+    deliver_all(settings)
+    alert = "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES ('latency_high', 'p95', %s, 'm')"
+    late = "How late is it? {} "
+    with ConsoleProcess(settings, objective_latency_p95_ms="0.5", latency_p95_ms_max="1e9") as console:
+        text = console.page()
+        assert late.format("~ watch") in text_of(text)
+        assert "Over the objective of 0.5 ms; an alert only if it lasts." in text_of(text)
+        assert "pipeline-platform objectives" in text
+        assert "For whom? ~ watch acme Their events take longer than the objective allows" in text_of(text)
+        conn.execute(alert, (None,))
+        text = text_of(console.page_that("Over the objective of 0.5 ms, and it lasts."))
+        assert late.format("! look here") in text and "For whom? ! look here acme" in text
+    with ConsoleProcess(settings, objective_latency_p95_ms="1e9", latency_p95_ms_max="0.5") as console:
+        text = text_of(console.page())
+        assert late.format("~ watch") in text and "is met again; its alert is still open." in text
+        conn.execute("UPDATE control.alerts SET resolved_at = now()")
+        text = text_of(console.page_that("The objective of 1e+09 ms is met."))
+        assert late.format("✓ fine") in text and "For whom? ✓ fine Nobody" in text
+        conn.execute(alert, (acme,))
+        text = text_of(console.page_that("allows: an alert is open."))
+        assert late.format("✓ fine") in text and "For whom? ! look here acme" in text
+
+
 def test_running_replays_and_alerts_are_shown(console: ConsoleProcess, conn: Conn) -> None:
     conn.execute(
         "INSERT INTO replay.replays (window_start, window_end, planned_events, actor, reason, state, step_began_at)"
@@ -136,7 +162,40 @@ def test_running_replays_and_alerts_are_shown(console: ConsoleProcess, conn: Con
     assert "Replays under way 1" in text
     assert "new transform 75.00% of 5,000 events" in text
     assert "committed" not in text.partition("Replays under way")[2]
-    assert "Open alerts 1 circuit open · it is open" in text
+    assert "Open alerts 1 Open alerts: 1, critical: 1. critical The circuit is open (x) it is open" in text
+
+
+def test_an_alert_says_what_to_do(settings: Settings, conn: Conn) -> None:
+    acme, _ = make_tenant(conn, "big corp")
+    conn.execute(
+        "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message, occurrences, opened_at) VALUES"
+        " ('delivery_rate_low', 'rate', %(acme)s, '9 of 10 events were delivered', 1234, '2026-11-01 12:34:56Z'),"
+        " ('lag_high', 'live', NULL, 'the oldest waits', 2, '2026-11-01 13:00:00Z')",
+        {"acme": acme},
+    )
+    listed = run_command(settings, "alerts", "list", "--json").answer["alerts"]
+    with ConsoleProcess(settings) as console:
+        page = console.page()
+        first, second = map(text_of, page.partition('class="alerts"')[2].partition("</ul>")[0].split("</li>")[:2])
+        assert first.partition("critical: 1. ")[2] == (
+            "critical Too few events are delivered (rate) 9 of 10 events were delivered Who big corp"
+            " Since 2026-11-01 12:34 UTC How many 1,234 Next pipeline-platform funnel --tenant 'big corp'"
+            " Runbook docs/runbooks/delivery_rate_low.md"
+        )
+        assert second.startswith("warning Events wait too long (live) the oldest waits Who the platform")
+        for alert in listed:
+            assert f"{alert['next']} Runbook {alert['runbook']}" in text_of(page)
+        own = text_of(console.page("/?tenant=big+corp"))
+        assert "Open alerts 1 " in own and "Events wait too long" not in own
+        conn.execute(
+            "INSERT INTO control.alerts (kind, fingerprint, message)"
+            " SELECT 'lag_high', n, 'm' FROM generate_series(1, 11) AS n"
+        )
+        assert "Open alerts 13 " in text_of(console.page_that("3 more: pipeline-platform alerts list"))
+    with ConsoleProcess(settings, alert_runbooks_url="https://example.com/runbooks/") as console:
+        assert '<a href="https://example.com/runbooks/delivery_rate_low.md" rel="noreferrer">' in console.page()
+    with ConsoleProcess(settings, alert_runbooks_url="javascript:alert()") as console:
+        assert 'href="javascript:' not in console.page()
 
 
 def test_a_hostile_tenant_is_text(console: ConsoleProcess, settings: Settings, conn: Conn) -> None:

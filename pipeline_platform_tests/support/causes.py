@@ -109,8 +109,14 @@ def waiting(world: World) -> Ended:
 
 
 def slow(world: World) -> Ended:
-    """Events that took longer than the objective; nothing ends it but time."""
-    world.accept(world.tenant, 30)
+    """Events of two windows that took longer than the objective; nothing ends it but time."""
+    tenant = world.tenant
+    world.accept(tenant, 30)
+    world.deliver()
+    window_s = world.settings.objective_latency_window_s
+    age = "SELECT extract(epoch FROM clock_timestamp() - max(received_at))::float8 FROM analytics.events"
+    wait_for("the next window", lambda: world.conn.execute(age).fetchall()[0][0] > window_s)
+    world.accept(tenant, 30)
     world.deliver()
     yield
 
@@ -272,8 +278,9 @@ def _ticker(world: World, instance: dg.DagsterInstance, sensor: dg.SensorDefinit
 
     def tick() -> None:
         nonlocal cursor
-        context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"platform": platform})
-        cursor = sensor.evaluate_tick(context).cursor
+        resources = {"platform": platform}
+        with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
+            cursor = sensor.evaluate_tick(context).cursor
 
     return tick
 
@@ -312,7 +319,10 @@ CAUSES = {
     Kind.DELIVERY_RATE_LOW: Cause(rate_low, {"objective_events_min": 10}),
     Kind.LAG_HIGH: Cause(waiting, {"objective_lag_s": 0.5}),
     Kind.QUEUE_STOPPED: Cause(waiting, {"alert_queue_stopped_s": 0.5}),
-    Kind.LATENCY_HIGH: Cause(slow, {"objective_latency_p95_ms": 0.01, "objective_latency_window_s": 6.0}),
+    Kind.LATENCY_HIGH: Cause(
+        slow,
+        {"objective_latency_p95_ms": 0.01, "objective_latency_window_s": 2.0, "objective_latency_windows": 2},
+    ),
     Kind.CIRCUIT_OPEN: Cause(circuit, {}),
     Kind.DRIFT_FOUND: Cause(drift, {}),
     Kind.CUTOVER_ANOMALY: Cause(anomaly, {}),

@@ -1,5 +1,6 @@
 -- The conditions first: what each finds is (kind, tenant_id, fingerprint, message, occurrences, since, sample_id), a row
--- a cause. They are asked every few seconds, so none reads more than the recent past or an index of its own.
+-- a cause (but for the windows of latency, which latency.py judges). They are asked every few seconds, so none reads more
+-- than the recent past or an index of its own.
 
 -- name: dead_letters
 SELECT 'dead_letter_exhausted', tenant_id, fingerprint,
@@ -70,30 +71,24 @@ SELECT CASE WHEN is_stopped THEN 'queue_stopped' ELSE 'lag_high' END, NULL::inte
 FROM judged
 WHERE is_stopped OR oldest_at + make_interval(secs => %(lag_s)s) < now()
 
--- name: latency
--- Where the platform as a whole is slow that is one alert, else each tenant's own. now(), which is stable, lets the
--- index and the partitions be used.
-WITH recent AS MATERIALIZED (
-    SELECT DISTINCT tenant_id FROM account.funnel
-    WHERE hour >= date_trunc('hour', now() - make_interval(secs => %(latency_window_s)s), 'UTC') AND delivered > 0
-), slow AS (
-    SELECT e.tenant_id, count(*) AS events, percentile_disc(0.95) WITHIN GROUP (ORDER BY e.ms) AS p95,
-           max(e.ms) AS worst, min(e.event_id::text) AS event_id
-    FROM recent AS r CROSS JOIN LATERAL (
-        SELECT d.tenant_id, d.event_id, extract(epoch FROM d.delivered_at - d.received_at)::float8 * 1000 AS ms
-        FROM account.delivered AS d
-        WHERE d.tenant_id = r.tenant_id AND d.received_at > now() - make_interval(secs => %(latency_window_s)s)
-        OFFSET 0) AS e
-    GROUP BY GROUPING SETS ((e.tenant_id), ())
-    HAVING count(*) >= %(latency_events_min)s
-       AND percentile_disc(0.95) WITHIN GROUP (ORDER BY e.ms) > %(p95_ms)s
-)
-SELECT 'latency_high', tenant_id, 'p95',
-       format('p95 %%s ms from acceptance to delivery (worst %%s ms), the objective is %%s ms', round(p95::numeric, 1),
-              round(worst::numeric, 1), %(p95_ms)s),
-       events, now() - make_interval(secs => %(latency_window_s)s), event_id
-FROM slow
-WHERE tenant_id IS NULL OR NOT EXISTS (SELECT FROM slow AS whole WHERE whole.tenant_id IS NULL)
+-- name: latency_tenants
+-- Whose windows are worth reading.
+SELECT DISTINCT tenant_id FROM account.funnel
+WHERE hour >= date_trunc('hour', %(since)s::timestamptz, 'UTC') AND delivered > 0
+ORDER BY tenant_id
+
+-- name: latency_window
+-- Of each tenant, and of all of them together (tenant_id NULL).
+SELECT e.tenant_id, %(start)s::timestamptz AS since, count(*) AS events,
+       percentile_disc(0.95) WITHIN GROUP (ORDER BY e.ms) AS p95_ms, max(e.ms) AS worst_ms,
+       min(e.event_id::text) FILTER (WHERE e.ms > %(p95_ms)s) AS sample_id
+FROM unnest(%(tenants)s::integer[]) AS r(tenant_id) CROSS JOIN LATERAL (
+    SELECT d.tenant_id, d.event_id, extract(epoch FROM d.delivered_at - d.received_at)::float8 * 1000 AS ms
+    FROM account.delivered AS d
+    WHERE d.tenant_id = r.tenant_id AND d.received_at > %(start)s AND d.received_at <= %(end)s
+    OFFSET 0) AS e
+GROUP BY GROUPING SETS ((e.tenant_id), ())
+HAVING count(*) >= %(events_min)s
 
 -- name: drift
 -- While an old pipeline runs beside the platform.

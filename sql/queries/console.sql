@@ -107,12 +107,11 @@ FROM replay.replays AS r LEFT JOIN replay.chunks AS c USING (replay_id)
 WHERE r.state IN ('diffing', 'committing', 'undoing')
 GROUP BY r.replay_id ORDER BY r.replay_id
 
--- name: alerts
-SELECT a.kind, t.name AS tenant, a.message, a.occurrences, a.opened_at
+-- name: slow_alerts
+SELECT t.name AS tenant
 FROM control.alerts AS a LEFT JOIN control.tenants AS t USING (tenant_id)
-WHERE a.resolved_at IS NULL AND (%(tenant_id)s::integer IS NULL OR a.tenant_id = %(tenant_id)s)
-ORDER BY a.opened_at
-LIMIT %(limit)s
+WHERE a.kind = 'latency_high' AND a.resolved_at IS NULL
+ORDER BY t.name
 
 -- name: totals
 -- What the charts are drawn from while nobody looks.
