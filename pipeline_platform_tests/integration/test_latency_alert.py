@@ -8,6 +8,7 @@ import pytest
 
 from pipeline_platform.alerts.catalogue import Kind
 from pipeline_platform.alerts.conditions import CONDITIONS, look_at
+from pipeline_platform.alerts.objectives import objectives_of
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.ledger import add_tenants
 
@@ -117,3 +118,14 @@ def test_a_window_in_time_ends_it(conn: Conn, judging: Settings) -> None:
     deliver(conn, acme.tenant_id, "o")
     look_at(conn, judging, _LATENCY)
     assert conn.execute(open_ones).fetchone() == (0,)
+
+
+def test_imported_history_is_not_late(conn: Conn, judging: Settings) -> None:
+    deliver(conn, add_tenants(conn, "acme")[0].tenant_id, "xxx")
+    conn.execute("INSERT INTO control.imports VALUES (repeat('a', 64), 'a file', '0', now())")
+    conn.execute(
+        "INSERT INTO control.import_chunks SELECT repeat('a', 64), hour, 0, 1, 300, 0 FROM queue.hours"
+        " WHERE EXISTS (SELECT FROM account.deltas AS d WHERE d.hour = hours.hour)"
+    )
+    assert look_at(conn, judging, _LATENCY) == []
+    assert objectives_of(conn, judging)["latency"]["p95_ms"] is None

@@ -86,6 +86,7 @@ FROM unnest(%(tenants)s::integer[]) AS r(tenant_id) CROSS JOIN LATERAL (
     SELECT d.tenant_id, d.event_id, extract(epoch FROM d.delivered_at - d.received_at)::float8 * 1000 AS ms
     FROM account.delivered AS d
     WHERE d.tenant_id = r.tenant_id AND d.received_at > %(start)s AND d.received_at <= %(end)s
+      AND d.batch_id <> ALL ((SELECT queue.imported_since(%(start)s))::bigint[])
     OFFSET 0) AS e
 GROUP BY GROUPING SETS ((e.tenant_id), ())
 HAVING count(*) >= %(events_min)s
@@ -342,4 +343,5 @@ FROM recent AS r CROSS JOIN LATERAL (
     SELECT extract(epoch FROM d.delivered_at - d.received_at)::float8 * 1000 AS ms
     FROM account.delivered AS d
     WHERE d.tenant_id = r.tenant_id AND d.received_at > now() - make_interval(secs => %(latency_window_s)s)
+      AND d.batch_id <> ALL ((SELECT queue.imported_since(now() - make_interval(secs => %(latency_window_s)s)))::bigint[])
     OFFSET 0) AS e

@@ -56,10 +56,12 @@ CROSS JOIN LATERAL (
     SELECT extract(epoch FROM delivered_at - received_at)::float8 * 1000 AS ms
     FROM ((SELECT received_at, delivered_at FROM analytics.events
            WHERE tenant_id = t.tenant_id AND received_at > now() - interval '5 minutes'
+             AND batch_id <> ALL ((SELECT queue.imported_since(now() - interval '5 minutes'))::bigint[])
            ORDER BY received_at DESC LIMIT %(events)s)
           UNION ALL
           (SELECT received_at, delivered_at FROM shadow.events
            WHERE tenant_id = t.tenant_id AND received_at > now() - interval '5 minutes'
+             AND batch_id <> ALL ((SELECT queue.imported_since(now() - interval '5 minutes'))::bigint[])
            ORDER BY received_at DESC LIMIT %(events)s)) AS newest
 ) AS d
 WHERE t.name = ANY(%(tenants)s)

@@ -58,7 +58,9 @@ SELECT coalesce(extract(epoch FROM clock_timestamp() - (SELECT min(received_at) 
                 0)::float8 AS oldest_s,
        (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM e.delivered_at - e.received_at) * 1000)
         FROM account.delivered AS e
-        WHERE e.received_at > greatest(clock_timestamp() - interval '5 minutes', %(since)s))::float8 AS p95_ms
+        WHERE e.received_at > greatest(clock_timestamp() - interval '5 minutes', %(since)s)
+          AND e.batch_id <> ALL ((SELECT queue.imported_since(clock_timestamp() - interval '5 minutes'))::bigint[])
+       )::float8 AS p95_ms
 
 -- name: unbalanced
 SELECT count(*) FROM account.funnel
