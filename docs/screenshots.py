@@ -33,7 +33,7 @@ _NEWEST_HOUR = """{assetNodeOrError(assetKey: {path: ["ASSET"]}) {
 def main(url: str) -> None:
     hour, replayed, backfill = _newest(url, "delivered_events"), _newest(url, "replay_diffs"), _newest_backfill(url)
     with _browser() as browser:
-        _take(browser, "dagster-lineage", f"{url}/asset-groups", "retention", 560)
+        _take(browser, "dagster-lineage", f"{url}/asset-groups", "retention", 660)
         _take(browser, "dagster-assets", f"{url}/locations/pipeline_platform/asset-groups/events", "Passed", 600)
         page = f"{url}/assets/delivered_events?view=partitions&partition={hour}&status=MATERIALIZED"
         _take(browser, "dagster-hour", page, "delivery_rate", 1_250)
@@ -54,9 +54,9 @@ def report(page: Path) -> None:
 def console(url: str) -> None:
     drawn = "As a table"  # under a chart that has points
     with _browser() as browser:
-        _take(browser, "console-light", url, drawn, 1_300, scale=1)
+        _take(browser, "console-light", url, drawn, 1_420, scale=1)
         _scheme(browser, "dark")
-        _take(browser, "console-dark", url, drawn, 1_300, scale=1)
+        _take(browser, "console-dark", url, drawn, 1_420, scale=1)
         _take(browser, "console-phone", url, drawn, 844, width=390, scale=2)
 
 
@@ -74,7 +74,8 @@ def _take(
     browser.get(page)
     wait = WebDriverWait(browser, _WAIT_S)
     wait.until(lambda found: shows in found.find_element(By.TAG_NAME, "body").text)
-    wait.until_not(lambda found: "Checking config" in found.find_element(By.TAG_NAME, "body").text)
+    for passing in ("Checking config", "fetching statuses"):
+        wait.until_not(lambda found, text=passing: text in found.find_element(By.TAG_NAME, "body").text)
     if "/jobs/" not in page:  # The page of a job has one that turns out of sight.
         wait.until_not(lambda found: found.find_elements(By.CSS_SELECTOR, "[class*=Spinner]"))
     _IMAGES.mkdir(exist_ok=True)

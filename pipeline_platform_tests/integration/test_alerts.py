@@ -239,6 +239,19 @@ def test_the_heartbeat_beats_while_alerts_can_be_found(told: Settings, hook: Web
     thread.join()
 
 
+def test_a_schedule_is_not_silent_between_its_ticks_but_may_fail(conn: Conn, settings: Settings) -> None:
+    conn.execute(
+        "INSERT INTO control.sensor_ticks (name, interval_s, ticked_at, error) VALUES"
+        " ('hourly', NULL, now() - interval '50 minutes', NULL), ('nightly', NULL, now() - interval '1 hour', 'broke'),"
+        " ('sealed_hours', 30, now() - interval '50 minutes', NULL), ('sensor_reports', NULL, now(), NULL)"
+    )
+    found = {(each.kind, each.fingerprint) for each in look_at(conn, settings) if each.kind.startswith("sensor_")}
+    assert found == {("sensor_silent", "sealed_hours"), ("sensor_failed", "nightly")}
+    conn.execute("UPDATE control.sensor_ticks SET reported_at = now() - interval '1 hour'")
+    found = {(each.kind, each.fingerprint) for each in look_at(conn, settings) if each.kind == "sensor_silent"}
+    assert found == {("sensor_silent", "sensor_reports")}
+
+
 def test_a_condition_that_nobody_finds_any_more_says_nothing_of_others(conn: Conn, settings: Settings) -> None:
     _open(conn, "live")
     conn.execute("UPDATE control.alerts SET last_seen_at = now() - interval '1 day'")

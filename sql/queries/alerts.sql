@@ -126,7 +126,8 @@ FROM (SELECT count(*) FILTER (WHERE hour > now() AND dropped_at IS NULL) AS ahea
 WHERE max_hour IS NOT NULL AND ahead < %(hours_ahead_min)s
 
 -- name: sensors
--- Where the sensor that reports is silent nothing is known of the others: one alert.
+-- Where the sensor that reports is silent nothing is known of the others: one alert. A schedule has no interval: it may
+-- fail, but when it should tick is not known here.
 WITH ticks AS (
     SELECT *, name = %(reporter)s AS is_reporter,
            CASE WHEN name = %(reporter)s THEN reported_at ELSE ticked_at END
@@ -138,7 +139,7 @@ SELECT 'sensor_silent', NULL::integer, name,
             ELSE format('sensor %%s should tick every %%s s', name, interval_s) END,
        1::bigint, CASE WHEN is_reporter THEN reported_at ELSE ticked_at END, name
 FROM ticks
-WHERE is_silent AND (is_reporter OR NOT EXISTS (SELECT FROM ticks AS r WHERE r.is_reporter AND r.is_silent))
+WHERE is_silent AND (is_reporter OR interval_s IS NOT NULL AND NOT EXISTS (SELECT FROM ticks AS r WHERE r.is_reporter AND r.is_silent))
 UNION ALL
 SELECT 'sensor_failed', NULL::integer, name, format('%%s failed: %%s', name, error), 1, ticked_at, name
 FROM ticks WHERE error IS NOT NULL
