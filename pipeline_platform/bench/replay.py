@@ -25,7 +25,7 @@ _SQL = queries("bench")
 # The case: 50 million events a day.
 _REAL_TIME_PER_S = 50_000_000 / 86_400
 # Alone and beside a replay in turns: what else the machine does falls on both.
-_ROUNDS = 4
+_ROUNDS = 6
 _LIVE_S = 12.0
 _WARM_UP_S = 2.0
 _HIGH_CAP = 0.5

@@ -4,6 +4,7 @@ SIGTERM and SIGINT finish the batch in hand. While PostgreSQL is away it waits a
 An operator needs to do nothing when it dies: the pool starts another, and its transaction was rolled back.
 """
 
+import gc
 import logging
 import random
 import select
@@ -117,6 +118,8 @@ class Worker:
             self._note.write([])
             replaying = Replaying(conn, lookups)
             replaying.note_transform()
+            # What lives as long as the process need not be looked at by every collection.
+            gc.freeze()
             self._loop(conn, side, self._engine(self._settings, conn, lookups, self._circuit), lookups, replaying)
             self._note.write([])
 
