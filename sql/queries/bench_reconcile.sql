@@ -18,10 +18,11 @@ INSERT INTO analytics.keys SELECT 1, tenant_id, event_id, received_at FROM shado
 
 -- name: fill_batches
 INSERT INTO queue.batches (batch_id, received_at, lane, events, tenant_ids, event_ids, client_ats, types, lengths, codec,
-                           payload, epoch, received_ats)
+                           payload, epoch, received_ats, identities)
 SELECT batch_id, min(received_at), 'live', count(*), array_agg(tenant_id ORDER BY received_at),
        array_agg(event_id ORDER BY received_at), array_agg(NULL::timestamptz), array_agg('t'::"char"), array_agg(0),
-       'plain', '', min(epoch), array_agg(received_at ORDER BY received_at)
+       'plain', '', min(epoch), array_agg(received_at ORDER BY received_at),
+       bit_xor(uuid_hash_extended(event_id, tenant_id))
 FROM shadow.events GROUP BY batch_id
 
 -- name: fill_legacy

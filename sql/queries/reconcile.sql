@@ -44,7 +44,7 @@ CREATE TEMPORARY TABLE platform_sums ON COMMIT DROP AS
 SELECT place, count(*) FILTER (WHERE is_inside) AS events, bit_xor(identity) FILTER (WHERE is_inside) AS identities,
        count(*) AS near, bit_xor(digest) AS digests
 FROM (
-    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, uuid_hash_extended(event_id, 0) AS identity,
+    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, uuid_hash_extended(event_id, tenant_id) AS identity,
            received_at >= %(start)s AND received_at < %(end)s AS is_inside,
            coalesce(CASE WHEN %(is_kept)s THEN digest END,
                     reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
@@ -52,7 +52,7 @@ FROM (
     FROM analytics.events
     WHERE received_at >= %(from)s AND received_at < %(until)s AND epoch = ANY(%(epochs)s::integer[])
     UNION ALL
-    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, uuid_hash_extended(event_id, 0) AS identity,
+    SELECT reconcile.place(tenant_id, event_id, %(bits)s) AS place, uuid_hash_extended(event_id, tenant_id) AS identity,
            received_at >= %(start)s AND received_at < %(end)s AS is_inside,
            coalesce(CASE WHEN %(is_kept)s THEN digest END,
                     reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
@@ -80,11 +80,20 @@ FROM (
 ) AS l
 GROUP BY place
 
+-- name: is_even
+-- Whether the platform delivered in the window what was accepted in it, each event once: by the sums of the batches. False
+-- also where one has none: then the events themselves are added up.
+SELECT coalesce(a.is_known AND (a.events, a.identities) = (p.events, p.identities), false)
+FROM (SELECT bool_and(identities IS NOT NULL) AS is_known, sum(events) AS events, bit_xor(identities) AS identities
+      FROM queue.batches
+      WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])) AS a
+CROSS JOIN (SELECT sum(events) AS events, bit_xor(identities) AS identities FROM platform_sums) AS p
+
 -- name: accepted_sums
--- The identities that were accepted in the window.
+-- The identities that were accepted in the window, by place.
 CREATE TEMPORARY TABLE accepted_sums ON COMMIT DROP AS
 SELECT reconcile.place(e.tenant_id, e.event_id, %(bits)s) AS place, count(*) AS events,
-       bit_xor(uuid_hash_extended(e.event_id, 0)) AS identities
+       bit_xor(uuid_hash_extended(e.event_id, e.tenant_id)) AS identities
 FROM queue.batches AS b CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) AS e(tenant_id, event_id)
 WHERE b.received_at >= %(start)s AND b.received_at < %(end)s AND b.epoch = ANY(%(epochs)s::integer[])
 GROUP BY 1
