@@ -14,13 +14,13 @@
     traced.py           the group commit where traces are asked for
 
 2 hold, queue/: what was accepted waits, and is kept for 72 hours
-    batches.py          encode, claim, read, complete; arrays.py: PostgreSQL's binary arrays
+    batches.py          encode, claim, read, complete
     low_water.py        where a claim may start; claim_notes.py: what each worker holds, in case it dies of it
     keeper.py           the chores: fold the account, count roll-ups, seal, open and drop hours, rotate identity keys
 
 3 process, worker/: claim, transform, enrich, load and complete in one transaction
     pool.py             starts worker processes, replaces those that die
-    process.py          one worker: woken, serves the lanes by their shares (lanes.py), outlives outages
+    process.py          one worker: woken, first or helping, serves the lanes by their shares (lanes.py), outlives outages
     engine.py           one step: the fast way, and the careful way after bad data
     transform.py        from bytes to a row (pure); enrich.py: what the look-ups add
     load.py             rows, identity keys and account in one statement
@@ -42,7 +42,7 @@ Beside the route, while an installation moves over from an old pipeline:
 On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
 event_ids.py (whose it is), client_time.py, lookups.py (cached reads), tenants.py and write_keys.py, ndjson.py (files of
 events), errors.py (named by what happens next), settings.py, db.py (connections, named queries, migrations),
-kill_points.py (where tests may kill).
+arrays.py (PostgreSQL's binary arrays), kill_points.py (where tests may kill).
 
 How it is watched: metrics/ (its catalogue.py names all), tracing.py, logs.py; rules and a dashboard in observability/.
 
