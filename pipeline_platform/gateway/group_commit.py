@@ -26,8 +26,7 @@ from pipeline_platform.gateway.link import Link, StatementLink
 from pipeline_platform.gateway.protocol import Judged
 from pipeline_platform.kill_points import reach
 from pipeline_platform.metrics.processes import GatewayNumbers
-from pipeline_platform.queue.batches import accept_params
-from pipeline_platform.queue.low_water import ACCEPT_SECONDS_MAX
+from pipeline_platform.queue.batches import ACCEPT_SECONDS_MAX, accept_params
 from pipeline_platform.settings import Settings
 
 _ACCEPT = queries("queue")["accept"]

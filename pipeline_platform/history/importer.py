@@ -24,8 +24,7 @@ from pipeline_platform.history.source import CHUNK_EVENTS, Line, Source, Survey,
 from pipeline_platform.json_limits import doubts_of
 from pipeline_platform.kill_points import reach
 from pipeline_platform.ndjson import peek_text, read_object
-from pipeline_platform.queue.batches import batch_params, rejected_params
-from pipeline_platform.queue.low_water import ACCEPT_SECONDS_MAX
+from pipeline_platform.queue.batches import ACCEPT_SECONDS_MAX, batch_params, rejected_params
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants import ensure_tenant
 

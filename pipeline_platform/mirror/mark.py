@@ -4,14 +4,12 @@ The mark is the queue's low-water mark for the mirror's own table (see pipeline_
 safe): rows that are done leave index entries, and some old transaction may keep them for long.
 """
 
-import asyncio
-from collections import deque
 from typing import Any
 
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.queue.low_water import ACCEPT_SECONDS_MAX
+from pipeline_platform.queue.low_water import SettledIds
 
 _SQL = queries("mirror")
 
@@ -21,22 +19,18 @@ class Mark:
 
     def __init__(self) -> None:
         self.low_water = 0
-        self._seen: deque[tuple[float, int]] = deque()
+        self._ids = SettledIds()
         self._listens = False
 
     async def refresh(self, conn: psycopg.AsyncConnection[Any], side: psycopg.AsyncConnection[Any]) -> None:
         """Advance the mark by what one look allows; listen on `side` while, and only while, anything is mirrored."""
         row = await (await conn.execute(_SQL["look"], prepare=True)).fetchone()
         assert row
-        is_mirrored, drawn = row
+        is_mirrored, drawn, writers = row
         if is_mirrored != self._listens:
             await side.execute("LISTEN queue_work" if is_mirrored else "UNLISTEN queue_work")
             self._listens = is_mirrored
-        now = asyncio.get_running_loop().time()
-        self._seen.append((now, drawn))
-        settled = 0
-        while self._seen and self._seen[0][0] <= now - ACCEPT_SECONDS_MAX:
-            settled = self._seen.popleft()[1]
+        settled = self._ids.look(drawn, writers)
         if settled:
             params = {"low_water": self.low_water, "horizon": settled}
             found = await (await conn.execute(_SQL["low_water"], params, prepare=True)).fetchone()

@@ -33,6 +33,9 @@ _decompressor = zstandard.ZstdDecompressor()
 
 _SQL = queries("queue")
 
+# transaction_timeout of whoever accepts or imports: it holds its hour's lock as long. COMMIT is not covered by it.
+ACCEPT_SECONDS_MAX = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

@@ -1,12 +1,13 @@
 """Where claiming may start in the index, so that entries of work long done are not walked.
 
-A mark is safe when no transaction can still commit work with a smaller id. Ids are drawn inside transactions that last
-at most `ACCEPT_SECONDS_MAX` (transaction_timeout on every connection that accepts or imports), so an id seen that long
-ago is either visible now or never. Snapshots would not do: one forgotten transaction would hold the mark for ever.
+A mark is safe when no transaction can still commit work with a smaller id. Ids become visible in another order than
+they were drawn, and a commit may hang for any time. Whoever inserts a row holds the table's ROW EXCLUSIVE lock from
+before the id is drawn until the row can be seen by everybody. So an id is settled once each transaction that held this
+lock after the id was drawn has ended (docs/decisions/0004).
 """
 
 import time
-from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,31 @@ import psycopg
 from pipeline_platform.db import queries
 from pipeline_platform.event import Lane
 
-ACCEPT_SECONDS_MAX = 10.0
 _EVERY_S = 1.0
 _SQL = queries("queue")
+
+
+@dataclass
+class SettledIds:
+    """Up to which drawn id every row is visible now, or never will be. Of one table and one server connection."""
+
+    settled: int = 0
+    _drawn: int = 0
+    _candidate: int = 0
+    _writers: set[str] = field(default_factory=set[str])
+
+    def look(self, drawn: int, writers: Iterable[str]) -> int:
+        """`settled` after one look, which read the highest drawn id and the transactions that write the table.
+
+        One statement may read both in any order, so the writers are compared with the id of the look before.
+        """
+        now = set(writers)
+        self._writers &= now
+        if not self._writers:
+            self.settled = self._candidate if now else self._drawn
+            self._candidate, self._writers = self._drawn, now
+        self._drawn = drawn
+        return self.settled
 
 
 @dataclass
@@ -25,7 +48,7 @@ class LowWater:
     """The mark of one worker, by lane; refreshed at most once a second."""
 
     marks: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
-    _seen: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
+    _ids: SettledIds = field(default_factory=SettledIds)
     _refreshed_at: float = float("-inf")
 
     def refresh(self, conn: psycopg.Connection[Any]) -> None:
@@ -35,10 +58,8 @@ class LowWater:
             return
         self._refreshed_at = now
         row = conn.execute(_SQL["horizon"]).fetchone()
-        self._seen.append((now, row[0] if row else 0))
-        settled = 0
-        while self._seen and self._seen[0][0] <= now - ACCEPT_SECONDS_MAX:
-            settled = self._seen.popleft()[1]
+        assert row
+        settled = self._ids.look(*row)
         if not settled:
             return
         for lane, mark in self.marks.items():

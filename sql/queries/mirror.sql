@@ -5,9 +5,10 @@ SELECT pg_try_advisory_lock(hashtext('pipeline_platform.mirror'))
 SELECT forward_url, headers, retries, timeout_s, requests_at_once, give_up_s, configured_at FROM control.legacy_target
 
 -- name: look
--- Whether anything is mirrored now, and how far ids have been drawn.
+-- Whether anything is mirrored now, how far ids have been drawn, and the transactions that write the table.
 SELECT (SELECT is_mirrored FROM control.epochs ORDER BY epoch DESC LIMIT 1),
-       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM queue.mirror_mirror_id_seq)
+       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM queue.mirror_mirror_id_seq),
+       ARRAY(SELECT queue.writers_of('queue.mirror'))
 
 -- name: low_water
 -- See LowWater of the queue: no row below it is still to come.

@@ -89,7 +89,9 @@ SELECT least((SELECT min(work_id) FROM queue.work WHERE lane = %(lane)s::queue.l
              %(horizon)s)
 
 -- name: horizon
-SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM queue.work_work_id_seq
+-- The highest id that was drawn, and the transactions that write the table (see SettledIds).
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END, ARRAY(SELECT queue.writers_of('queue.work'))
+FROM queue.work_work_id_seq
 
 -- name: reap
 UPDATE queue.work SET attempts = attempts + 1 WHERE work_id = ANY(%s) RETURNING batch_id

@@ -1,0 +1,171 @@
+"""The low-water mark never passes work that can still become visible, however long its commit takes."""
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+
+from pipeline_platform.db import connect, connect_async, queries
+from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.mirror.mark import Mark
+from pipeline_platform.operate.readmit import Quarantined, readmit
+from pipeline_platform.queue.batches import accept_params, claim, complete
+from pipeline_platform.queue.keeper import open_partitions
+from pipeline_platform.queue.low_water import LowWater
+from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.legacy import turn
+from pipeline_platform_tests.support.servers import fresh_database, own_postgres
+from pipeline_platform_tests.support.waiting import wait_for
+
+Conn = psycopg.Connection[Any]
+_EVENT = b'{"messageId":"m","event":"x","userId":"u"}'
+
+
+@pytest.fixture(autouse=True)
+def an_hour_passes_between_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time is long enough to be relied on."""
+    hours = itertools.count(0, 3600)
+    clock = SimpleNamespace(monotonic=lambda: float(next(hours)))
+    monkeypatch.setattr("pipeline_platform.queue.low_water.time", clock)
+
+
+@pytest.fixture
+def tenant(conn: Conn) -> TenantId:
+    open_partitions(conn)
+    return TenantId(add_tenants(conn, "acme")[0].tenant_id)
+
+
+@pytest.fixture
+def other(database_url: str) -> Iterator[Conn]:
+    with connect(database_url, "other") as connection:
+        yield connection
+
+
+def accept(conn: Conn, tenant: TenantId) -> int:
+    """Accept one event; its batch_id."""
+    event = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, _EVENT)
+    row = conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], [])).fetchone()
+    assert row
+    return row[0]
+
+
+def work_through(conn: Conn, low_water: LowWater, lane: Lane = Lane.LIVE) -> list[int]:
+    """The batches that a worker finds and completes after some looks."""
+    for _ in range(5):
+        low_water.refresh(conn)
+    with conn.transaction():
+        works = claim(conn, lane, 100, low_water.marks[lane])
+        complete(conn, works)
+    return [work.batch_id for work in works]
+
+
+def test_the_mark_follows_what_was_completed(conn: Conn, tenant: TenantId) -> None:
+    low_water = LowWater()
+    batches = [accept(conn, tenant) for _ in range(20)]
+    assert work_through(conn, low_water) == batches
+    work_through(conn, low_water)
+    assert low_water.marks[Lane.LIVE] == 20
+    assert work_through(conn, low_water) == []
+
+
+def test_work_of_a_long_transaction_is_claimed_after_its_commit(conn: Conn, other: Conn, tenant: TenantId) -> None:
+    low_water = LowWater()
+    with other.transaction():
+        late = accept(other, tenant)
+        for _ in range(3):
+            assert [accept(conn, tenant)] == work_through(conn, low_water)
+    assert work_through(conn, low_water) == [late]
+
+
+def test_nobody_else_holds_the_mark(conn: Conn, other: Conn, tenant: TenantId) -> None:
+    """A forgotten transaction that has read the queue and written elsewhere."""
+    low_water = LowWater()
+    with other.transaction():
+        other.execute("SELECT count(*) FROM queue.work")
+        other.execute("UPDATE control.tenants SET plan = 'x'")
+        for _ in range(3):
+            assert [accept(conn, tenant)] == work_through(conn, low_water)
+            work_through(conn, low_water)
+        assert low_water.marks[Lane.LIVE] == 3
+
+
+def test_readmitted_events_are_claimed_however_long_it_takes(
+    conn: Conn, other: Conn, settings: Settings, tenant: TenantId
+) -> None:
+    """An operator's correction that is slow holds its transaction open."""
+    conn.execute(
+        "INSERT INTO queue.quarantine (tenant_id, received_at, lane, code, message, payload)"
+        " SELECT %s, clock_timestamp(), 'live', 'c', 'm', '{}' FROM generate_series(1, 600)",
+        (tenant,),
+    )
+    low_water, seen = LowWater(), list[int]()
+
+    def correct(_payload: bytes) -> bytes:
+        seen.extend(work_through(conn, low_water, Lane.OVERFLOW))
+        return b'{"type":"track","event":"x","userId":"u"}'
+
+    with other.transaction():
+        done = readmit(other, settings, Quarantined(), correct, "a test", dry_run=False)
+        accept(conn, tenant)
+        assert work_through(conn, low_water) and not seen
+    assert done.accepted == 600
+    assert len(work_through(conn, low_water, Lane.OVERFLOW)) == 2
+
+
+def test_a_commit_that_waits_for_a_standby_is_claimed_once_it_returns(home: Path) -> None:
+    server = own_postgres(home)
+    try:
+        url = fresh_database(server, "away")
+        with (
+            connect(url, "gateway", statement_timeout_s=0, more="-c transaction_timeout=1000") as waits,
+            connect(url, "local", more="-c synchronous_commit=local") as conn,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            open_partitions(conn)
+            tenant = TenantId(add_tenants(conn, "acme")[0].tenant_id)
+            standbys(conn, "nobody")
+            late = thread.submit(accept, waits, tenant)
+            hangs = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            wait_for("the commit to hang", lambda: conn.execute(hangs).fetchone() == (1,))
+            low_water = LowWater()
+            for _ in range(3):
+                assert [accept(conn, tenant)] == work_through(conn, low_water)
+            standbys(conn, "")
+            assert work_through(conn, low_water) == [late.result(30)]
+    finally:
+        server.stop()
+
+
+def standbys(conn: Conn, names: str) -> None:
+    """Set which standbys each commit waits for."""
+    conn.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")  # pyright: ignore
+    conn.execute("SELECT pg_reload_conf()")
+    wait_for("the setting", lambda: conn.execute("SHOW synchronous_standby_names").fetchone() == (names,))
+
+
+def test_the_mirrors_mark_waits_as_well(settings: Settings, conn: Conn, other: Conn, tenant: TenantId) -> None:
+    turn(conn, "shadow")
+
+    async def looks(mark: Mark) -> int:
+        url = settings.database_url
+        async with await connect_async(url, "mirror") as looking, await connect_async(url, "side") as side:
+            for _ in range(5):
+                await mark.refresh(looking, side)
+        return mark.low_water
+
+    mark = Mark()
+    with other.transaction():
+        accept(other, tenant)
+        conn.execute("DELETE FROM queue.mirror WHERE batch_id = %s", (accept(conn, tenant),))
+        assert asyncio.run(looks(mark)) == 0
+    assert asyncio.run(looks(mark)) == 1
+    conn.execute("DELETE FROM queue.mirror")
+    assert asyncio.run(looks(mark)) == 2
