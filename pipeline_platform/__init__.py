@@ -17,6 +17,7 @@
     batches.py          encode, claim, read, complete
     low_water.py        where a claim may start; claim_notes.py: what each worker holds, in case it dies of it
     keeper.py           the chores: fold the account, count roll-ups, seal, open and drop hours, rotate identity keys
+    chores.py           does each chore by itself and notes when it was done
 
 3 process, worker/: claim, transform, enrich, load and complete in one transaction
     pool.py             starts worker processes, replaces those that die

@@ -36,6 +36,10 @@ class Kind(StrEnum):
     SENSOR_SILENT = "sensor_silent"
     CHANNEL_DOWN = "channel_down"
     DATABASE_AWAY = "database_away"
+    CLOCK_STEPPED = "clock_stepped"
+    CHORE_LATE = "chore_late"
+    HOURS_OVERDUE = "hours_overdue"
+    WORKERS_CRASHING = "workers_crashing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,10 @@ def _all() -> tuple[AlertKind, ...]:
         AlertKind(Kind.SENSOR_SILENT, warning, "A sensor does not tick", "pipeline-platform status"),
         AlertKind(Kind.CHANNEL_DOWN, warning, "A channel of alerts is down", "pipeline-platform alerts test"),
         AlertKind(Kind.DATABASE_AWAY, critical, "PostgreSQL does not answer", "pipeline-platform status"),
+        AlertKind(Kind.CLOCK_STEPPED, critical, "The database's clock was stepped", "pipeline-platform status"),
+        AlertKind(Kind.CHORE_LATE, warning, "A chore of the queue is late", "pipeline-platform doctor"),
+        AlertKind(Kind.HOURS_OVERDUE, warning, "Hours are overdue", "pipeline-platform doctor"),
+        AlertKind(Kind.WORKERS_CRASHING, critical, "Workers crash again and again", "pipeline-platform doctor"),
     )  # fmt: skip
 
 

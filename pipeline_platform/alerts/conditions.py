@@ -68,6 +68,8 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "reporter": REPORTER,
         "silent_s": settings.alert_sensor_silent_s,
         "channel_down_s": settings.alert_channel_down_s,
+        "retention": settings.retention,
+        "archived_only": bool(settings.archive_url),
     }
 
 
@@ -101,6 +103,10 @@ CONDITIONS = (
     Condition((Kind.DISK_LOW,), _disk),
     Condition((Kind.SENSOR_SILENT, Kind.SENSOR_FAILED), partial(_query, "sensors")),
     Condition((Kind.CHANNEL_DOWN,), partial(_query, "channels")),
+    Condition((Kind.CLOCK_STEPPED,), partial(_query, "clock_steps")),
+    Condition((Kind.CHORE_LATE,), partial(_query, "chores")),
+    Condition((Kind.WORKERS_CRASHING,), partial(_query, "worker_deaths")),
+    Condition((Kind.HOURS_OVERDUE,), partial(_query, "overdue_hours"), _SELDOM),
     Condition((Kind.ACCOUNT_UNBALANCED,), partial(_query, "account"), _SELDOM),
     Condition((Kind.DELIVERY_RATE_LOW,), partial(_query, "delivery_rate"), _SELDOM),
     Condition((Kind.LATENCY_HIGH,), _latency, _SELDOM),

@@ -17,6 +17,8 @@ from pipeline_platform.db import queries
 _SQL = queries("rollups")
 # Tenants' hours a transaction: a few milliseconds, unless one of them is large.
 PORTION = 32
+# Deltas that a transaction folds.
+_DELTAS = 50_000
 _PAUSE_S = 0.05
 
 Conn = psycopg.Connection[Any]
@@ -38,7 +40,8 @@ def refresh_all(conn: Conn, portion: int = PORTION) -> int:
 
     What is marked meanwhile is not waited for: under load there is always something.
     """
-    conn.execute(_SQL["fold"])
+    while conn.execute(_SQL["fold"], (_DELTAS,)).fetchone() == (_DELTAS,):
+        pass
     newest = conn.execute(_SQL["newest_mark"]).fetchone()
     done = 0
     while conn.execute(_SQL["is_marked"], newest).fetchone() == (True,):

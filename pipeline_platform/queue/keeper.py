@@ -1,8 +1,8 @@
 """The queue's chores, one tick a second, wherever a worker pool runs: any number of keepers do no harm.
 
 Folds the account, counts roll-ups anew, opens partitions ahead, seals hours, drops what is past retention, rotates the
-identity keys. What
-a tick cannot do now the next one does; an operator sees unsealed or undropped hours in `pipeline-platform status`.
+identity keys. Each is bounded and independent of the others (see Chores). What a tick cannot do now the next one does;
+an operator is told by the alerts `chore_late` and `hours_overdue`.
 """
 
 import logging
@@ -14,48 +14,69 @@ import psycopg
 
 from pipeline_platform.analytics import rollups
 from pipeline_platform.db import queries
+from pipeline_platform.queue.chores import Chore, Chores
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _SQL = queries("queue")
 _SELDOM_S = 30.0
+_SOON_S, _LATER_S = 300.0, 3600.0
+# Deltas that one statement folds, some 0.2 s, and how long a tick folds: 12 million take minutes, in short statements.
+_DELTAS, _DELTAS_MIN = 20_000, 500
+_FOLD_S = 0.5
 # Part of the keeper's time that roll-ups may take: how fresh they are follows from it, since the hour under way is
 # counted as a whole each time. In pieces that no other chore notices.
 _ROLLUPS_SHARE = 0.05
 _ROLLUPS_S = 0.05
+# Hours that one round drops: no fault of a clock or a setting may take all of them at once.
+_HOURS_A_ROUND = 1
 
-
-# For a keeper's connection. While a chore waits for a long reader, all who come later wait behind it, the gateway too.
+# For a keeper's connection: it does many things, and none of them may wait long for a lock.
 LOCK_TIMEOUT_S = 0.25
+
+Conn = psycopg.Connection[Any]
 
 
 class Keeper:
-    """Does the chores on one connection, which has `LOCK_TIMEOUT_S`."""
+    """Does the chores on one connection at a time, which has `LOCK_TIMEOUT_S`. Lives as long as its pool."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._seldom_at = float("-inf")
         self._rollups_at = float("-inf")
+        self._deltas = _DELTAS
+        self._looked_at: float | None = None
+        self._chores = Chores([
+            Chore("note_clock", 0, _SOON_S, self._note_clock),
+            Chore("fold", 0, _SOON_S, self._fold),
+            Chore("seal_hours", 0, _SOON_S, seal_due_hours),
+            Chore("roll_up", 0, _LATER_S, self._refresh_rollups),
+            Chore("open_partitions", _SELDOM_S, _SOON_S, open_partitions),
+            Chore("drop_hours", _SELDOM_S, _LATER_S, self._drop_hours),
+            Chore("rotate_keys", _SELDOM_S, _LATER_S, self._rotate_keys),
+            Chore("prune", _SELDOM_S, _LATER_S, self._prune),
+        ])  # fmt: skip
 
-    def tick(self, conn: psycopg.Connection[Any]) -> None:
-        """One round of chores. Raises psycopg errors: the caller reconnects and ticks again."""
-        conn.execute(_SQL["fold"])
-        seal_due_hours(conn)
-        self._refresh_rollups(conn)
-        if time.monotonic() - self._seldom_at < _SELDOM_S:
-            return
-        open_partitions(conn)
-        drop_old_hours(conn, self._settings.retention, archived_only=bool(self._settings.archive_url))
-        conn.execute(_SQL["prune_replays"], (self._settings.retention,))
-        conn.execute(_SQL["prune_dead_letters"], (self._settings.retention,))
-        span = timedelta(hours=self._settings.key_generation_h)
+    def tick(self, conn: Conn) -> None:
+        """One round of chores. Raises psycopg errors where the connection is lost: the caller reconnects."""
+        self._chores.run_due(conn)
+
+    def _note_clock(self, conn: Conn) -> None:
+        """Compare the database's clock with the time that really passed since the last look."""
+        now = _boot_time()
+        conn.execute(_SQL["note_clock"], (None if self._looked_at is None else now - self._looked_at,))
+        self._looked_at = now
+
+    def _fold(self, conn: Conn) -> None:
+        """Fold by portions, smaller ones where PostgreSQL is too slow for them."""
+        until = time.monotonic() + _FOLD_S
         try:
-            conn.execute(_SQL["rotate_keys"], (span, self._settings.retention))
-        except psycopg.errors.LockNotAvailable:
-            _LOG.warning("identity keys are rotated later: somebody reads them for long")
-        self._seldom_at = time.monotonic()
+            while fold(conn, self._deltas) == self._deltas and time.monotonic() < until:
+                pass
+        except psycopg.errors.QueryCanceled:
+            self._deltas = max(_DELTAS_MIN, self._deltas // 4)
+            raise
 
-    def _refresh_rollups(self, conn: psycopg.Connection[Any]) -> None:
+    def _refresh_rollups(self, conn: Conn) -> None:
         begin = time.monotonic()
         if begin < self._rollups_at:
             return
@@ -63,32 +84,66 @@ class Keeper:
             pass
         self._rollups_at = begin + (time.monotonic() - begin) / _ROLLUPS_SHARE
 
+    def _drop_hours(self, conn: Conn) -> None:
+        archived_only = bool(self._settings.archive_url)
+        drop_old_hours(conn, self._settings.retention, archived_only=archived_only, most=_HOURS_A_ROUND)
 
-def open_partitions(conn: psycopg.Connection[Any]) -> None:
+    def _rotate_keys(self, conn: Conn) -> None:
+        span = timedelta(hours=self._settings.key_generation_h)
+        conn.execute(_SQL["rotate_keys"], (span, self._settings.retention))
+
+    def _prune(self, conn: Conn) -> None:
+        conn.execute(_SQL["prune_replays"], (self._settings.retention,))
+        conn.execute(_SQL["prune_dead_letters"], (self._settings.retention,))
+        conn.execute(_SQL["prune_worker_deaths"])
+
+
+def _boot_time() -> float:
+    """Seconds since some moment, sleep of the machine included."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def fold(conn: Conn, most: int) -> int:
+    """Move up to `most` deltas of the account into the counters; fewer than `most`: no more are left."""
+    row = conn.execute(_SQL["fold"], (most,)).fetchone()
+    return row[0] if row else 0
+
+
+def open_partitions(conn: Conn) -> None:
     """Make the partitions that the next hours need."""
     conn.execute(_SQL["open_ahead"])
 
 
-def seal_due_hours(conn: psycopg.Connection[Any]) -> None:
+def seal_due_hours(conn: Conn) -> None:
     """Seal every past hour that nobody writes into any more; the others stay for the next tick."""
     for (hour,) in conn.execute(_SQL["unsealed_hours"]).fetchall():
         conn.execute(_SQL["seal_hour"], (hour,))
 
 
 def drop_old_hours(
-    conn: psycopg.Connection[Any], retention: timedelta, *, archived_only: bool = False
+    conn: Conn, retention: timedelta, *, archived_only: bool = False, most: int | None = None
 ) -> dict[str, str]:
     """Drop the batches of hours sealed longer than `retention` ago; returns why any had to stay, by hour (ISO).
 
-    archived_only: not before they are in an archive. The keeper archives nothing: an hour waits for who does.
+    archived_only: not before they are in an archive. The keeper archives nothing: an hour waits for who does. most: how
+    many are dropped in one call. A long reader ends the round, since each further try would hold up the gateway.
     """
+    conn.execute(_SQL["note_clock"], (None,))
     refused: dict[str, str] = {}
+    dropped = 0
     for (hour,) in conn.execute(_SQL["hours_past_retention"], (retention,)).fetchall():
+        if dropped == most:
+            break
         try:
             conn.execute(_SQL["drop_archived_hour" if archived_only else "drop_hour"], (hour, retention))
+            dropped += 1
         except psycopg.errors.ObjectNotInPrerequisiteState as error:
             refused[hour.isoformat()] = error.diag.message_primary or str(error)
-        except (psycopg.errors.ObjectInUse, psycopg.errors.LockNotAvailable) as error:
+        except psycopg.errors.ObjectInUse as error:
             refused[hour.isoformat()] = error.diag.message_primary or str(error)
             _LOG.warning("hour %s stays: %s", hour.isoformat(), refused[hour.isoformat()])
+        except psycopg.errors.LockNotAvailable as error:
+            refused[hour.isoformat()] = error.diag.message_primary or str(error)
+            _LOG.warning("hour %s and later ones stay: somebody reads them for long", hour.isoformat())
+            break
     return refused

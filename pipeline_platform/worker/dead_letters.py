@@ -134,6 +134,21 @@ def postpone(
         alert_exhausted(conn, again)
 
 
+def exhaust(conn: psycopg.Connection[Any], dead_letter_id: int, last: Failure) -> None:
+    """End a dead letter whose attempts are used up without another one, and alert."""
+    conn.execute(
+        _SQL["exhaust_dead_letter"],
+        {
+            "tenant_id": last.event.tenant_id,
+            "dead_letter_id": dead_letter_id,
+            "error_class": last.error_class,
+            "error": last.error,
+            "fingerprint": last.fingerprint,
+        },
+    )
+    alert_exhausted(conn, last)
+
+
 def alert_exhausted(conn: psycopg.Connection[Any], last: Failure) -> None:
     """Open one alert per tenant and fingerprint, or count one more on the open one.
 

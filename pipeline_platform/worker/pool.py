@@ -23,6 +23,7 @@ from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper
 from pipeline_platform.services.process import tied_to_us
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.process import note_path
+from pipeline_platform.worker.redelivery import count_death
 
 _LOG = logging.getLogger(__name__)
 _SQL = queries("queue")
@@ -39,6 +40,7 @@ class Pool:
         self._slots: dict[int, subprocess.Popen[bytes] | None] = dict.fromkeys(range(1, workers + 1))
         self._to_reap = set(self._slots)
         self._stopping = False
+        self._keeper = Keeper(settings)
 
     @property
     def ready_file(self) -> Path:
@@ -66,13 +68,12 @@ class Pool:
         self._stopping = True
 
     def _keep(self, conn: psycopg.Connection[Any]) -> None:
-        keeper = Keeper(self._settings)
         tick_at = 0.0
         while not self._stopping:
             self._watch(conn)
             if time.monotonic() >= tick_at:
                 tick_at = time.monotonic() + _TICK_S
-                keeper.tick(conn)
+                self._keeper.tick(conn)
                 self._say_ready()
             time.sleep(_WATCH_S)
 
@@ -88,6 +89,7 @@ class Pool:
                 _LOG.warning("worker %d ended with %s; starting another", slot, process.returncode)
                 self._to_reap.add(slot)
                 self._slots[slot] = None
+                conn.execute(_SQL["worker_died"], (slot, process.returncode))
         for slot in [slot for slot, process in self._slots.items() if process is None]:
             if slot in self._to_reap:
                 self._reap(conn, slot)
@@ -95,7 +97,10 @@ class Pool:
 
     def _reap(self, conn: psycopg.Connection[Any], slot: int) -> None:
         """Count a death against what the slot's last process held; what it had completed is gone and not counted."""
-        suspects = conn.execute(_SQL["reap"], (read_claim_note(note_path(self._settings, slot)),)).fetchall()
+        held = read_claim_note(note_path(self._settings, slot))
+        suspects = conn.execute(_SQL["reap"], (list(held.work_ids),)).fetchall()
+        if held.letters:
+            count_death(conn, self._settings, held.letters)
         self._to_reap.discard(slot)
         if suspects:
             batches = sorted({batch_id for (batch_id,) in suspects})
@@ -106,6 +111,8 @@ class Pool:
                 ", ".join(map(str, batches)),
                 extra={"batch_ids": batches},
             )
+        if held.letters:
+            _LOG.warning("worker %d died with up to %d dead letters in hand", slot, len(held.letters))
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         note_path(self._settings, slot).unlink(missing_ok=True)

@@ -169,7 +169,7 @@ class Worker:
             if start < self._empty_until[lane] or (lane is Lane.REPLAY and start < self._free_until):
                 continue
             if lane is Lane.RETRY:
-                done = redeliver(self._settings, conn, lookups)
+                done = redeliver(self._settings, conn, lookups, lambda letters: self._note.write([], letters))
             else:
                 limit = max(1, min(_BATCHES_MAX, int(self._settings.claim_events_max / self._events_a_batch)))
                 done = self._step(engine, lane, limit, low_water.marks[lane])

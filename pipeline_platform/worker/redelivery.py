@@ -1,7 +1,12 @@
-"""The retry lane: dead letters that are due go through the same engine again, together where that works."""
+"""The retry lane: dead letters that are due go through the same engine again, together where that works.
 
-from collections.abc import Sequence
+What a worker holds is noted before it is tried. A death in company says only that one of these letters may kill its
+worker: each of them is tried alone next. A death alone is an attempt; the last one exhausts the letter.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -10,43 +15,92 @@ from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event import EventType, Lane, QueuedEvent
 from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.claim_notes import HeldLetter
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.dead_letters import failure, postpone
+from pipeline_platform.worker.dead_letters import Failure, Stage, exhaust, failure, next_attempt_at, postpone
 from pipeline_platform.worker.engine import Processed, transform_all
-from pipeline_platform.worker.enrich import Enriched, enrich
+from pipeline_platform.worker.enrich import enrich
 from pipeline_platform.worker.load import keep_traits, load, new_rows
+from pipeline_platform.worker.transform import Row
 
 _SQL = queries("worker")
 _AT_ONCE = 500
+# The first attempt buried the letter; at this one it was alone.
+_ATTEMPTS_ALONE_MIN = 2
+
+
+Noted = Callable[[Sequence[HeldLetter]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
     dead_letter_id: int
     attempts: int
-    failed_at: str
+    failed_at: Stage
+    deaths: int
     event: QueuedEvent
+
+    @property
+    def held(self) -> HeldLetter:
+        return HeldLetter(self.event.tenant_id, self.dead_letter_id, self.attempts)
 
 
 class _MixedError(Exception):
     """Of a load some rows were new and some were duplicates: which is which is found by halving."""
 
 
-def redeliver(settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups) -> Processed:
-    """Try the dead letters that are due; one transaction. Transient errors roll it back: no attempt is burned."""
+def redeliver(
+    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, noted: Noted | None = None
+) -> Processed:
+    """Try the dead letters that are due; one transaction. Transient errors roll it back: no attempt is burned.
+
+    Letters that were in a dead worker's hand are tried one by one, after all others. `noted` is told what is held
+    before the work starts.
+    """
     done = Processed()
     if conn.execute(_SQL["any_due_dead_letter"], prepare=True).fetchone() == (False,):
         return done
     with conn.transaction():
-        rows = conn.execute(_SQL["due_dead_letters"], (_AT_ONCE,)).fetchall()
-        if rows:
-            conn.execute(_SQL["enter_keys"])
-        letters = [_Letter(row[0], row[1], row[2], _event(row[3:])) for row in rows]
+        letters = _due(conn, "due_dead_letters", _AT_ONCE) or _due(conn, "due_suspect_letters", 1)
+        if not letters:
+            return done
+        if letters[0].deaths and letters[0].attempts >= max(settings.attempts_max, _ATTEMPTS_ALONE_MIN):
+            _give_up(conn, letters[0])
+            return Processed(claimed=1)
+        if noted:
+            noted([letter.held for letter in letters])
+        conn.execute(_SQL["enter_keys"])
         for was_loaded in (False, True):
             done += _try_again(
                 settings, conn, lookups, [it for it in letters if (it.failed_at == "load") is was_loaded]
             )
     return done
+
+
+def count_death(conn: psycopg.Connection[Any], settings: Settings, letters: Sequence[HeldLetter]) -> None:
+    """Count a worker's death against the letters of its note; what it had settled is not counted."""
+    again_at = None
+    if len(letters) == 1:
+        again_at = next_attempt_at(settings, letters[0].attempts + 1) or datetime.now(UTC)
+    conn.execute(
+        _SQL["count_death_of_letters"],
+        {
+            "tenant_id": [letter.tenant_id for letter in letters],
+            "dead_letter_id": [letter.dead_letter_id for letter in letters],
+            "attempts": [letter.attempts for letter in letters],
+            "again_at": again_at,
+        },
+    )
+
+
+def _due(conn: psycopg.Connection[Any], query: str, limit: int) -> list[_Letter]:
+    rows = conn.execute(_SQL[query], (limit,)).fetchall()
+    return [_Letter(row[0], row[1], row[2], row[3], _event(row[4:])) for row in rows]
+
+
+def _give_up(conn: psycopg.Connection[Any], letter: _Letter) -> None:
+    text = f"{letter.deaths} workers died processing this event"
+    exhaust(conn, letter.dead_letter_id, Failure(letter.event, letter.failed_at, "WorkerCrashedError", text))
 
 
 def _event(row: tuple[Any, ...]) -> QueuedEvent:
@@ -90,20 +144,24 @@ def _try_again(
     for failed in failures:
         letter = by_place[failed.event.batch_id, failed.event.event_index]
         postpone(conn, settings, letter.dead_letter_id, letter.attempts, failed)
-    enriched = enrich(conn, lookups, rows) if rows else []
-    items = [(by_place[row.event.batch_id, row.event.event_index], row) for row in enriched]
+    items = [(by_place[event.batch_id, event.event_index], event, row) for event, row in rows]
     return Processed(claimed=len(failures)) + _deliver(settings, conn, lookups, items)
 
 
 def _deliver(
-    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, items: Sequence[tuple[_Letter, Enriched]]
+    settings: Settings,
+    conn: psycopg.Connection[Any],
+    lookups: Lookups,
+    items: Sequence[tuple[_Letter, QueuedEvent, Row]],
 ) -> Processed:
     """All at once where that works, else by halves, down to the one that is bad."""
     if not items:
         return Processed()
-    rows = [row for _, row in items]
+    stage: Stage = "enrich"
     try:
         with conn.transaction():
+            rows = enrich(conn, lookups, [(event, row) for _, event, row in items])
+            stage = "load"
             new = new_rows(load(conn, rows, redelivery=True, adds_enriched=items[0][0].failed_at != "load"))
             if 0 < new < len(rows):
                 raise _MixedError
@@ -114,14 +172,14 @@ def _deliver(
         if not is_bad_data(error):
             raise
         if len(items) == 1:
-            [(letter, row)] = items
-            postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(row.event, "load", error))
+            [(letter, event, _)] = items
+            postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(event, stage, error))
             return Processed(claimed=1)
     else:
         params = {
             "delivered": new > 0,
-            "tenant_id": [letter.event.tenant_id for letter, _ in items],
-            "dead_letter_id": [letter.dead_letter_id for letter, _ in items],
+            "tenant_id": [letter.event.tenant_id for letter, *_ in items],
+            "dead_letter_id": [letter.dead_letter_id for letter, *_ in items],
         }
         conn.execute(_SQL["resolve_dead_letters"], params)
         return Processed(claimed=len(items), delivered=new, duplicate=len(items) - new)

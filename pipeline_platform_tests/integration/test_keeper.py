@@ -1,13 +1,19 @@
-"""The queue's chores beside people who read for long: nobody who comes later waits behind a chore."""
+"""The queue's chores: bounded, independent, and never in the way of those who come later."""
 
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import psycopg
+import pytest
 
 from pipeline_platform.db import connect
-from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper, drop_old_hours
+from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper, drop_old_hours, fold, open_partitions
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.migration import accept
+from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
 
@@ -25,7 +31,10 @@ def test_a_long_read_postpones_a_drop_and_a_rotation(conn: Conn, database_url: s
     ):
         reader.execute("SELECT count(*) FROM queue.batches")
         reader.execute("SELECT pg_advisory_xact_lock_shared(analytics.key_lock())")
-        Keeper(settings).tick(keeper)
+        chores = Keeper(settings)
+        chores.tick(keeper)
+        failing = conn.execute("SELECT name FROM queue.chores WHERE last_error LIKE '%lock timeout%'").fetchall()
+        assert failing == [("rotate_keys",)]
         assert "lock timeout" in next(iter(drop_old_hours(keeper, timedelta(hours=72)).values()))
         assert conn.execute(generations).fetchone() == (1,)
         reader.rollback()
@@ -56,3 +65,93 @@ def test_only_dead_letters_that_were_written_in_the_end_go_with_their_hour(conn:
     left = f"SELECT state FROM queue.dead_letters WHERE batch_received_at = {_LONG_AGO} ORDER BY state"
     assert [state for (state,) in conn.execute(left)] == ["discarded", "exhausted", "waiting"]
     assert conn.execute("SELECT count(*) FROM queue.dead_letters").fetchone() == (8,)
+
+
+def test_a_long_read_holds_up_no_acceptance_whoever_drops(conn: Conn, database_url: str) -> None:
+    """Retention by anybody's connection: here one that would wait for locks as long as Dagster's."""
+    open_partitions(conn)
+    (tenant,) = add_tenants(conn, "acme")
+    _past_hours(conn, 3)
+    with (
+        psycopg.connect(database_url) as reader,
+        connect(database_url, "gateway", lock_timeout_s=3) as gateway,
+        connect(database_url, "dagster", lock_timeout_s=10) as dagster,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        reader.execute("SELECT count(*) FROM queue.batches")
+        refused = thread.submit(drop_old_hours, dagster, timedelta(hours=72))
+        accepted = 0
+        while not refused.done() or not accepted:
+            accept(gateway, tenant.tenant_id, [uuid.uuid4()])
+            accepted += 1
+        assert [why for why in refused.result().values() if "lock timeout" in why]
+
+
+def test_a_round_drops_one_hour(conn: Conn, settings: Settings) -> None:
+    """What a wrong clock or setting makes due at once does not go at once."""
+    _past_hours(conn, 3)
+    chores = Keeper(settings)
+    for _ in range(3):
+        chores.tick(conn)
+    assert _dropped(conn) == 1
+    Keeper(settings).tick(conn)
+    assert _dropped(conn) == 2
+
+
+def test_a_fold_ends_in_time_however_many_deltas_there_are(conn: Conn, database_url: str, settings: Settings) -> None:
+    conn.execute(
+        "INSERT INTO account.deltas (tenant_id, hour, lane, received, accepted, in_flight)"
+        " SELECT n % 400, date_trunc('hour', now(), 'UTC'), 'live', 1, 1, 1 FROM generate_series(1, 200000) AS n"
+    )
+    conn.execute("INSERT INTO account.latency_deltas SELECT 'live', 1, 1, 1 FROM generate_series(1, 30000)")
+    with connect(database_url, "keeper", statement_timeout_s=0.25, lock_timeout_s=LOCK_TIMEOUT_S) as keeper:
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            fold(keeper, 1_000_000)
+        chores = Keeper(settings)
+
+        def folded() -> bool:
+            chores.tick(keeper)
+            left = "SELECT (SELECT count(*) FROM account.deltas) + (SELECT count(*) FROM account.latency_deltas)"
+            return conn.execute(left).fetchone() == (0,)
+
+        wait_for("all deltas to be folded", folded, 60)
+    assert conn.execute("SELECT sum(received), count(*) FROM account.counters").fetchone() == (200_000, 400)
+    assert conn.execute("SELECT sum(received) FROM account.totals").fetchone() == (200_000,)
+    assert conn.execute("SELECT sum(events) FROM account.latencies").fetchone() == (30_000,)
+
+
+def test_a_chore_that_fails_stops_no_other(conn: Conn, database_url: str, settings: Settings) -> None:
+    _past_hours(conn, 2)
+    conn.execute("UPDATE queue.hours SET sealed_at = NULL")
+    chores = Keeper(settings)
+    done = "SELECT name FROM queue.chores WHERE done_at IS NOT NULL AND last_error IS NULL ORDER BY name"
+    with (
+        psycopg.connect(database_url) as other,
+        connect(database_url, "keeper", lock_timeout_s=LOCK_TIMEOUT_S) as keeper,
+    ):
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('account.fold'))")
+        for _ in range(2):
+            chores.tick(keeper)
+        failing = conn.execute("SELECT name, last_error FROM queue.chores WHERE failing_since IS NOT NULL").fetchall()
+        assert failing == [("fold", "canceling statement due to lock timeout")]
+        assert conn.execute("SELECT count(*) FROM queue.hours WHERE sealed_at IS NOT NULL").fetchone() == (2,)
+        assert [name for (name,) in conn.execute(done)] == [
+            "drop_hours", "note_clock", "open_partitions", "prune", "roll_up", "rotate_keys", "seal_hours"
+        ]  # fmt: skip
+        other.rollback()
+        chores.tick(keeper)
+    assert "fold" in [name for (name,) in conn.execute(done)]
+
+
+def _past_hours(conn: Conn, hours: int) -> None:
+    """Hours whose retention is over."""
+    conn.execute(
+        f"SELECT queue.open_hour({_LONG_AGO} + n * interval '1 hour') FROM generate_series(1, %s) AS n", (hours,)
+    )
+    conn.execute("UPDATE queue.hours SET sealed_at = hour + interval '1 hour' WHERE hour < now() - interval '4 days'")
+
+
+def _dropped(conn: Conn) -> int:
+    row = conn.execute("SELECT count(*) FROM queue.hours WHERE dropped_at IS NOT NULL").fetchone()
+    assert row
+    return row[0]

@@ -23,7 +23,7 @@ from pipeline_platform.lookups import Lookups
 from pipeline_platform.operate.circuit import close_circuit
 from pipeline_platform.operate.dead_letters import Filter, discard
 from pipeline_platform.queue.batches import claim
-from pipeline_platform.queue.keeper import open_partitions, seal_due_hours
+from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper, open_partitions, seal_due_hours
 from pipeline_platform.reconcile.compare import reconcile
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
@@ -35,6 +35,7 @@ from pipeline_platform_tests.dagster.planting import past_hours, plant
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import turn
 from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.platform import Platform as Processes
 from pipeline_platform_tests.support.servers import OwnServer
 from pipeline_platform_tests.support.waiting import wait_for
 from pipeline_platform_tests.support.webhook import Webhook
@@ -305,6 +306,56 @@ def away(world: World) -> Ended:
     server.start()
 
 
+def stepped_clock(world: World) -> Ended:
+    """A clock that was an hour ahead when an hour was sealed, and is right again: events are put into the next one."""
+    world.conn.execute("UPDATE queue.hours SET sealed_at = now(), seals = 1 WHERE hour <= now()")
+    world.accept(world.tenant, 1)
+    world.deliver()
+    yield
+    # Time passes: what lay ahead lies behind.
+    world.conn.execute("UPDATE account.deltas SET hour = hour - interval '1 hour'")
+
+
+def late_chore(world: World) -> Ended:
+    """Somebody holds the lock that a chore needs, for longer than it may be late."""
+    keeper, late = Keeper(world.settings), "UPDATE queue.chores SET late_after = '1 ms' WHERE name = 'fold'"
+    with (
+        psycopg.connect(world.settings.database_url) as blocking,
+        connect(world.settings.database_url, "keeper", lock_timeout_s=LOCK_TIMEOUT_S) as conn,
+    ):
+        keeper.tick(conn)
+        blocking.execute("SELECT pg_advisory_xact_lock(hashtext('account.fold'))")
+        keeper.tick(conn)
+        world.conn.execute(late)
+        yield
+        blocking.rollback()
+        keeper.tick(conn)
+
+
+def unsealed(world: World) -> Ended:
+    """A session that holds an hour for writing since yesterday."""
+    (hour,) = past_hours(1)
+    world.conn.execute("SELECT queue.open_hour(%s)", (hour,))
+    with connect(world.settings.database_url, "a forgotten import") as writing:
+        writing.execute("SELECT pg_advisory_lock_shared(queue.hour_lock(%s))", (hour,))
+        seal_due_hours(world.conn)
+        yield
+    wait_for("the hour to be sealed", lambda: world.conn.execute("SELECT queue.seal_hour(%s)", (hour,)).fetchone()[0])  # pyright: ignore[reportOptionalSubscript]
+
+
+def crashing(world: World) -> Ended:
+    """Workers that end as soon as they are started, each replaced by its pool."""
+    place = world.settings.home / "crashing"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text("import os, sys\nif '--slot' in sys.orig_argv:\n    os._exit(3)\n")
+    with Processes(world.settings) as platform:
+        platform.start_crashing_workers(place)
+        deaths = "SELECT count(*) >= 5 FROM queue.worker_deaths"
+        wait_for("five deaths", lambda: world.conn.execute(deaths).fetchone() == (True,), 120)
+    yield
+    world.conn.execute("UPDATE queue.worker_deaths SET died_at = died_at - interval '1 hour'")
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """How to provoke a kind, with which settings."""
@@ -336,4 +387,8 @@ CAUSES = {
     Kind.SENSOR_SILENT: Cause(silent_sensor, {"alert_sensor_silent_s": 0.5}),
     Kind.CHANNEL_DOWN: Cause(dead_channel, {"alert_channel_down_s": 3.0, "alert_transaction_age_s": 0.2}),
     Kind.DATABASE_AWAY: Cause(away, {"alert_database_away_s": 0.5}),
+    Kind.CLOCK_STEPPED: Cause(stepped_clock, {}),
+    Kind.CHORE_LATE: Cause(late_chore, {}),
+    Kind.HOURS_OVERDUE: Cause(unsealed, {}),
+    Kind.WORKERS_CRASHING: Cause(crashing, {}),
 }

@@ -95,6 +95,11 @@ class Platform:
         self._pool = self._spawn("workers", ["-m", "pipeline_platform_tests.support.pool", str(workers)], more)
         wait_for("the worker pool", ready.exists)
 
+    def start_crashing_workers(self, python_path: Path) -> None:
+        """Start a pool whose workers run the `sitecustomize` of python_path. It may never be ready: they die of it."""
+        more = {"PYTHONPATH": f"{python_path}{os.pathsep}{_ROOT}"}
+        self._pool = self._spawn("workers", ["-m", "pipeline_platform_tests.support.pool", "2"], more)
+
     def workers(self) -> list[psutil.Process]:
         """The worker processes that run now."""
         assert self._pool is not None

@@ -59,7 +59,9 @@ WITH waiting AS MATERIALIZED (
         since = CASE WHEN m.value = excluded.value THEN m.since ELSE clock_timestamp() END
     RETURNING since
 ), judged AS (
-    SELECT w.*, m.since, greatest(m.since, w.oldest_at) + make_interval(secs => %(stopped_s)s) < now() AS is_stopped
+    -- What lies ahead of the clock says nothing about how long it waits.
+    SELECT w.*, m.since, greatest(m.since, CASE WHEN w.oldest_at <= now() THEN w.oldest_at END)
+                         + make_interval(secs => %(stopped_s)s) < now() AS is_stopped
     FROM waiting AS w CROSS JOIN mark AS m
     WHERE NOT EXISTS (SELECT FROM control.circuits WHERE closed_at IS NULL)
 )
@@ -67,7 +69,7 @@ SELECT CASE WHEN is_stopped THEN 'queue_stopped' ELSE 'lag_high' END, NULL::inte
        CASE WHEN is_stopped
             THEN format('%%s events wait in lane %%s and none was processed since %%s', events, lane, since)
             ELSE format('the oldest of %%s events in lane %%s waits since %%s', events, lane, oldest_at) END,
-       events, CASE WHEN is_stopped THEN greatest(since, oldest_at) ELSE oldest_at END, 'batch ' || batch_id
+       events, CASE WHEN is_stopped THEN greatest(since, least(oldest_at, now())) ELSE oldest_at END, 'batch ' || batch_id
 FROM judged
 WHERE is_stopped OR oldest_at + make_interval(secs => %(lag_s)s) < now()
 
@@ -149,6 +151,83 @@ SELECT 'channel_down', NULL::integer, channel, format('%%s attempts failed, the 
        failures::bigint, failing_since, channel
 FROM control.alert_channels
 WHERE failing_since < now() - make_interval(secs => %(channel_down_s)s)
+
+-- name: clock_steps
+-- Ages are wrong while the newest events lie ahead of the clock, and for an hour after a step. A pause of all keepers that
+-- is longer than the retention cannot be told from a step.
+WITH last_step AS (
+    SELECT * FROM queue.clock_steps ORDER BY step_id DESC LIMIT 1
+), ahead AS (
+    SELECT max(hour) AS hour FROM account.funnel WHERE hour > now() AND received > 0
+)
+SELECT 'clock_stepped', NULL::integer, 'clock',
+       concat_ws('; ',
+           CASE WHEN s.is_proved THEN format('the database''s clock moved by %%s at %%s', s.moved, s.noted_at)
+                WHEN s.step_id IS NOT NULL
+                THEN format('no keeper ran for %%s until %%s, or the database''s clock was stepped', s.moved, s.noted_at) END,
+           CASE WHEN a.hour IS NOT NULL
+                THEN format('events are counted in the hour of %%s, which lies ahead of the clock', a.hour) END),
+       1::bigint, NULL::timestamptz, coalesce(s.noted_at, a.hour)::text
+FROM ahead AS a
+LEFT JOIN last_step AS s ON abs(extract(epoch FROM now() - s.noted_at)) < 3600
+                        AND (s.is_proved OR s.moved > %(retention)s::interval)
+WHERE s.step_id IS NOT NULL OR a.hour IS NOT NULL
+
+-- name: chores
+-- Where all are late no keeper runs: one alert.
+WITH judged AS (
+    SELECT *, coalesce(done_at, failing_since) + late_after < now() AS is_late,
+           max(coalesce(done_at, failing_since) + late_after) OVER () < now() AS are_all_late
+    FROM queue.chores
+), late AS (
+    SELECT *, CASE WHEN are_all_late THEN 'keeper' ELSE name END AS who, coalesce(done_at, failing_since) AS since
+    FROM judged WHERE is_late
+)
+SELECT 'chore_late', NULL::integer, who,
+       CASE WHEN bool_or(are_all_late) THEN format('no keeper has done any chore since %%s', max(since))
+            ELSE format('%%s was not done since %%s: %%s', who, max(since), coalesce(max(last_error), 'it was not tried'))
+       END,
+       count(*), min(since), min(name)
+FROM late GROUP BY who
+
+-- name: worker_deaths
+SELECT 'workers_crashing', NULL::integer, 'workers',
+       format('%%s worker processes ended by themselves within ten minutes, the last with status %%s', count(*),
+              (array_agg(status ORDER BY died_at DESC))[1]),
+       count(*), min(died_at), max(died_at)::text
+FROM queue.worker_deaths
+WHERE died_at BETWEEN now() - interval '10 minutes' AND now() + interval '10 minutes'
+HAVING count(*) >= 5
+
+-- name: overdue_hours
+-- An hour should be sealed soon after its end, and dropped soon after its retention. A day's grace for the latter: work
+-- that waits out an outage keeps its hour.
+WITH unsealed AS (
+    SELECT hour, hour + interval '1 hour' AS due_at,
+           coalesce((SELECT format('%%s (process %%s) may still write into it', coalesce(nullif(a.application_name, ''),
+                                   a.usename::text, 'somebody'), l.pid)
+                     FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)
+                     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                       AND l.classid::bigint << 32 | l.objid::bigint = queue.hour_lock(hour) LIMIT 1),
+                    'no keeper has sealed it') AS why
+    FROM queue.hours
+    WHERE sealed_at IS NULL AND dropped_at IS NULL AND hour + interval '2 hours' < now()
+), undropped AS (
+    SELECT hour, sealed_at + %(retention)s::interval AS due_at,
+           coalesce('it ' || queue.why_kept(hour, %(retention)s::interval),
+                    CASE WHEN %(archived_only)s AND NOT queue.is_archived(hour) THEN 'it is not archived' END,
+                    'somebody reads it, or no keeper drops it') AS why
+    FROM queue.hours
+    WHERE dropped_at IS NULL
+      AND sealed_at + %(retention)s::interval + queue.unwatched_since(sealed_at) + interval '1 day' < now()
+)
+SELECT 'hours_overdue', NULL::integer, state,
+       format('%%s hours should have been %%s, the oldest, %%s, since %%s: %%s', count(*), state, min(hour), min(due_at),
+              (array_agg(why ORDER BY hour))[1]),
+       count(*), min(due_at), min(hour)::text
+FROM (SELECT 'sealed' AS state, * FROM unsealed UNION ALL SELECT 'dropped', * FROM undropped) AS overdue
+GROUP BY state
 
 -- name: settle
 -- What is found is opened, or seen once more; what is of the same kinds and was not seen for a while is over. Whoever

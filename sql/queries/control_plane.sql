@@ -54,7 +54,8 @@ FROM queue.hours
 -- name: overdue_hours
 -- Hours that should have been dropped `grace` ago and still are there.
 SELECT hour FROM queue.hours
-WHERE dropped_at IS NULL AND sealed_at + %(retention)s::interval + %(grace)s::interval < clock_timestamp()
+WHERE dropped_at IS NULL
+  AND sealed_at + %(retention)s::interval + queue.unwatched_since(sealed_at) + %(grace)s::interval < clock_timestamp()
 ORDER BY hour
 
 -- name: unreconciled_hours

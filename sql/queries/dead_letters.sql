@@ -50,7 +50,7 @@ WITH chosen AS (
 )
 UPDATE queue.dead_letters AS d
 -- Attempts start again: the operator says that the cause is gone.
-SET state = 'waiting', next_attempt_at = clock_timestamp(), attempts = 1, reason = %(reason)s
+SET state = 'waiting', next_attempt_at = clock_timestamp(), attempts = 1, deaths = 0, reason = %(reason)s
 FROM chosen
 WHERE d.tenant_id = chosen.tenant_id AND d.dead_letter_id = chosen.dead_letter_id
 

@@ -8,7 +8,8 @@ picked AS MATERIALIZED (
     SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
     FROM queue.work
     WHERE lane = %(lane)s::queue.lane AND work_id >= %(low_water)s AND attempts = 0
-      AND received_at <= clock_timestamp() - make_interval(secs => %(waited_s)s)
+      -- What lies ahead of the clock was accepted before the clock was stepped back: it has waited.
+      AND NOT received_at BETWEEN clock_timestamp() - make_interval(secs => %(waited_s)s) AND clock_timestamp()
     ORDER BY work_id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -122,13 +123,32 @@ FROM generate_series(date_trunc('hour', clock_timestamp(), 'UTC'),
 WHERE NOT EXISTS (SELECT FROM queue.hours AS known WHERE known.hour = hour.hour)
 
 -- name: rotate_keys
-SELECT analytics.rotate_keys(%s::interval, %s::interval)
+-- All that it drops is as much younger than its clock says as the oldest of it.
+SELECT analytics.rotate_keys(%s::interval, %s::interval + queue.unwatched_since(
+    (SELECT min(closed_at) FROM analytics.key_generations)))
+
+-- name: note_clock
+SELECT queue.note_clock(%s::double precision)
+
+-- name: note_chore
+INSERT INTO queue.chores AS c (name, late_after, done_at, failing_since, last_error)
+VALUES (%(name)s, %(late_after)s, CASE WHEN %(error)s::text IS NULL THEN clock_timestamp() END,
+        CASE WHEN %(error)s::text IS NOT NULL THEN clock_timestamp() END, %(error)s)
+ON CONFLICT (name) DO UPDATE SET
+    late_after = excluded.late_after, done_at = coalesce(excluded.done_at, c.done_at), last_error = excluded.last_error,
+    failing_since = CASE WHEN excluded.last_error IS NOT NULL THEN coalesce(c.failing_since, excluded.failing_since) END
+
+-- name: worker_died
+INSERT INTO queue.worker_deaths (slot, status) VALUES (%s, %s)
+
+-- name: prune_worker_deaths
+DELETE FROM queue.worker_deaths WHERE died_at + interval '1 day' < clock_timestamp()
 
 -- name: fold
-SELECT account.fold()
+SELECT account.fold(%s)
 
 -- name: prune_replays
-SELECT replay.prune(%s::interval)
+SELECT replay.prune(%s::interval + queue.unwatched_since('-infinity'))
 
 -- name: prune_dead_letters
 -- Those that were written in the end, once their hour is gone. What is unresolved or was discarded is kept: it stands

@@ -5,7 +5,7 @@ SET LOCAL statement_timeout = 0
 SELECT analytics.refresh_rollups(%s)
 
 -- name: fold
-SELECT account.fold()
+SELECT account.fold(%s)
 
 -- name: newest_mark
 SELECT coalesce(max(mark_id), 0) FROM analytics.rollup_marks

@@ -109,13 +109,45 @@ SELECT batch_id, event_index FROM met
 SELECT EXISTS (SELECT FROM queue.dead_letters WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp())
 
 -- name: due_dead_letters
-SELECT dead_letter_id, attempts, stage, tenant_id, event_id, type::text, client_at, received_at, payload,
+SELECT dead_letter_id, attempts, stage, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
        coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, d.epoch, e.is_shadow
 FROM queue.dead_letters AS d JOIN control.epochs AS e USING (epoch)
-WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp()
+WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp() AND deaths = 0
 ORDER BY next_attempt_at
 LIMIT %s
 FOR UPDATE OF d SKIP LOCKED
+
+-- name: due_suspect_letters
+SELECT dead_letter_id, attempts, stage, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
+       coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, d.epoch, e.is_shadow
+FROM queue.dead_letters AS d JOIN control.epochs AS e USING (epoch)
+WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp() AND deaths > 0
+ORDER BY next_attempt_at
+LIMIT %s
+FOR UPDATE OF d SKIP LOCKED
+
+-- name: count_death_of_letters
+-- again_at: of a letter that was held alone, whose attempt this was. One that somebody holds is not counted: if that
+-- worker dies as well, its own note says so.
+UPDATE queue.dead_letters AS d SET
+    deaths = deaths + 1,
+    attempts = d.attempts + CASE WHEN %(again_at)s::timestamptz IS NULL THEN 0 ELSE 1 END,
+    next_attempt_at = coalesce(%(again_at)s, d.next_attempt_at)
+FROM (
+    SELECT own.tenant_id, own.dead_letter_id
+    FROM queue.dead_letters AS own
+    JOIN unnest(%(tenant_id)s::integer[], %(dead_letter_id)s::bigint[], %(attempts)s::integer[])
+        AS held(tenant_id, dead_letter_id, attempts) USING (tenant_id, dead_letter_id)
+    WHERE own.state = 'waiting' AND own.attempts = held.attempts AND own.attempts < 100
+    FOR UPDATE OF own SKIP LOCKED
+) AS free
+WHERE d.tenant_id = free.tenant_id AND d.dead_letter_id = free.dead_letter_id
+
+-- name: exhaust_dead_letter
+UPDATE queue.dead_letters SET
+    state = 'exhausted', next_attempt_at = NULL, error_class = %(error_class)s, error = %(error)s,
+    fingerprint = %(fingerprint)s
+WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
 
 -- name: resolve_dead_letters
 UPDATE queue.dead_letters AS d SET
@@ -133,7 +165,7 @@ WITH counted AS (
       AND stage <> 'load' AND %(stage)s = 'load'
 )
 UPDATE queue.dead_letters SET
-    attempts = attempts + 1,
+    attempts = attempts + 1, deaths = 0,
     -- Counted as enriched once it got as far as the load: a later failure before it must not make it count again.
     stage = CASE WHEN stage = 'load' THEN stage ELSE %(stage)s END, error_class = %(error_class)s, error = %(error)s,
     fingerprint = %(fingerprint)s, next_attempt_at = %(next_attempt_at)s,
