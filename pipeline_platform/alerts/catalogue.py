@@ -36,6 +36,7 @@ class Kind(StrEnum):
     SENSOR_SILENT = "sensor_silent"
     CHANNEL_DOWN = "channel_down"
     DATABASE_AWAY = "database_away"
+    REPLAY_HOLDS_HOURS = "replay_holds_hours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,10 @@ def _all() -> tuple[AlertKind, ...]:
         AlertKind(Kind.SENSOR_SILENT, warning, "A sensor does not tick", "pipeline-platform status"),
         AlertKind(Kind.CHANNEL_DOWN, warning, "A channel of alerts is down", "pipeline-platform alerts test"),
         AlertKind(Kind.DATABASE_AWAY, critical, "PostgreSQL does not answer", "pipeline-platform status"),
+        AlertKind(
+            Kind.REPLAY_HOLDS_HOURS, warning, "A replay holds hours past their retention",
+            "pipeline-platform replay show {fingerprint}",
+        ),
     )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "reporter": REPORTER,
         "silent_s": settings.alert_sensor_silent_s,
         "channel_down_s": settings.alert_channel_down_s,
+        "retention": settings.retention,
     }
 
 
@@ -105,6 +106,7 @@ CONDITIONS = (
     Condition((Kind.DELIVERY_RATE_LOW,), partial(_query, "delivery_rate"), _SELDOM),
     Condition((Kind.LATENCY_HIGH,), _latency, _SELDOM),
     Condition((Kind.DRIFT_FOUND,), partial(_query, "drift"), _SELDOM),
+    Condition((Kind.REPLAY_HOLDS_HOURS,), partial(_query, "replay_holds_hours"), _SELDOM),
 )
 
 
