@@ -40,6 +40,7 @@ class Kind(StrEnum):
     CHORE_LATE = "chore_late"
     HOURS_OVERDUE = "hours_overdue"
     WORKERS_CRASHING = "workers_crashing"
+    REPLAY_HOLDS_HOURS = "replay_holds_hours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,10 @@ def _all() -> tuple[AlertKind, ...]:
         AlertKind(Kind.CHORE_LATE, warning, "A chore of the queue is late", "pipeline-platform doctor"),
         AlertKind(Kind.HOURS_OVERDUE, warning, "Hours are overdue", "pipeline-platform doctor"),
         AlertKind(Kind.WORKERS_CRASHING, critical, "Workers crash again and again", "pipeline-platform doctor"),
+        AlertKind(
+            Kind.REPLAY_HOLDS_HOURS, warning, "A replay holds hours past their retention",
+            "pipeline-platform replay show {fingerprint}",
+        ),
     )  # fmt: skip
 
 

@@ -111,6 +111,7 @@ CONDITIONS = (
     Condition((Kind.DELIVERY_RATE_LOW,), partial(_query, "delivery_rate"), _SELDOM),
     Condition((Kind.LATENCY_HIGH,), _latency, _SELDOM),
     Condition((Kind.DRIFT_FOUND,), partial(_query, "drift"), _SELDOM),
+    Condition((Kind.REPLAY_HOLDS_HOURS,), partial(_query, "replay_holds_hours"), _SELDOM),
 )
 
 

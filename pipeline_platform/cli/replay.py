@@ -1,6 +1,7 @@
 """replay plan, diff, commit, undo and what belongs to it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import psycopg
@@ -73,9 +74,11 @@ def plan(
                 "tenants": [{"tenant": name, "events": events} for name, events in found.tenants.items()],
                 "seconds_estimated": round(found.seconds, 1),
                 "bytes_max": found.bytes_max,
+                "unswept_hours": found.unswept,
             }
         )
         return
+    _print_unswept(found.unswept)
     console.print(
         f"replay {found.replay_id}: {found.events:,} events in {len(found.hours)} hours of {len(found.tenants)} "
         f"tenants; about {found.seconds:,.0f} s, at most {found.bytes_max / 1e6:,.0f} MB\n"
@@ -100,6 +103,7 @@ def diff(replay_id: ReplayId, no_wait: NoWait = False, as_json: AsJson = False) 
         print_json(found)
         return
     _print_state(found)
+    _print_unswept(found["unswept_hours"])
     print_rows([found["totals"]], _COUNTS, title="Diff", empty="")
     print_rows(found["fields"], ("field", "rows"), title="Changed fields", empty="no field changed")
     print_rows(found["tenants_found"][:20], ("tenant", *_COUNTS[:5], "failed"), title="By tenant", empty="no events")
@@ -150,7 +154,8 @@ def undo(
         _wait(conn, replay_id, no_wait=no_wait)
         found = report.show(conn, replay_id)
     _answer(found, as_json)
-    raise typer.Exit(1 if found["state"] == "undone" and found["undo"]["left_alone"] else 0)
+    undone = found["undo"]
+    raise typer.Exit(1 if found["state"] == "undone" and (undone["left_alone"] or undone["kept_newer"]) else 0)
 
 
 def show(replay_id: ReplayId, as_json: AsJson = False) -> None:
@@ -257,14 +262,24 @@ def _answer(found: Mapping[str, Any], as_json: bool) -> None:
         columns = ("tenant", "message_id", "action", "fields")
         print_rows(found["skipped"], columns, title="Skipped: they changed since the diff", empty="")
     if found["state"] in ("undoing", "undone"):
-        print_rows([found["undo"]], ("restored", "left_alone"), title="Undo", empty="")
+        print_rows([found["undo"]], ("restored", "kept_newer", "left_alone"), title="Undo", empty="")
+
+
+def _print_unswept(hours: Sequence[datetime]) -> None:
+    if hours:
+        console.print(
+            f"{len(hours)} hours do not hold all that was accepted, the first {hours[0]:%Y-%m-%dT%H:%MZ}: "
+            "nothing in them is called removed",
+            highlight=False, markup=False,
+        )  # fmt: skip
 
 
 def _print_state(found: Mapping[str, Any]) -> None:
     done = found["progress"]
     left = "" if done["seconds_left"] is None else f", {done['seconds_left']:,.0f} s left"
     running = "" if done["events_done"] >= done["events"] else f": {done['events_done']:,} of {done['events']:,}{left}"
-    paused = ", paused" if found["is_paused"] else ""
+    why = f" ({found['paused_because']})" if found["paused_because"] else ""
+    paused = f", paused{why}" if found["is_paused"] else ""
     versions = f" (transform {', '.join(found['transform_from']) or '?'} to {found['transform_to']})"
     console.print(
         f"replay {found['replay_id']} is {found['state']}{paused}{running}"

@@ -19,6 +19,7 @@ from pipeline_platform.defs.launchpad import example, in_plain_words, require_re
 from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.replay_summary import samples, summary
 from pipeline_platform.defs.resources import Platform
+from pipeline_platform.errors import ClosedGateError
 from pipeline_platform.recovery.dropped import tenant_ids_of
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
@@ -112,10 +113,17 @@ def _replay_hours(
 
 
 def _adopt(conn: psycopg.Connection[Any], scope: Scope, *, commits: bool) -> int | None:
-    """What a killed run left of the same scope or, for a commit, what a dry run prepared."""
+    """What a killed run left of the same scope or, for a commit, what a dry run prepared.
+
+    ClosedGateError where its diff is not done and cannot be, because batches that it reads are gone.
+    """
     states = ["planned", "diffing", *(["diffed", "committing"] if commits else [])]
     row = conn.execute(_SQL["unfinished"], scope.params() | {"states": states}).fetchone()
-    return row[0] if row else None
+    if row is None:
+        return None
+    if row[1] in ("planned", "diffing"):
+        steps.require_hours(conn, row[0], all_chunks=row[1] == "planned")
+    return row[0]
 
 
 def _planned(context: dg.AssetExecutionContext, conn: psycopg.Connection[Any], scope: Scope, reason: str) -> int:
@@ -130,7 +138,9 @@ def run_step(
 ) -> dict[str, Any]:  # fmt: skip
     """Begin the step where it has not begun, and wait until it is done, saying how far it is. The diff's report."""
     state = steps.progress(conn, replay_id).state
-    if step == "diff" and state == "planned":
+    if step == "diff" and state not in ("planned", "diffing"):
+        return report.diff(conn, replay_id)
+    if state == "planned":
         steps.start_diff(conn, replay_id)
     elif step == "commit" and state != "committing":
         steps.start_commit(conn, replay_id, takes_newer=takes_newer)
@@ -144,7 +154,9 @@ def run_step(
             left = f", {now.seconds_left:,.0f} s left" if now.seconds_left else ""
             context.log.info(f"{now.state}: {now.events_done:,} of {now.events:,}, {now.events_per_s:,.0f}/s{left}")
 
-    steps.wait(conn, replay_id, say)
+    ended = steps.wait(conn, replay_id, say)
+    if ended.state not in ("diffed", "committed"):
+        raise ClosedGateError(f"replay {replay_id} is {ended.state}: somebody ended it")
     return report.diff(conn, replay_id)
 
 

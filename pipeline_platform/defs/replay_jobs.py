@@ -80,7 +80,10 @@ def undo_replay(context: dg.OpExecutionContext, platform: Platform, config: Undo
     for key in hours_of(found):
         context.log_event(dg.AssetObservation(REPLAYED, partition=key, metadata={"summary": summary(found, settings)}))
     undone = found["undo"]
-    context.log.info(f"restored {undone['restored']:,} rows; {undone['left_alone']:,} had been replaced since")
+    context.log.info(
+        f"restored {undone['restored']:,} rows; {undone['left_alone']:,} had been replaced since, "
+        f"{undone['kept_newer']:,} were delivered or sent again, or erased"
+    )
 
 
 @dg.job(  # pyright: ignore[reportUnknownMemberType]

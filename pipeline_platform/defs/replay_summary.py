@@ -30,6 +30,7 @@ def summary(found: Found, settings: Settings) -> dg.MarkdownMetadataValue:
         f"**Replay {found['replay_id']}: {_verdict(found)}**",
         f"{found['reason']} ({found['actor']}). {_scope(found)}",
         markdown_table(["of the diff", "events"], [(name, totals[name]) for name in _COUNTS]),
+        *_unswept(found),
         *_fields(found),
         *_samples(found),
         *_committed(found),
@@ -62,6 +63,15 @@ def _scope(found: Found) -> str:
         f"tenants: {', '.join(found['tenants']) or 'all'}; types: {', '.join(found['types'] or []) or 'all'}"
         f"{'; only what is missing' if found['only_missing'] else ''}. Transform: {before} → {after}."
     )
+
+
+def _unswept(found: Found) -> Iterator[str]:
+    hours = found["unswept_hours"]
+    if hours:
+        yield (
+            f"{len(hours)} hours do not hold all that was accepted, the first {hours[0]:%Y-%m-%d %H:%M} UTC: "
+            "nothing in them is called removed."
+        )
 
 
 def _fields(found: Found) -> Iterator[str]:

@@ -55,7 +55,8 @@ class Scope:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a replay would go through. hours, tenants: events by each. seconds: of the diff, estimated. bytes_max:
-    on disk, should every row change."""
+    on disk, should every row change. unswept: hours whose batches are not all kept: nothing in them is called removed.
+    """
 
     replay_id: int
     events: int
@@ -63,6 +64,7 @@ class Plan:
     tenants: dict[str, int]
     seconds: float
     bytes_max: int
+    unswept: list[datetime]
 
 
 def make_plan(conn: psycopg.Connection[Any], scope: Scope, reason: str) -> Plan:
@@ -89,9 +91,11 @@ def make_plan(conn: psycopg.Connection[Any], scope: Scope, reason: str) -> Plan:
         row = conn.execute(_SQL["plan"], params | named).fetchone()
         assert row
         conn.execute(_SQL["plan_chunks"], params | {"replay_id": row[0], "chunk": _CHUNK_EVENTS})
+        unswept = [hour for (hour,) in conn.execute(_SQL["unswept"], {"replay_id": row[0]})]
         measured = conn.execute(_SQL["rate"]).fetchone()
     rate = float(measured[0]) if measured and measured[0] else _EVENTS_A_SECOND
-    return Plan(row[0], events, hours, tenants, events / rate, _COPIES * (size + events * _ROW_BYTES))
+    size = _COPIES * (size + events * _ROW_BYTES)
+    return Plan(row[0], events, hours, tenants, events / rate, size, unswept)
 
 
 def _require_kept(conn: psycopg.Connection[Any], params: dict[str, Any]) -> None:
@@ -102,5 +106,6 @@ def _require_kept(conn: psycopg.Connection[Any], params: dict[str, Any]) -> None
         raise PastRetentionError(
             f"past the retention: {len(gone)} hours from {gone[0]:%Y-%m-%dT%H:%MZ} to "
             f"{gone[-1] + _HOUR:%Y-%m-%dT%H:%MZ} are gone{begins}. "
-            "Nothing was planned: give --from a later time, or import those hours again"
+            "Nothing was planned: give --from a later time, or take the hours back from their archives "
+            "(pipeline-platform archive restore)"
         )

@@ -11,9 +11,9 @@ from pipeline_platform.replay.steps import progress
 
 _SQL = queries("replay")
 _SAMPLES = 3
-_SHOWN = ("replay_id", "state", "is_paused", "window_start", "window_end", "tenants", "types", "only_missing",
-          "planned_events", "transform_from", "transform_to", "actor", "reason", "created_at", "diffed_at",
-          "committed_at", "undone_at", "pruned_at")  # fmt: skip
+_SHOWN = ("replay_id", "state", "is_paused", "paused_because", "window_start", "window_end", "tenants", "types",
+          "only_missing", "planned_events", "transform_from", "transform_to", "actor", "reason", "created_at",
+          "diffed_at", "committed_at", "undone_at", "pruned_at")  # fmt: skip
 
 Conn = psycopg.Connection[Any]
 
@@ -29,6 +29,7 @@ def show(conn: Conn, replay_id: int) -> dict[str, Any]:
         "committed": _one(conn, "committed", replay_id),
         "skipped": _rows(conn, "skipped", replay_id),
         "undo": _one(conn, "restored", replay_id),
+        "unswept_hours": [row["hour"] for row in _rows(conn, "unswept", replay_id)],
     }
 
 

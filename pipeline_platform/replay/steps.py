@@ -30,6 +30,7 @@ class Progress:
 
     state: str
     is_paused: bool
+    paused_because: str | None
     chunks: int
     chunks_done: int
     events: int
@@ -55,24 +56,42 @@ class Progress:
 
 
 def start_diff(conn: Conn, replay_id: int) -> None:
-    """Process the plan's events beside production. ClosedGateError where hours were dropped since the plan."""
+    """Process the plan's events beside production; its hours are held until it is done or cancelled.
+
+    ClosedGateError where the plan's batches are not all there any more.
+    """
     with conn.transaction():
         _require(conn, replay_id, "diff", "planned", "diffed")
         params = {"replay_id": replay_id}
         conn.execute(_SQL["hold_hours"], params)
-        gone = conn.execute(_SQL["dropped_hours"], params).fetchall()
-        if gone:
-            raise ClosedGateError(
-                f"{len(gone)} hours were dropped since the plan, the first {gone[0][0]:%Y-%m-%dT%H:%MZ}: plan again"
-            )
+        require_hours(conn, replay_id, all_chunks=True)
         conn.execute(_SQL["begin_diff"], params | {"version": TRANSFORM_VERSION})
         _enter(conn, replay_id, "diffing")
+
+
+def require_hours(conn: Conn, replay_id: int, *, all_chunks: bool = False) -> None:
+    """That the batches are kept which the chunks to do, or all chunks, read. ClosedGateError names the hours."""
+    params = {"replay_id": replay_id, "all_chunks": all_chunks}
+    gone = conn.execute(_SQL["unreadable_hours"], params).fetchall()
+    if gone:
+        named = ", ".join(f"{hour:%Y-%m-%dT%H:%MZ} ({kept:,} of {events:,} events)" for hour, events, kept in gone[:5])
+        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+        raise ClosedGateError(
+            f"replay {replay_id} cannot read what it planned: hours were dropped or replaced since: {named}{more}. "
+            f"Cancel it (pipeline-platform replay cancel {replay_id}) and plan again"
+        )
 
 
 def start_commit(conn: Conn, replay_id: int, *, takes_newer: bool = False) -> None:
     """Put into production what the diff found. takes_newer: also where production changed since."""
     with conn.transaction():
         _require(conn, replay_id, "commit", "diffed")
+        (unread,) = conn.execute(_SQL["unread_chunks"], {"replay_id": replay_id}).fetchone() or (0,)
+        if unread:
+            raise ClosedGateError(
+                f"the diff of replay {replay_id} is not complete: {unread} of its chunks were not read whole. "
+                f"Cancel it (pipeline-platform replay cancel {replay_id}) and plan again"
+            )
         conn.execute(_SQL["begin_commit"], {"replay_id": replay_id, "takes_newer": takes_newer})
         _enter(conn, replay_id, "committing", reason="commit")
 
@@ -92,6 +111,7 @@ def cancel(conn: Conn, replay_id: int) -> None:
     with conn.transaction():
         _require(conn, replay_id, "cancel", "planned", "diffing", "diffed")
         conn.execute(_SQL["forget_scratch"], {"replay_id": replay_id})
+        conn.execute(_SQL["resolve_alert"], {"replay_id": replay_id})
         _enter(conn, replay_id, "cancelled")
 
 
@@ -108,17 +128,23 @@ def set_paused(conn: Conn, replay_id: int, *, is_paused: bool) -> None:
 
 def progress(conn: Conn, replay_id: int) -> Progress:
     """How far the step is."""
-    state, is_paused, _ = _state(conn, replay_id, "one")
+    found = _state(conn, replay_id, "one")
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(_SQL["progress"], {"replay_id": replay_id}).fetchone() or {}
-    return Progress(state, is_paused, row["chunks"], row["chunks_done"], row["events"], row["events_done"],
-                    row["seconds"] or 0.0)  # fmt: skip
+    return Progress(
+        found["state"], found["is_paused"], found["paused_because"], row["chunks"], row["chunks_done"], row["events"],
+        row["events_done"], row["seconds"] or 0.0,
+    )  # fmt: skip
 
 
 def wait(
     conn: Conn, replay_id: int, on_progress: Callable[[Progress], None] = lambda _: None, *, stalled_s: float = 120.0
 ) -> Progress:
-    """Until the step is done. NotNowError where it is paused, or nothing has moved for `stalled_s` seconds."""
+    """Until the step is done.
+
+    NotNowError where somebody paused it, or nothing has moved for `stalled_s` seconds; ClosedGateError where it was
+    paused because it cannot go on as it is.
+    """
     moved_at, done = time.monotonic(), -1
     while True:
         now = progress(conn, replay_id)
@@ -126,7 +152,10 @@ def wait(
         if now.state not in _RUNNING:
             return now
         if now.is_paused:
-            raise NotNowError(f"replay {replay_id} is paused; go on with: pipeline-platform replay resume {replay_id}")
+            resume = f"go on with: pipeline-platform replay resume {replay_id}"
+            if now.paused_because:
+                raise ClosedGateError(f"replay {replay_id} is paused: {now.paused_because}. Afterwards, {resume}")
+            raise NotNowError(f"replay {replay_id} is paused; {resume}")
         if now.chunks_done != done:
             moved_at, done = time.monotonic(), now.chunks_done
         elif time.monotonic() - moved_at > stalled_s:
@@ -145,19 +174,23 @@ def limit_lane(conn: Conn, share: float, cap: float) -> None:
 
 
 def _require(conn: Conn, replay_id: int, what: str, *states: str) -> None:
-    state, _, pruned_at = _state(conn, replay_id, "lock")
-    if state not in states:
-        raise ClosedGateError(f"replay {replay_id} is {state}: only one that is {' or '.join(states)} can {what}")
-    if pruned_at:
-        raise ClosedGateError(f"what replay {replay_id} kept is past the retention since {pruned_at:%Y-%m-%d %H:%M}")
+    found = _state(conn, replay_id, "lock")
+    if found["state"] not in states:
+        raise ClosedGateError(
+            f"replay {replay_id} is {found['state']}: only one that is {' or '.join(states)} can {what}"
+        )
+    if found["pruned_at"]:
+        raise ClosedGateError(
+            f"what replay {replay_id} kept is past the retention since {found['pruned_at']:%Y-%m-%d %H:%M}"
+        )
 
 
-def _state(conn: Conn, replay_id: int, query: str) -> tuple[str, bool, Any]:
+def _state(conn: Conn, replay_id: int, query: str) -> dict[str, Any]:
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(_SQL[query], {"replay_id": replay_id}).fetchone()
     if row is None:
         raise NoSuchThingError(f"there is no replay {replay_id}; see: pipeline-platform replay list")
-    return row["state"], row["is_paused"], row["pruned_at"]
+    return row
 
 
 def _enter(conn: Conn, replay_id: int, state: str, reason: str = "") -> None:

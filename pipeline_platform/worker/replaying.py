@@ -2,7 +2,8 @@
 
 What a chunk is and what has been done of it stands in replay.chunks, so any worker goes on where another died. The
 attempt is committed before the work: of a death there is no other trace, and a chunk that keeps killing its workers
-pauses its replay with an alert.
+pauses its replay with an alert. So does a chunk whose batches hold less than was planned: a diff that did not read all
+of an hour says nothing about it.
 """
 
 from collections import Counter
@@ -15,7 +16,7 @@ import psycopg
 
 from pipeline_platform import arrays
 from pipeline_platform.db import queries
-from pipeline_platform.errors import is_bad_data, is_transient
+from pipeline_platform.errors import PipelineError, is_bad_data, is_transient
 from pipeline_platform.event import QueuedEvent
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Lookups
@@ -48,8 +49,12 @@ def _in_shadow(statement: LiteralString) -> LiteralString:
     return statement
 
 
-_COMMIT = _in_both("take_out", "put_changed", "put_added")
-_UNDO = _in_both("undo_take_out", "undo_put_back")
+_COMMIT = [_WRITE["hold_letters"], _WRITE["keep_accepted"], *_in_both("take_out", "put_changed", "put_added")]
+_UNDO = [_WRITE["undo_keep_newer"], *_in_both("undo_take_out", "undo_put_back")]
+
+
+class UnreadableHourError(PipelineError):
+    """The batches of an hour are not all there; the replay is paused, and its diff stays incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,11 @@ class Chunk:
     types: list[str] | None
     only_missing: bool
     takes_newer: bool
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether it looks for identities and may then take their keys away: no event is delivered meanwhile."""
+        return self.state == "undoing" or (self.state == "committing" and self.is_sweep)
 
     def wants(self, event: QueuedEvent) -> bool:
         return (
@@ -105,18 +115,23 @@ class Replaying:
         params = asdict(chunk)
         reach("replay.after_take")
         if chunk.attempts > _ATTEMPTS_MAX:
-            self._conn.execute(_SQL["pause_for_deaths"], params | {"attempts": chunk.attempts - 1})
+            why = f"{chunk.attempts - 1} workers died of its chunk {chunk.chunk}"
+            self._conn.execute(_SQL["pause"], params | {"why": why})
             return 0
         try:
             with self._conn.transaction():
-                self._conn.execute(_SQL["enter"])
+                self._conn.execute(_SQL["enter_alone"] if chunk.takes_keys else _SQL["enter"])
                 held = self._conn.execute(_SQL["hold"], params).fetchone()
                 if held and held[0]:
-                    self._work(chunk, params)
+                    read = self._work(chunk, params)
                     reach("replay.before_commit")
-                    self._conn.execute(_SQL["chunk_done"], params)
+                    self._conn.execute(_SQL["chunk_done"], params | {"read_events": read})
                 else:
                     self._conn.execute(_SQL["give_back"], params)
+        except UnreadableHourError as error:
+            self._conn.execute(_SQL["give_back"], params)
+            self._conn.execute(_SQL["pause"], params | {"why": str(error)})
+            return 0
         except psycopg.Error as error:
             if is_transient(error) and not self._conn.closed:
                 self._conn.execute(_SQL["give_back"], params)
@@ -125,29 +140,42 @@ class Replaying:
         self._conn.execute(_SQL["finish"])
         return chunk.events + 1
 
-    def _work(self, chunk: Chunk, params: dict[str, Any]) -> None:
+    def _work(self, chunk: Chunk, params: dict[str, Any]) -> int:
+        """How many events a diff read; of a sweep 0, as its hour's other chunks read them."""
         if chunk.state == "diffing":
-            if chunk.is_sweep:
-                self._conn.execute(_DIFF["sweep"], params)
-            else:
-                self._diff(chunk, params)
-            return
+            return self._sweep(chunk, params) if chunk.is_sweep else self._diff(chunk, params)
         self._conn.execute(_WRITE["by_index"])
         for statement in _COMMIT if chunk.state == "committing" else _UNDO:
             self._conn.execute(statement, params)
         self._conn.execute(_WRITE["mark_rollups"], params)
         self._conn.execute(_WRITE["keep_traits"], params)
         if chunk.state == "committing":
+            self._conn.execute(_WRITE["note_seen"], params)
             self._conn.execute(_WRITE["count_chunk"], params)
+        return 0
 
-    def _diff(self, chunk: Chunk, params: dict[str, Any]) -> None:
-        events = [event for event in self._read(params) if chunk.wants(event)]
+    def _sweep(self, chunk: Chunk, params: dict[str, Any]) -> int:
+        self._conn.execute(_DIFF["hold_hour"], params)
+        row = self._conn.execute(_DIFF["proof"], params).fetchone()
+        assert row
+        planned, read, kept, missing, is_kept = row
+        if not is_kept or min(read, kept) < planned or missing:
+            raise _unreadable(chunk, min(read, kept), max(planned, kept + missing))
+        self._conn.execute(_DIFF["sweep"], params)
+        return 0
+
+    def _diff(self, chunk: Chunk, params: dict[str, Any]) -> int:
+        found = self._read(params)
+        if len(found) < chunk.events:
+            raise _unreadable(chunk, len(found), chunk.events)
+        events = [event for event in found if chunk.wants(event)]
         gone = self._erased(params) if any(not event.payload for event in events) else set[tuple[int, int]]()
         rows, failures = transform_all([event for event in events if (event.batch_id, event.event_index) not in gone])
         bad = [failed.event for failed in failures] + self._compare(chunk, params, rows, _firsts(rows))
         erased = [event for event in events if (event.batch_id, event.event_index) in gone]
         if bad or erased:
             self._count_failed(params, bad, erased)
+        return len(found)
 
     def _read(self, params: dict[str, Any]) -> list[QueuedEvent]:
         cursor = self._conn.cursor(binary=True).execute(_DIFF["batches"], params)
@@ -198,6 +226,13 @@ class Replaying:
             "discarded": [discarded[tenant] for tenant in tenants],
         }
         self._conn.execute(_DIFF["count_failed"], params | counts)
+
+
+def _unreadable(chunk: Chunk, read: int, planned: int) -> UnreadableHourError:
+    return UnreadableHourError(
+        f"its diff found {read:,} of {planned:,} events of the hour {chunk.hour:%Y-%m-%dT%H:%MZ}, whose batches are "
+        f"not all kept; cancel it (pipeline-platform replay cancel {chunk.replay_id}) and plan again"
+    )
 
 
 def _firsts(rows: Sequence[_Pair]) -> list[bool]:

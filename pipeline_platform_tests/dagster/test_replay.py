@@ -1,6 +1,7 @@
 """A planted bug is found, corrected and undone from Dagster, with the workers' own processes doing the work."""
 
 import dataclasses
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,8 @@ from pipeline_platform.defs.hours import key_of
 from pipeline_platform.event import Lane, QueuedEvent, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim
+from pipeline_platform.replay import steps
+from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker import engine as engine_room
 from pipeline_platform.worker.engine import Engine
@@ -116,3 +119,25 @@ def test_a_bug_of_three_hours_is_found_corrected_and_undone(
     assert diff["samples"][0].data | {"message_id": ""} == {
         "what": "changed", "tenant": "acme", "message_id": "", "field": "name", "now": '"???"', "replayed": '"Clicked"',
     }  # fmt: skip
+
+
+def test_an_unfinished_diff_whose_hours_are_gone_is_not_gone_on_with(
+    conn: Conn, settings: Settings, defs: dg.Definitions, instance: dg.DagsterInstance, tenants: list[TenantId]
+) -> None:
+    [hour] = past_hours(1)
+    plant(conn, tenants[0], hour, 20)
+    _deliver(settings)
+    before = conn.execute(_EXACT).fetchone()
+    replay_id = make_plan(conn, Scope(hour, hour + timedelta(hours=1)), "a test").replay_id
+    steps.start_diff(conn, replay_id)
+    steps.set_paused(conn, replay_id, is_paused=True)
+    conn.execute("TRUNCATE queue.batches")
+    conn.execute("UPDATE queue.hours SET dropped_at = now() WHERE hour = %s", (hour,))
+    tags = {"dagster/asset_partition_range_start": key_of(hour), "dagster/asset_partition_range_end": key_of(hour)}
+    ran = defs.resolve_job_def("replay_job").execute_in_process(
+        instance=instance, tags=tags, raise_on_error=False,
+        run_config={"ops": {"replay_hours": {"config": {"reason": "a test", "dry_run": False}}}},
+    )  # fmt: skip
+    said = str(ran.failure_data_for_node("replay_hours"))
+    assert "(0 of 20 events)" in said and f"replay cancel {replay_id}" in said
+    assert conn.execute(_EXACT).fetchone() == before

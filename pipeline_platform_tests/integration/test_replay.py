@@ -11,11 +11,13 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
+from pipeline_platform.alerts.conditions import look_at
 from pipeline_platform.db import connect
 from pipeline_platform.errors import ClosedGateError, ConfigError
 from pipeline_platform.event import AcceptedEvent, EventType, Lane, QueuedEvent, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim
+from pipeline_platform.queue.keeper import drop_old_hours
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import PastRetentionError, Scope, make_plan
 from pipeline_platform.settings import Settings
@@ -134,7 +136,7 @@ def test_a_bug_is_found_corrected_and_undone(conn: Conn, replaying: Replaying) -
     assert not audit(conn).differences
     steps.start_undo(conn, replay, "a test")
     undone = _run(conn, replaying, replay)
-    assert (undone["state"], undone["undo"]) == ("undone", {"restored": 300, "left_alone": 0})
+    assert (undone["state"], undone["undo"]) == ("undone", {"restored": 300, "kept_newer": 0, "left_alone": 0})
     assert conn.execute(_EXACT).fetchone() == before
     assert not audit(conn).differences
 
@@ -260,6 +262,111 @@ def test_an_hour_that_a_diff_reads_is_not_dropped(conn: Conn, replaying: Replayi
     assert _run(conn, replaying, replay)["committed"]["changed"] == 300
     with pytest.raises(PastRetentionError, match="past the retention"):
         _plan(conn)
+
+
+def _age(conn: Conn) -> None:
+    conn.execute("UPDATE queue.hours SET sealed_at = now() - interval '80 hours'")
+
+
+def _lose(conn: Conn) -> None:
+    """The hours' batches, as a drop takes them, whatever holds them."""
+    conn.execute("TRUNCATE queue.batches")
+    conn.execute("UPDATE queue.hours SET sealed_at = now() - interval '80 hours', dropped_at = now()")
+
+
+@pytest.mark.usefixtures("mangled")
+def test_a_paused_diff_holds_its_hours_and_is_named(conn: Conn, settings: Settings, replaying: Replaying) -> None:
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    assert replaying.step() > 0
+    steps.set_paused(conn, replay, is_paused=True)
+    conn.execute("UPDATE replay.replays SET step_began_at = now() - interval '5 days'")
+    _age(conn)
+    refused = drop_old_hours(conn, settings.retention)
+    assert refused and all(f"needed by the diff of replay {replay}" in why for why in refused.values())
+    found = [each for each in look_at(conn, settings) if each.kind == "replay_holds_hours"]
+    assert [(each.fingerprint, each.occurrences) for each in found] == [(str(replay), len(refused))]
+    steps.set_paused(conn, replay, is_paused=False)
+    totals = _run(conn, replaying, replay)["totals"]
+    assert (totals["changed"], totals["removed"]) == (300, 0)
+    assert not [each for each in look_at(conn, settings) if each.kind == "replay_holds_hours"]
+    assert drop_old_hours(conn, settings.retention) == {}
+
+
+@pytest.mark.usefixtures("mangled")
+def test_a_cancelled_diff_holds_nothing(conn: Conn, settings: Settings) -> None:
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    _age(conn)
+    steps.cancel(conn, replay)
+    assert drop_old_hours(conn, settings.retention) == {}
+
+
+@pytest.mark.usefixtures("mangled")
+def test_a_diff_whose_hours_are_gone_never_says_removed(conn: Conn, replaying: Replaying) -> None:
+    before = conn.execute(_EXACT).fetchone()
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    assert replaying.step() > 0
+    steps.set_paused(conn, replay, is_paused=True)
+    _lose(conn)
+    steps.set_paused(conn, replay, is_paused=False)
+    found = _run(conn, replaying, replay)
+    assert (found["state"], found["is_paused"], found["totals"]["removed"]) == ("diffing", True, 0)
+    assert "not all kept" in found["paused_because"]
+    with pytest.raises(ClosedGateError, match="is paused: its diff found 0 of"):
+        steps.wait(conn, replay)
+    with pytest.raises(ClosedGateError, match="is diffing"):
+        steps.start_commit(conn, replay)
+    for state in ("diffed", "committing"):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is not complete"):
+            conn.execute("UPDATE replay.replays SET state = %s", (state,))
+    with pytest.raises(ClosedGateError, match=r"dropped or replaced since: .*\(0 of 600 events\)"):
+        steps.require_hours(conn, replay)
+    assert conn.execute(_EXACT).fetchone() == before
+    alert = "SELECT count(*) FROM control.alerts WHERE kind = 'replay_paused' AND resolved_at IS NULL"
+    assert conn.execute(alert).fetchone() == (1,)
+    steps.cancel(conn, replay)
+    assert conn.execute(alert).fetchone() == (0,)
+
+
+@pytest.mark.usefixtures("mangled")
+def test_a_sweep_alone_proves_that_its_hour_is_whole(conn: Conn, replaying: Replaying) -> None:
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    while conn.execute("SELECT count(*) FROM replay.chunks WHERE NOT is_done AND NOT is_sweep").fetchone() != (0,):
+        assert replaying.step() > 0
+    # Every chunk was read whole; one batch of three is gone before the search.
+    conn.execute("DELETE FROM queue.batches WHERE batch_id = (SELECT min(batch_id) FROM queue.batches)")
+    found = _run(conn, replaying, replay)
+    assert (found["is_paused"], found["totals"]["removed"]) == (True, 0)
+
+
+@pytest.mark.usefixtures("mangled")
+def test_a_plan_holds_nothing_and_its_diff_asks_again(conn: Conn, settings: Settings) -> None:
+    dropped, replaced = _plan(conn), _plan(conn)
+    conn.execute("DELETE FROM queue.batches WHERE batch_id = (SELECT min(batch_id) FROM queue.batches)")
+    with pytest.raises(ClosedGateError, match="500 of 600 events"):
+        steps.start_diff(conn, replaced)
+    _age(conn)
+    assert drop_old_hours(conn, settings.retention) == {}
+    with pytest.raises(ClosedGateError, match="dropped or replaced since"):
+        steps.start_diff(conn, dropped)
+
+
+@pytest.mark.usefixtures("mangled")
+def test_where_batches_are_missing_nothing_is_called_removed(conn: Conn, replaying: Replaying) -> None:
+    before = conn.execute("SELECT count(*) FROM analytics.events").fetchone()
+    conn.execute("DELETE FROM queue.batches WHERE batch_id = (SELECT min(batch_id) FROM queue.batches)")
+    plan = make_plan(conn, _scope(), "a test")
+    assert len(plan.unswept) == 1
+    steps.start_diff(conn, plan.replay_id)
+    found = _run(conn, replaying, plan.replay_id)
+    assert found["unswept_hours"] == plan.unswept
+    assert (found["state"], found["totals"]["changed"], found["totals"]["removed"]) == ("diffed", 200, 0)
+    steps.start_commit(conn, plan.replay_id)
+    _run(conn, replaying, plan.replay_id)
+    assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == before
 
 
 @pytest.mark.usefixtures("mangled")

@@ -146,6 +146,17 @@ UNION ALL
 SELECT 'sensor_failed', NULL::integer, name, format('%%s failed: %%s', name, error), 1, ticked_at, name
 FROM ticks WHERE error IS NOT NULL
 
+-- name: replay_holds_hours
+SELECT 'replay_holds_hours', NULL::integer, r.replay_id::text,
+       format('the diff of replay %%s%%s keeps %%s hours past their retention, the first of %%s', r.replay_id,
+              CASE WHEN r.is_paused THEN ', which is paused,' ELSE '' END, count(*), min(h.hour)),
+       count(*), min(h.sealed_at + %(retention)s::interval), min(h.hour)::text
+FROM replay.replays AS r
+CROSS JOIN LATERAL (SELECT DISTINCT hour FROM replay.chunks AS c WHERE c.replay_id = r.replay_id) AS own
+JOIN queue.hours AS h USING (hour)
+WHERE r.state = 'diffing' AND h.dropped_at IS NULL AND h.sealed_at + %(retention)s::interval < now()
+GROUP BY r.replay_id
+
 -- name: channels
 SELECT 'channel_down', NULL::integer, channel, format('%%s attempts failed, the last: %%s', failures, last_error),
        failures::bigint, failing_since, channel

@@ -46,6 +46,8 @@ WITH chosen AS (
       AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
       AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
       AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
+    -- In the order of a replay's commit, so that neither deadlocks.
+    ORDER BY d.tenant_id, d.dead_letter_id
     FOR UPDATE OF d
 )
 UPDATE queue.dead_letters AS d
@@ -71,6 +73,8 @@ WITH chosen AS (
       AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
       AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
       AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
+    -- In the order of a replay's commit, so that neither deadlocks.
+    ORDER BY d.tenant_id, d.dead_letter_id
     FOR UPDATE OF d
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, discarded)

@@ -41,11 +41,22 @@ WITH chosen AS (
     UNION ALL
     SELECT hour, true, 0, 0, 0 FROM queue.hours
     WHERE NOT %(only_missing)s AND dropped_at IS NULL AND hour + interval '1 hour' > %(start)s AND hour < %(end)s
+      -- Where batches are missing, a row without an accepted event proves nothing.
+      AND replay.missing_events(hour) = 0
 )
 INSERT INTO replay.chunks (replay_id, chunk, hour, is_sweep, first_batch, last_batch, events)
 SELECT %(replay_id)s, row_number() OVER (ORDER BY hour, is_sweep, first_batch), hour, is_sweep, first_batch, last_batch,
        events
 FROM chunk
+
+-- name: unswept
+-- Hours whose batches are not all kept: nothing in them is called removed.
+SELECT h.hour FROM replay.replays AS r
+JOIN queue.hours AS h ON h.hour + interval '1 hour' > r.window_start AND h.hour < r.window_end
+WHERE r.replay_id = %(replay_id)s AND NOT r.only_missing AND h.dropped_at IS NULL AND h.hour <= r.created_at
+  AND NOT EXISTS (SELECT FROM replay.chunks AS c
+                  WHERE c.replay_id = r.replay_id AND c.hour = h.hour AND c.is_sweep)
+ORDER BY h.hour
 
 -- name: rate
 -- Events a second of the last steps that were measured; NULL before the first.
@@ -59,25 +70,30 @@ SELECT r.*, r.state::text AS state, ARRAY(SELECT t.name FROM control.tenants AS 
 FROM replay.replays AS r WHERE replay_id = %(replay_id)s
 
 -- name: lock
-SELECT state::text, is_paused, pruned_at FROM replay.replays WHERE replay_id = %(replay_id)s FOR UPDATE
+SELECT state::text, is_paused, paused_because, pruned_at FROM replay.replays WHERE replay_id = %(replay_id)s FOR UPDATE
 
 -- name: hold_hours
 -- Against their being dropped while this transaction decides that it needs them.
 SELECT count(pg_advisory_xact_lock_shared(queue.hour_lock(hour)))
 FROM (SELECT DISTINCT hour FROM replay.chunks WHERE replay_id = %(replay_id)s) AS needed
 
--- name: dropped_hours
-SELECT DISTINCT hour FROM replay.chunks JOIN queue.hours USING (hour)
-WHERE replay_id = %(replay_id)s AND dropped_at IS NOT NULL ORDER BY hour
+-- name: unreadable_hours
+SELECT hour, planned, kept FROM replay.unreadable_hours(%(replay_id)s, %(all_chunks)s)
+
+-- name: unread_chunks
+SELECT count(*) FROM replay.chunks
+WHERE replay_id = %(replay_id)s AND (diffed_at IS NULL OR read_events IS NULL OR read_events < events)
 
 -- name: set_state
-UPDATE replay.replays SET state = %(state)s::replay.state, is_paused = false, step_began_at = clock_timestamp()
+UPDATE replay.replays SET state = %(state)s::replay.state, is_paused = false, paused_because = NULL,
+                          step_began_at = clock_timestamp()
 WHERE replay_id = %(replay_id)s
 
 -- name: begin_diff
 WITH gone AS (DELETE FROM replay.counts WHERE replay_id = %(replay_id)s),
      old AS (DELETE FROM replay.scratch WHERE replay_id = %(replay_id)s),
-     fresh AS (UPDATE replay.chunks SET diffed_at = NULL, is_done = false, attempts = 0 WHERE replay_id = %(replay_id)s)
+     fresh AS (UPDATE replay.chunks SET diffed_at = NULL, read_events = NULL, is_done = false, attempts = 0
+               WHERE replay_id = %(replay_id)s)
 UPDATE replay.replays SET
     transform_to = %(version)s,
     transform_from = ARRAY(
@@ -103,7 +119,7 @@ UPDATE replay.chunks SET attempts = 0 WHERE replay_id = %(replay_id)s
 DELETE FROM replay.scratch WHERE replay_id = %(replay_id)s
 
 -- name: set_paused
-UPDATE replay.replays SET is_paused = %(is_paused)s WHERE replay_id = %(replay_id)s
+UPDATE replay.replays SET is_paused = %(is_paused)s, paused_because = NULL WHERE replay_id = %(replay_id)s
 
 -- name: list
 SELECT replay_id, state::text, is_paused, window_start, window_end, planned_events, reason, actor, created_at, diffed_at,
@@ -179,7 +195,10 @@ WHERE s.replay_id = %(replay_id)s AND s.committed_as = 'skipped'
 ORDER BY 1, 2 LIMIT 50
 
 -- name: restored
-SELECT count(*) FILTER (WHERE is_restored) AS restored, count(*) FILTER (WHERE NOT is_restored) AS left_alone
+-- kept_newer: since the commit the event was delivered or sent again, or its person was erased; left_alone: a later replay
+-- wrote over the row, or it is gone.
+SELECT count(*) FILTER (WHERE is_restored) AS restored, count(*) FILTER (WHERE kept_newer) AS kept_newer,
+       count(*) FILTER (WHERE NOT is_restored AND NOT kept_newer) AS left_alone
 FROM replay.before_images WHERE replay_id = %(replay_id)s
 
 -- name: set_lane_limit
@@ -195,7 +214,7 @@ WHERE kind = 'replay_paused' AND fingerprint = %(replay_id)s::text AND resolved_
 
 -- name: unfinished
 -- What a killed run left of the same window, to be gone on with.
-SELECT replay_id FROM replay.replays
+SELECT replay_id, state::text FROM replay.replays
 WHERE state = ANY(%(states)s::replay.state[]) AND window_start = %(start)s AND window_end = %(end)s
   AND tenant_ids IS NOT DISTINCT FROM %(tenant_ids)s::integer[]
   AND types IS NOT DISTINCT FROM %(types)s::text[] AND only_missing = %(only_missing)s

@@ -32,6 +32,11 @@ WHERE r.replay_id = c.replay_id AND (c.replay_id, c.chunk) = (
                   SELECT FROM queue.work AS w
                   WHERE w.received_at >= c.hour AND w.received_at < c.hour + interval '1 hour'
                     AND w.batch_id BETWEEN c.first_batch AND c.last_batch OFFSET 0))
+          -- What stands for no event is known once the hour's events have been read.
+          AND (NOT c.is_sweep OR r.state <> 'diffing' OR (
+                  SELECT o.chunk FROM replay.chunks AS o
+                  WHERE o.replay_id = c.replay_id AND NOT o.is_done AND o.hour = c.hour AND NOT o.is_sweep
+                  ORDER BY o.chunk LIMIT 1) IS NULL)
         ORDER BY c.chunk
         LIMIT 1
         FOR UPDATE SKIP LOCKED) AS next
@@ -43,19 +48,27 @@ RETURNING c.replay_id, c.chunk, c.hour, c.is_sweep, c.first_batch, c.last_batch,
 UPDATE replay.chunks SET attempts = attempts - 1, taken_by = NULL
 WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND taken_by = pg_backend_pid()
 
--- name: pause_for_deaths
-WITH paused AS (UPDATE replay.replays SET is_paused = true WHERE replay_id = %(replay_id)s RETURNING replay_id)
+-- name: pause
+WITH paused AS (
+    UPDATE replay.replays SET is_paused = true, paused_because = %(why)s
+    WHERE replay_id = %(replay_id)s AND state = %(state)s::replay.state
+    RETURNING replay_id
+)
 INSERT INTO control.alerts AS a (kind, fingerprint, message)
 SELECT 'replay_paused', replay_id::text,
-       format('replay %%s is paused: %%s workers died of its chunk %%s; see: pipeline-platform replay show %%s',
-              replay_id, %(attempts)s::integer, %(chunk)s::integer, replay_id)
+       format('replay %%s is paused: %%s; see: pipeline-platform replay show %%s', replay_id, %(why)s::text, replay_id)
 FROM paused
 ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
-DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now()
+DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now(), message = excluded.message
 
 -- name: enter
 -- An erasure, and a rotation of the keys, come before or after all of a chunk.
 SELECT pg_advisory_xact_lock_shared(control.erasure_lock()), pg_advisory_xact_lock_shared(analytics.key_lock()),
+       set_config('synchronous_commit', 'off', true)
+
+-- name: enter_alone
+-- For what looks for an identity and then takes its key away: no event is delivered meanwhile.
+SELECT pg_advisory_xact_lock_shared(control.erasure_lock()), pg_advisory_xact_lock(analytics.key_lock()),
        set_config('synchronous_commit', 'off', true)
 
 -- name: hold
@@ -67,6 +80,7 @@ FOR SHARE OF r
 -- name: chunk_done
 UPDATE replay.chunks SET
     diffed_at = CASE WHEN %(state)s = 'diffing' THEN clock_timestamp() ELSE diffed_at END,
+    read_events = CASE WHEN %(state)s = 'diffing' THEN %(read_events)s ELSE read_events END,
     committed_at = CASE WHEN %(state)s = 'committing' THEN clock_timestamp() ELSE committed_at END,
     undone_at = CASE WHEN %(state)s = 'undoing' THEN clock_timestamp() ELSE undone_at END,
     is_done = true, attempts = 0, taken_by = NULL
@@ -79,5 +93,11 @@ UPDATE replay.replays AS r SET
     diffed_at = CASE WHEN r.state = 'diffing' THEN clock_timestamp() ELSE r.diffed_at END,
     committed_at = CASE WHEN r.state = 'committing' THEN clock_timestamp() ELSE r.committed_at END,
     undone_at = CASE WHEN r.state = 'undoing' THEN clock_timestamp() ELSE r.undone_at END
-WHERE r.state IN ('diffing', 'committing', 'undoing') AND (
-    SELECT c.chunk FROM replay.chunks AS c WHERE c.replay_id = r.replay_id AND NOT c.is_done ORDER BY c.chunk LIMIT 1) IS NULL
+WHERE r.state IN ('diffing', 'committing', 'undoing') AND CASE
+    WHEN (SELECT c.chunk FROM replay.chunks AS c
+          WHERE c.replay_id = r.replay_id AND NOT c.is_done ORDER BY c.chunk LIMIT 1) IS NOT NULL THEN false
+    -- As the trigger whole_diff demands: a worker must not fail of it.
+    WHEN r.state = 'diffing' THEN (SELECT c.chunk FROM replay.chunks AS c
+                                   WHERE c.replay_id = r.replay_id AND c.read_events IS NULL
+                                   ORDER BY c.chunk LIMIT 1) IS NULL
+    ELSE true END

@@ -3,6 +3,31 @@
 SELECT set_config('enable_nestloop', 'on', true), set_config('enable_hashjoin', 'off', true),
        set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)
 
+-- name: hold_letters
+-- Whoever resolves, discards or tries a dead letter of these events again comes before or after all of this commit.
+SELECT d.dead_letter_id
+FROM replay.scratch AS s JOIN queue.dead_letters AS d USING (tenant_id, event_id)
+WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added' AND s.committed_as IS NULL
+ORDER BY d.tenant_id, d.dead_letter_id
+FOR UPDATE OF d
+
+-- name: keep_accepted
+-- A row to be removed whose event was accepted elsewhere stays: that occurrence counts as its duplicate.
+WITH keyed AS MATERIALIZED (
+    SELECT s.tenant_id, s.event_id FROM replay.scratch AS s
+    WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'removed' AND s.committed_as IS NULL
+      AND EXISTS (SELECT FROM analytics.keys AS k
+                  WHERE k.tenant_id = s.tenant_id AND k.event_id = s.event_id AND k.received_at = s.received_at)
+), accepted AS MATERIALIZED (
+    SELECT o.tenant_id, o.event_id
+    FROM queue.batches AS b CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) AS o(tenant_id, event_id)
+    WHERE EXISTS (SELECT FROM keyed) AND b.event_ids && ARRAY(SELECT event_id FROM keyed)
+)
+UPDATE replay.scratch AS s SET committed_as = 'skipped'
+FROM keyed AS k
+WHERE s.replay_id = %(replay_id)s AND s.tenant_id = k.tenant_id AND s.event_id = k.event_id
+  AND EXISTS (SELECT FROM accepted AS a WHERE a.tenant_id = k.tenant_id AND a.event_id = k.event_id)
+
 -- name: take_out
 -- Rows to be changed or removed leave production, where they are still what the diff saw; what they were is kept.
 WITH todo AS MATERIALIZED (
@@ -41,12 +66,17 @@ CROSS JOIN LATERAL jsonb_populate_record(NULL::analytics.events,
 WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.committed_as = 'changed' AND NOT s.is_shadow
 
 -- name: put_added
--- What production lacks, by its identity; a dead letter of it is thereby delivered.
+-- What production lacks, by its identity; a dead letter of it is thereby delivered. What was discarded, found to be a
+-- duplicate or erased since the diff stays away.
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 todo AS MATERIALIZED (
     SELECT s.*, s.row ->> 'batch_id' AS batch FROM replay.scratch AS s
     WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added' AND NOT s.is_shadow
       AND s.committed_as IS NULL
+      AND NOT EXISTS (SELECT FROM queue.dead_letters AS d
+                      WHERE d.tenant_id = s.tenant_id AND d.event_id = s.event_id
+                        AND d.batch_id = (s.row ->> 'batch_id')::bigint AND d.state IN ('discarded', 'duplicate'))
+      AND NOT replay.is_erased(s.tenant_id, s.event_id, s.received_at, s.row)
 ), fresh AS (
     INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
     SELECT g.generation, t.tenant_id, t.event_id, t.received_at
@@ -70,12 +100,19 @@ todo AS MATERIALIZED (
         t.row || jsonb_build_object('replay_id', t.replay_id, 'delivered_at', clock_timestamp())) AS r
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, event_id
+), letter AS (
+    -- One, as there is one row: of an event that is in its batch twice the other dead letter stays what it is.
+    SELECT d.tenant_id, min(d.dead_letter_id) AS dead_letter_id
+    FROM put AS p JOIN todo AS t USING (tenant_id, event_id)
+    JOIN queue.dead_letters AS d
+      ON d.tenant_id = p.tenant_id AND d.event_id = p.event_id AND d.batch_id = t.batch::bigint
+    WHERE d.state IN ('waiting', 'exhausted')
+    GROUP BY d.tenant_id, d.event_id
 ), letters AS (
     UPDATE queue.dead_letters AS d SET state = 'delivered', next_attempt_at = NULL, resolved_at = now(),
            reason = 'replay ' || %(replay_id)s
-    FROM put AS p JOIN todo AS t USING (tenant_id, event_id)
-    WHERE d.tenant_id = p.tenant_id AND d.event_id = p.event_id AND d.batch_id = t.batch::bigint
-      AND d.state IN ('waiting', 'exhausted')
+    FROM letter AS l
+    WHERE d.tenant_id = l.tenant_id AND d.dead_letter_id = l.dead_letter_id
     RETURNING d.tenant_id, d.event_id, d.dead_letter_id, d.batch_received_at, d.lane, d.stage
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, delivered, enriched)
@@ -85,8 +122,8 @@ todo AS MATERIALIZED (
 ), images AS (
     INSERT INTO replay.before_images (replay_id, chunk, tenant_id, event_id, received_at, action, is_shadow, had_key,
                                       dead_letter_id)
-    SELECT DISTINCT ON (t.tenant_id, t.event_id) t.replay_id, t.chunk, t.tenant_id, t.event_id, t.received_at, t.action,
-           t.is_shadow, NOT t.is_fresh, l.dead_letter_id
+    SELECT t.replay_id, t.chunk, t.tenant_id, t.event_id, t.received_at, t.action, t.is_shadow, NOT t.is_fresh,
+           l.dead_letter_id
     FROM keyed AS t JOIN put AS p USING (tenant_id, event_id) LEFT JOIN letters AS l USING (tenant_id, event_id)
 )
 UPDATE replay.scratch AS s
@@ -130,11 +167,78 @@ INSERT INTO analytics.rollup_marks (tenant_id, received_hour)
 SELECT DISTINCT tenant_id, date_trunc('hour', received_at, 'UTC')
 FROM replay.before_images WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s
 
+-- name: note_seen
+-- From where on batches may hold an event that was found to be a duplicate of a row that this chunk added: what still has
+-- work, and what was accepted within the last hour or so, in case its transaction is not over.
+UPDATE replay.chunks SET seen_batches = least(
+    (SELECT min(batch_id) FROM queue.work),
+    (SELECT min(batch_id) FROM queue.batches
+     WHERE received_at >= date_trunc('hour', clock_timestamp() - interval '1 hour', 'UTC')),
+    (SELECT last_value FROM queue.batch_ids))
+WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s
+  AND EXISTS (SELECT FROM replay.before_images AS i
+              WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND i.action = 'added' AND NOT i.had_key)
+
+-- name: undo_keep_newer
+-- What happened to an event since the commit stands. An added row stays where the event was sent again and counted as its
+-- duplicate, and where its dead letter is gone, which would have to have it back. A removed row comes back only where its
+-- identity is free. No person who was erased comes back.
+WITH todo AS MATERIALIZED (
+    SELECT i.*, c.seen_batches, c.committed_at, (s.row ->> 'batch_id')::bigint AS batch_id
+    FROM replay.before_images AS i
+    JOIN replay.chunks AS c USING (replay_id, chunk)
+    LEFT JOIN replay.scratch AS s
+      ON s.replay_id = i.replay_id AND s.tenant_id = i.tenant_id AND s.event_id = i.event_id
+    WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND NOT i.is_restored
+), added AS MATERIALIZED (
+    SELECT * FROM todo WHERE action = 'added' AND NOT had_key
+), sent_again AS MATERIALIZED (
+    SELECT b.batch_id, o.tenant_id, o.event_id
+    FROM queue.batches AS b
+    CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) WITH ORDINALITY AS o(tenant_id, event_id, place)
+    WHERE EXISTS (SELECT FROM added) AND b.batch_id >= (SELECT min(coalesce(seen_batches, 0)) FROM added)
+      AND b.event_ids && ARRAY(SELECT event_id FROM added) AND o.event_id = ANY(ARRAY(SELECT event_id FROM added))
+      -- A dead letter is nobody's duplicate.
+      AND NOT EXISTS (SELECT FROM queue.dead_letters AS d
+                      WHERE d.batch_id = b.batch_id AND d.event_index = o.place - 1
+                        AND d.state IN ('waiting', 'exhausted', 'discarded'))
+), delivered_again AS MATERIALIZED (
+    -- Where the keys since the commit are not all kept any more, production itself is searched.
+    SELECT e.tenant_id, e.event_id FROM account.delivered AS e
+    WHERE (SELECT min(opened_at) FROM analytics.key_generations)
+          > (SELECT min(committed_at) FROM todo WHERE action = 'removed')
+      AND e.tenant_id = ANY(ARRAY(SELECT tenant_id FROM todo WHERE action = 'removed'))
+      AND e.event_id = ANY(ARRAY(SELECT event_id FROM todo WHERE action = 'removed'))
+), newer AS (
+    SELECT t.tenant_id, t.event_id FROM added AS t
+    WHERE EXISTS (SELECT FROM sent_again AS a WHERE a.tenant_id = t.tenant_id AND a.event_id = t.event_id
+                                                AND a.batch_id IS DISTINCT FROM t.batch_id)
+       OR EXISTS (SELECT FROM queue.dead_letters AS d
+                  WHERE d.tenant_id = t.tenant_id AND d.event_id = t.event_id AND d.state = 'duplicate')
+    UNION
+    SELECT t.tenant_id, t.event_id FROM todo AS t
+    WHERE t.dead_letter_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM queue.dead_letters AS d
+                      WHERE d.tenant_id = t.tenant_id AND d.dead_letter_id = t.dead_letter_id AND d.state = 'delivered'
+                        AND d.payload <> '')
+    UNION
+    SELECT t.tenant_id, t.event_id FROM todo AS t
+    WHERE t.action = 'removed'
+      AND (EXISTS (SELECT FROM analytics.keys AS k WHERE k.tenant_id = t.tenant_id AND k.event_id = t.event_id)
+           OR EXISTS (SELECT FROM delivered_again AS a WHERE a.tenant_id = t.tenant_id AND a.event_id = t.event_id))
+    UNION
+    SELECT t.tenant_id, t.event_id FROM todo AS t
+    WHERE t.row IS NOT NULL AND replay.is_erased(t.tenant_id, t.event_id, t.received_at, t.row)
+)
+UPDATE replay.before_images AS i SET kept_newer = true
+FROM newer AS n
+WHERE i.replay_id = %(replay_id)s AND i.tenant_id = n.tenant_id AND i.event_id = n.event_id
+
 -- name: undo_take_out
 -- What the commit wrote leaves production, where no later replay wrote over it.
 WITH todo AS MATERIALIZED (
     SELECT * FROM replay.before_images
-    WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND NOT is_shadow AND NOT is_restored
+    WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND NOT is_shadow AND NOT is_restored AND NOT kept_newer
 ), gone AS (
     DELETE FROM analytics.events AS e USING todo AS t
     WHERE t.action <> 'removed' AND e.tenant_id = t.tenant_id AND e.received_at = t.received_at
@@ -147,7 +251,7 @@ WITH todo AS MATERIALIZED (
 ), letters AS (
     UPDATE queue.dead_letters AS d SET state = 'exhausted', resolved_at = NULL
     FROM todo AS t JOIN gone AS g USING (tenant_id, event_id)
-    WHERE d.tenant_id = t.tenant_id AND d.dead_letter_id = t.dead_letter_id
+    WHERE d.tenant_id = t.tenant_id AND d.dead_letter_id = t.dead_letter_id AND d.state = 'delivered'
     RETURNING d.tenant_id, d.batch_received_at, d.lane, d.stage
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, delivered, enriched)
@@ -156,11 +260,12 @@ WITH todo AS MATERIALIZED (
     FROM letters GROUP BY 1, 2, 3
 )
 UPDATE replay.before_images AS i SET is_restored = true
-WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND NOT i.is_shadow
+WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND NOT i.is_shadow AND NOT i.kept_newer
   AND (i.action = 'removed'
        OR EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = i.tenant_id AND g.event_id = i.event_id))
 
 -- name: undo_put_back
+-- The identity of a removed row is free (undo_keep_newer), and nobody takes it meanwhile (enter_alone).
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 todo AS MATERIALIZED (
     SELECT * FROM replay.before_images
@@ -169,9 +274,7 @@ todo AS MATERIALIZED (
     INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
     SELECT g.generation, t.tenant_id, t.event_id, t.received_at
     FROM todo AS t CROSS JOIN open_generation AS g
-    WHERE t.action = 'removed' AND t.had_key
-    ON CONFLICT DO NOTHING
+    WHERE t.action = 'removed'
 )
 INSERT INTO analytics.events
 SELECT r.* FROM todo AS t CROSS JOIN LATERAL jsonb_populate_record(NULL::analytics.events, t.row) AS r
-ON CONFLICT DO NOTHING

@@ -41,6 +41,10 @@ WITH input AS MATERIALIZED (
                WHEN EXISTS (SELECT FROM queue.dead_letters AS d
                             WHERE d.batch_id = i.batch_id AND d.event_index = i.event_index AND d.state = 'discarded')
                    THEN 'discarded'
+               -- It met its identity's row when it was tried again, though the key may be gone since.
+               WHEN EXISTS (SELECT FROM queue.dead_letters AS d
+                            WHERE d.batch_id = i.batch_id AND d.event_index = i.event_index AND d.state = 'duplicate')
+                   THEN 'duplicate'
                WHEN EXISTS (SELECT FROM analytics.keys AS k
                             WHERE k.tenant_id = i.tenant_id AND k.event_id = i.event_id
                               AND k.received_at <> i.received_at)
@@ -137,6 +141,22 @@ FROM unnest(%(tenant_id)s::integer[], %(failed)s::bigint[], %(discarded)s::bigin
 ON CONFLICT (replay_id, chunk, tenant_id) DO UPDATE
 SET events = c.events + excluded.events, failed = c.failed + excluded.failed,
     discarded = c.discarded + excluded.discarded
+
+-- name: hold_hour
+-- Nobody drops the hour while it is searched.
+SELECT pg_advisory_xact_lock_shared(queue.hour_lock(%(hour)s))
+
+-- name: proof
+-- Of an hour that is to be searched: events planned, read by its chunks, kept by the chunks' tenants, and of all that were
+-- accepted those that no batch holds. Whether it was dropped.
+SELECT own.planned, own.read, found.kept, replay.missing_events(%(hour)s),
+       EXISTS (SELECT FROM queue.hours WHERE hour = %(hour)s AND dropped_at IS NULL)
+FROM (SELECT coalesce(sum(events), 0)::bigint AS planned,
+             coalesce(sum(CASE WHEN diffed_at IS NOT NULL THEN read_events END), 0)::bigint AS read
+      FROM replay.chunks WHERE replay_id = %(replay_id)s AND hour = %(hour)s AND NOT is_sweep) AS own
+CROSS JOIN (SELECT coalesce(sum(b.events), 0)::bigint AS kept FROM queue.batches AS b
+            WHERE b.received_at >= %(hour)s AND b.received_at < %(hour)s + interval '1 hour'
+              AND (%(tenant_ids)s::integer[] IS NULL OR b.tenant_ids && %(tenant_ids)s::integer[])) AS found
 
 -- name: sweep
 WITH occurrence AS MATERIALIZED (
