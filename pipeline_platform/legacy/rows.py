@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from pipeline_platform.client_time import parse_time
 from pipeline_platform.event import event_id_of
-from pipeline_platform.event_reader import text_of
+from pipeline_platform.event_reader import client_time, text_of, usable_text
 from pipeline_platform.legacy.queueing import Message
 
 _Raw = msgspec.Raw
@@ -34,6 +33,7 @@ class _Event(_Identity):
     previousId: _Raw = _Raw()
     originalTimestamp: _Raw = _Raw()
     timestamp: _Raw = _Raw()
+    receivedAt: _Raw = _Raw()
     properties: _Raw = _Raw()
     traits: _Raw = _Raw()
     context: _Raw = _Raw()
@@ -70,7 +70,11 @@ def row_of(message: Message) -> dict[str, Any]:
     event = _decode_event(message.event)
     arrived_at = datetime.fromtimestamp(message.arrived_at, UTC)
     kind = _text(event.type) or "track"
-    said_at = _text(event.originalTimestamp) or _text(event.timestamp)
+    said_at = client_time(
+        usable_text(bytes(event.timestamp)),
+        usable_text(bytes(event.originalTimestamp)),
+        has_been_received=usable_text(bytes(event.receivedAt)) is not None,
+    )
     context = _context(event.context, message.context)
     return {
         "tenant_id": message.tenant_id,
@@ -82,7 +86,7 @@ def row_of(message: Message) -> dict[str, Any]:
         "anonymous_id": _text(event.anonymousId),
         "group_id": _group_id(kind, event, context),
         "previous_id": _text(event.previousId),
-        "occurred_at": (parse_time(said_at) if said_at else None) or arrived_at,
+        "occurred_at": said_at or arrived_at,
         "arrived_at": arrived_at,
         "properties": _json(event.properties),
         "traits": _json(event.traits),

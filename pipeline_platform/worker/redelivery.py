@@ -13,7 +13,7 @@ from pipeline_platform.lookups import Lookups
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.dead_letters import failure, postpone
 from pipeline_platform.worker.engine import Processed, transform_all
-from pipeline_platform.worker.enrich import Enriched, enrich
+from pipeline_platform.worker.enrich import Enriched, enrich_each
 from pipeline_platform.worker.load import keep_traits, load, new_rows
 
 _SQL = queries("worker")
@@ -87,10 +87,11 @@ def _try_again(
 ) -> Processed:
     by_place = {(letter.event.batch_id, letter.event.event_index): letter for letter in letters}
     rows, failures = transform_all([letter.event for letter in letters])
+    enriched, unenriched = enrich_each(conn, lookups, rows)
+    failures += unenriched
     for failed in failures:
         letter = by_place[failed.event.batch_id, failed.event.event_index]
         postpone(conn, settings, letter.dead_letter_id, letter.attempts, failed)
-    enriched = enrich(conn, lookups, rows) if rows else []
     items = [(by_place[row.event.batch_id, row.event.event_index], row) for row in enriched]
     return Processed(claimed=len(failures)) + _deliver(settings, conn, lookups, items)
 

@@ -152,9 +152,10 @@ def test_no_events_and_a_byte_order_mark() -> None:
         (b',"sentAt":"2026-01-01T00:00:00Z"', b'{"sentAt":"2026-01-01T00:00:00Z"}'),
         (
             b',"sentAt":"2026-01-01","context":{"n":1e40,"t":"\\u00e9"},"integrations":{"all":true}',
-            b'{"context":{"n":1e40,"t":"\\u00e9"},"sentAt":"2026-01-01"}',
+            b'{"context":{"n":1e40,"t":"\\u00e9"},"integrations":{"all":true},"sentAt":"2026-01-01"}',
         ),
-        (b',"sentAt":"soon"', b""),
+        (b',"sentAt":"soon"', b'{"sentAt":"soon"}'),
+        (b',"sentAt":"%s"' % (b"9" * 99), b""),
         (b',"sentAt":17', b""),
         (b',"sentAt":"\\u0000"', b""),
         (b',"sentAt":{"a":1},"context":{}', b'{"context":{}}'),
