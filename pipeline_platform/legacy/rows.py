@@ -39,15 +39,16 @@ class _Event(_Identity):
     context: _Raw = _Raw()
 
 
-class _GroupOfContext(msgspec.Struct):
+class _OfContext(msgspec.Struct):
     groupId: _Raw = _Raw()
+    traits: _Raw = _Raw()
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_identity = msgspec.json.Decoder(_Identity).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_object = msgspec.json.Decoder(dict[str, _Raw]).decode
-_decode_group = msgspec.json.Decoder(_GroupOfContext).decode
+_decode_of_context = msgspec.json.Decoder(_OfContext).decode
 
 
 def messages_of(body: bytes, tenant_id: int, arrived_at: float) -> list[Message]:
@@ -89,7 +90,7 @@ def row_of(message: Message) -> dict[str, Any]:
         "occurred_at": said_at or arrived_at,
         "arrived_at": arrived_at,
         "properties": _json(event.properties),
-        "traits": _json(event.traits),
+        "traits": _traits(kind, event, context),
         "context": context,
     }
 
@@ -111,7 +112,16 @@ def _context(own: _Raw, around: _Raw) -> str | None:
     return msgspec.json.encode({**_decode_object(around), **(_decode_object(own) if mine else {})}).decode()
 
 
+def _traits(kind: str, event: _Event, context: str | None) -> str | None:
+    """As the platform's: some SDKs send a user's traits in the context of an identify only."""
+    own = _json(event.traits)
+    if kind == "identify" and own in (None, "{}") and context and '"traits"' in context:
+        found = bytes(_decode_of_context(context).traits)
+        return found.decode() if found.startswith(b"{") else own
+    return own
+
+
 def _group_id(kind: str, event: _Event, context: str | None) -> str | None:
     if kind == "group":
         return _text(event.groupId)
-    return _text(_decode_group(context).groupId) if context and '"groupId"' in context else None
+    return usable_text(bytes(_decode_of_context(context).groupId)) if context and '"groupId"' in context else None
