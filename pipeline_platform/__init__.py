@@ -23,7 +23,8 @@
     pool.py             starts worker processes, replaces those that die
     process.py          one worker: woken, first or helping, serves the lanes by their shares (lanes.py), outlives outages
     engine.py           one step: the fast way, and the careful way after bad data
-    transform.py        from bytes to a row (pure); enrich.py: what the look-ups add
+    transform.py        from bytes to a row (pure); enrich.py: what the look-ups add, and
+    known_traits.py     what earlier events of the same claim say of a user or group
     load.py             rows, identity keys and account in one statement
     dead_letters.py     what cannot be written; redelivery.py tries it again when it is due
     replaying.py        one chunk of a replay: diffed, committed or undone

@@ -1,5 +1,6 @@
 """The types that travel: an event on its way from the gateway to the tables, and how it is identified."""
 
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,13 +47,15 @@ class EventType(StrEnum):
 _TYPE_OF_CODE = {kind.value[0]: kind for kind in EventType}
 
 
+# The only form that is read as a UUID, here and in legacy.event_id_of. Python's and PostgreSQL's own readers take
+# others too (braces, urn:, no hyphens), and not the same ones.
+_is_uuid = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}").fullmatch
+
+
 def event_id_of(message_id: str) -> uuid.UUID:
-    """The identity of a messageId within its tenant: itself where it is a UUID (36 characters), else its UUIDv5."""
-    if len(message_id) == 36:
-        try:
-            return uuid.UUID(message_id)
-        except ValueError:
-            pass
+    """The identity of a messageId within its tenant: itself where it is a UUID (8-4-4-4-12 digits), else its UUIDv5."""
+    if len(message_id) == 36 and _is_uuid(message_id):
+        return uuid.UUID(message_id)
     return uuid.uuid5(MESSAGE_ID_NAMESPACE, message_id)
 
 

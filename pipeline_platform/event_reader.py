@@ -45,6 +45,7 @@ class _Event(msgspec.Struct, rename="camel", gc=False):
     name: str | None = None
     original_timestamp: str | None = None
     timestamp: str | None = None
+    received_at: str | None = None
     properties: _Object | None = None
     traits: _Object | None = None
     context: _Object | None = None
@@ -63,6 +64,7 @@ class _Tokens(msgspec.Struct, rename="camel"):
     name: msgspec.Raw = msgspec.Raw()
     original_timestamp: msgspec.Raw = msgspec.Raw()
     timestamp: msgspec.Raw = msgspec.Raw()
+    received_at: msgspec.Raw = msgspec.Raw()
     properties: msgspec.Raw = msgspec.Raw()
     traits: msgspec.Raw = msgspec.Raw()
     context: msgspec.Raw = msgspec.Raw()
@@ -73,7 +75,7 @@ class _Traits(msgspec.Struct):
 
 
 _TEXTS = ("type", "message_id", "user_id", "anonymous_id", "group_id", "previous_id", "event", "name")
-_TIMES = ("original_timestamp", "timestamp")
+_TIMES = ("original_timestamp", "timestamp", "received_at")
 _OBJECTS = ("properties", "traits", "context")
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_tokens = msgspec.json.Decoder(_Tokens).decode
@@ -148,6 +150,31 @@ def text_of(token: bytes) -> str | None:
     if token[0] in b"-0123456789":
         return token.decode("ascii")
     raise ValueError("neither a string nor a number")
+
+
+def usable_text(token: bytes, bytes_max: int = 1 << 30) -> str | None:
+    """`text_of` for what is no condition of an event: None where it is no text, or longer than `bytes_max`."""
+    try:
+        text = text_of(token)
+    except ValueError:
+        return None
+    return None if text is None or len(text.encode()) > bytes_max else text
+
+
+def client_time(timestamp: str | None, original_timestamp: str | None, *, has_been_received: bool) -> datetime | None:
+    """When the client says that it happened; None where neither text is a time.
+
+    `timestamp` is what the caller gave the SDK. `originalTimestamp` is the time of the call:
+    rudder-sdk-node sends both, or only the second where nobody gave a time. has_been_received: the event has a
+    receivedAt, so another server took it first. Such a server writes its own corrected time into `timestamp` and keeps
+    the client's in the other.
+    """
+    texts = (original_timestamp, timestamp) if has_been_received else (timestamp, original_timestamp)
+    for text in texts:
+        at = parse_time(text) if text else None
+        if at is not None:
+            return at
+    return None
 
 
 def _decode(payload: bytes, limits: Limits) -> _Event:
@@ -233,8 +260,7 @@ def _too_long(what: str, bytes_max: int) -> InvalidEventError:
 
 def _client_time(event: _Event) -> datetime | None:
     """The client's own time, unchanged: the same in every resend. None where it cannot be used."""
-    own = parse_time(event.original_timestamp) if event.original_timestamp else None
-    return own or (parse_time(event.timestamp) if event.timestamp else None)
+    return client_time(event.timestamp, event.original_timestamp, has_been_received=event.received_at is not None)
 
 
 def _message_id_in(payload: bytes) -> str | None:

@@ -1,11 +1,20 @@
 """Cached reads of what is known of tenants, users and groups.
 
 Read-through: one MGET a batch, one query for all misses, entries live `lookup_ttl_s` with jitter. PostgreSQL is the
-truth: Redis slow, down, flushed or holding nonsense changes speed, never a result. While Redis fails it is left alone
-for a moment, so that a batch waits for it once, not for every key.
+truth: Redis slow, down, flushed or holding nonsense changes speed, never a result. Every value is signed for its key
+and its time, with a secret that stands in PostgreSQL, so what anybody else wrote is a miss. While Redis fails it is
+left alone for a moment, so that a batch waits for it once, not for every key.
+
+Of a user or group the newest traits are looked up, up to `TRAITS_MAX` of them and `TRAITS_BYTES_MAX` together: they are
+copied into every row.
 """
 
+import hashlib
+import logging
+import math
+import os
 import random
+import struct
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,12 +26,17 @@ from pipeline_platform import arrays
 from pipeline_platform.db import queries
 from pipeline_platform.settings import Settings
 
+_LOG = logging.getLogger(__name__)
 _SQL = queries("lookups")
 _REST_S = 2.0
 _FLIGHT_MS = 250
 _FLIGHT_WAIT_S = 0.02
-# Marks a cached value as ours: anything else under the key is a miss.
-_MARK = b"1:"
+# A cached value begins with its signature and the second from which on it is stale.
+_SIGNATURE_BYTES = 16
+_EXPIRY = struct.Struct("!q")
+_HEAD_BYTES = _SIGNATURE_BYTES + _EXPIRY.size
+TRAITS_MAX = 256
+TRAITS_BYTES_MAX = 8_192
 
 Kind = Literal["tenant", "user", "group"]
 
@@ -49,27 +63,55 @@ class Lookups:
             redis_url, socket_timeout=wait_s, socket_connect_timeout=wait_s, retry=None, protocol=2
         )
         self._rest_until = 0.0
+        # A hash that has taken in the key of this database; None: not read yet.
+        self._signer: hashlib.blake2b | None = None
         # Keys that Redis knew, and that PostgreSQL was asked for.
         self.hits = 0
         self.misses = 0
+        # Traits that were read and not copied, since somebody last took the number.
+        self.left_out = 0
 
     def close(self) -> None:
         self._redis.close()
 
     def get(self, conn: psycopg.Connection[Any], keys: Iterable[Key]) -> dict[Key, bytes]:
-        """The JSON object known of each key; an empty object's bytes (``b""``) where nothing is known."""
+        """The JSON object known of each key; no bytes (``b""``) where nothing is known."""
+        if self._signer is None:
+            self._signer = _signer(conn)
         wanted = list(dict.fromkeys(keys))
         found = self._cached(wanted)
         missing = [key for key in wanted if key not in found]
         if missing:
             missing, landed = self._await_flights(missing)
             found |= landed
-            read = _read(conn, missing)
+            read = self.read(conn, missing)
             self._store(read)
             found |= read
         self.hits += len(wanted) - len(missing)
         self.misses += len(missing)
         return found
+
+    def read(self, conn: psycopg.Connection[Any], keys: Iterable[Key]) -> dict[Key, bytes]:
+        """The same from PostgreSQL alone, for a transaction that reads what it has written itself."""
+        wanted = list(dict.fromkeys(keys))
+        if not wanted:
+            return {}
+        found: dict[Key, bytes] = {}
+        for kind, tenant_id, subject_id, known, left_out in conn.execute(_SQL["known"], _params(wanted), prepare=True):
+            found[Key(kind, tenant_id, subject_id)] = known.encode()
+            self.left_out += left_out
+        return found
+
+    def read_apart(
+        self, conn: psycopg.Connection[Any], keys: Sequence[Key], brought: Sequence[tuple[str, bytes]]
+    ) -> list[tuple[Any, ...]]:
+        """The newest traits of users and groups one by one, and `brought` ones (name, JSON): rows of `known_apart`."""
+        params = _params(keys) | {
+            "place": arrays.int4s(list(range(1, len(brought) + 1))),
+            "name": arrays.texts([name for name, _ in brought]),
+            "value": arrays.jsonbs([value for _, value in brought]),
+        }
+        return conn.execute(_SQL["known_apart"], params, prepare=True).fetchall()
 
     def forget(self, keys: Sequence[Key]) -> None:
         """Drop keys whose truth has just been changed."""
@@ -85,7 +127,9 @@ class Lookups:
         except redis.ResponseError:
             # A key of another type: as good as absent, and Redis itself is well.
             return None
-        except (redis.RedisError, OSError):
+        except Exception as error:  # noqa: BLE001 -- whatever its client raises, Redis must not stop a worker
+            if not isinstance(error, redis.RedisError | OSError):
+                _LOG.exception("Redis answers what its client cannot read; PostgreSQL is asked instead")
             self._rest_until = time.monotonic() + _REST_S
             self._redis.connection_pool.disconnect()
             return None
@@ -93,12 +137,29 @@ class Lookups:
     def _cached(self, keys: Sequence[Key]) -> dict[Key, bytes]:
         if not keys or not self._rested():
             return {}
-        values: list[Any] = self._try(lambda: self._redis.mget([key.cache_key for key in keys])) or []
-        return {
-            key: value[len(_MARK) :]
-            for key, value in zip(keys, values, strict=False)
-            if isinstance(value, bytes) and value.startswith(_MARK)
-        }
+        found: dict[Key, bytes] | None = self._try(lambda: self._signed(keys))
+        return found or {}
+
+    def _signed(self, keys: Sequence[Key]) -> dict[Key, bytes]:
+        """What Redis holds under the keys, as far as this class wrote it there and it is not stale."""
+        values: list[Any] = self._redis.mget([key.cache_key for key in keys])  # pyright: ignore[reportAssignmentType]
+        found: dict[Key, bytes] = {}
+        now = time.time()
+        for key, value in zip(keys, values, strict=True):
+            if not isinstance(value, bytes) or len(value) < _HEAD_BYTES:
+                continue
+            if value[:_SIGNATURE_BYTES] != self._signature(key, value[_SIGNATURE_BYTES:]):
+                continue
+            if now < _EXPIRY.unpack_from(value, _SIGNATURE_BYTES)[0]:
+                found[key] = value[_HEAD_BYTES:]
+        return found
+
+    def _signature(self, key: Key, content: bytes) -> bytes:
+        """Of the expiry and the value, for this key. No subject_id holds the NUL between them."""
+        assert self._signer is not None
+        signer = self._signer.copy()
+        signer.update(b"%b\0%b" % (key.cache_key.encode(), content))
+        return signer.digest()
 
     def _await_flights(self, missing: list[Key]) -> tuple[list[Key], dict[Key, bytes]]:
         """Single flight over processes: who sets the flag reads; the others wait a moment for the result."""
@@ -128,21 +189,26 @@ class Lookups:
         def store() -> None:
             pipe = self._redis.pipeline(transaction=False)  # pyright: ignore[reportUnknownMemberType]
             for key, value in read.items():
-                ttl_ms = int(self._ttl_s * 1000 * random.uniform(0.8, 1.0))  # noqa: S311
-                pipe.set(key.cache_key, _MARK + value, px=ttl_ms)
+                ttl_ms = max(1, int(self._ttl_s * 1000 * random.uniform(0.8, 1.0)))  # noqa: S311
+                content = _EXPIRY.pack(math.ceil(time.time() + ttl_ms / 1000)) + value
+                pipe.set(key.cache_key, self._signature(key, content) + content, px=ttl_ms)
                 pipe.delete(f"flight:{key.cache_key}")
             pipe.execute()
 
         self._try(store)
 
 
-def _read(conn: psycopg.Connection[Any], keys: Sequence[Key]) -> dict[Key, bytes]:
-    if not keys:
-        return {}
-    params = {
+def _params(keys: Sequence[Key]) -> dict[str, Any]:
+    return {
         "kind": arrays.texts([key.kind for key in keys]),
         "tenant_id": arrays.int4s([key.tenant_id for key in keys]),
         "subject_id": arrays.texts([key.subject_id for key in keys]),
+        "traits_max": TRAITS_MAX,
+        "bytes_max": TRAITS_BYTES_MAX,
     }
-    rows = conn.execute(_SQL["known"], params, prepare=True)
-    return {Key(kind, tenant_id, subject_id): known.encode() for kind, tenant_id, subject_id, known in rows}
+
+
+def _signer(conn: psycopg.Connection[Any]) -> hashlib.blake2b:
+    row = conn.execute(_SQL["cache_key"]).fetchone()
+    # Without a key nobody can be told apart: one of this process's own shares nothing with others, and is right.
+    return hashlib.blake2b(digest_size=_SIGNATURE_BYTES, key=row[0] if row else os.urandom(32))

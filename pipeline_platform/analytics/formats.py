@@ -13,7 +13,7 @@ Row = tuple[Any, ...]
 
 _TEXTS = ("event_id", "message_id", "type", "name", "user_id", "anonymous_id", "group_id", "previous_id")
 TIMES = ("occurred_at", "received_at", "delivered_at")
-_JSONS = ("properties", "traits", "context", "user_traits", "group_traits")
+_JSONS = ("properties", "traits", "context", "user_traits", "group_traits", "rest")
 COLUMNS = (*_TEXTS, *TIMES, *_JSONS)
 _PLAIN = len(_TEXTS) + len(TIMES)
 _NULL = msgspec.Raw(b"null")

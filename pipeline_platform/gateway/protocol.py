@@ -7,13 +7,13 @@ Every event of a request that is not refused as a whole ends in exactly one of t
 import base64
 import binascii
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
-from pipeline_platform.client_time import parse_time
 from pipeline_platform.errors import InvalidEventError, RequestRefusedError
 from pipeline_platform.event import (
     MESSAGE_ID_NAMESPACE,
@@ -32,11 +32,16 @@ SINGLE_CALLS = {kind.value: kind for kind in EventType} | {kind.code: kind for k
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOTHING = (b"", b"null")
 _EXCERPT_CHARS = 200
+# What a request says around its events becomes part of each of their rows: this much of it, all copies together. A
+# request of 2,500 events may have 6.7 kB around them; SDKs have 2 kB at most.
+_COPIES_BYTES_MAX = 16 << 20
+_SENT_AT_BYTES_MAX = 100
 
 
 class _Batch(msgspec.Struct, rename="camel", gc=False):
     batch: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
     context: msgspec.Raw = msgspec.Raw()
+    integrations: msgspec.Raw = msgspec.Raw()
     sent_at: msgspec.Raw = msgspec.Raw()
     write_key: msgspec.Raw = msgspec.Raw()
 
@@ -48,6 +53,15 @@ class _Single(msgspec.Struct, rename="camel", gc=False):
 _decode_batch = msgspec.json.Decoder(_Batch).decode
 _decode_single = msgspec.json.Decoder(_Single).decode
 _decode_key = msgspec.json.Decoder(str).decode
+_decode_any = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class _Around(NamedTuple):
+    """What a request says around its events, as it is written there."""
+
+    context: bytes
+    integrations: bytes
+    sent_at: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +116,10 @@ def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max
     if batch.batch is msgspec.UNSET:
         raise _refused("missing_batch", "the body has no batch")
     events = [bytes(event) for event in batch.batch]
-    context = bytes(batch.context)
-    if _has_second_batch(body, [context, *events]):
+    around = _Around(bytes(batch.context), bytes(batch.integrations), bytes(batch.sent_at))
+    if _has_second_batch(body, [around.context, around.integrations, *events]):
         raise _refused("two_batches", "the body has more than one batch")
-    return _batch_request(body, events, context, bytes(batch.sent_at), bytes(batch.write_key), limits, events_max)
+    return _batch_request(body, events, around, bytes(batch.write_key), limits, events_max)
 
 
 def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
@@ -126,8 +140,8 @@ def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_
     if "batch" not in found:
         raise _refused("missing_batch", "the body has no batch")
     events = elements(found["batch"])
-    context, sent_at = found.get("context", b""), found.get("sentAt", b"")
-    return _batch_request(body, events, context, sent_at, write_key, limits, events_max)
+    around = _Around(*(found.get(name, b"") for name in ("context", "integrations", "sentAt")))
+    return _batch_request(body, events, around, write_key, limits, events_max)
 
 
 def judge(request: OpenedRequest, tenant_id: TenantId, limits: Limits, idempotency_key: str | None) -> Judged:
@@ -158,8 +172,7 @@ def judge(request: OpenedRequest, tenant_id: TenantId, limits: Limits, idempoten
 def _batch_request(
     body: bytes,
     events: list[bytes],
-    context: bytes,
-    sent_at: bytes,
+    around: _Around,
     write_key: bytes,
     limits: Limits,
     events_max: int,
@@ -168,45 +181,59 @@ def _batch_request(
         raise RequestRefusedError(413, "too_many_events", f"{len(events)} events: a request may have {events_max}")
     key, doubts = _write_key(write_key), doubts_of(body)
     try:
-        envelope = _envelope(context, sent_at, doubts, limits)
+        envelope = _envelope(around, len(events), doubts, limits)
     except InvalidEventError as error:
-        excerpt = context[:_EXCERPT_CHARS].decode("utf-8", "replace").replace("\0", "")
-        because = InvalidEventError(error.code, f"the request's context: {error}; it begins {excerpt}")
-        return OpenedRequest(key, events, doubts, None, envelope_error=because)
+        return OpenedRequest(key, events, doubts, None, envelope_error=error)
     return OpenedRequest(key, events, doubts, None, envelope)
 
 
-def _envelope(context: bytes, sent_at: bytes, doubts: Doubts, limits: Limits) -> bytes:
-    """What is stored of the envelope. A sentAt that is no time is left out: it could correct nothing."""
+def _envelope(around: _Around, events: int, doubts: Doubts, limits: Limits) -> bytes:
+    """What is stored of the envelope. A sentAt that is no text, or a long one, is left out: it says no time."""
     parts: list[bytes] = []
-    if context not in _NOTHING:
-        _check_context(context, doubts, limits)
-        parts.append(b'"context":' + context)
-    if sent_at.startswith(b'"') and parse_time(_decode_text_or_nothing(sent_at)):
-        parts.append(b'"sentAt":' + sent_at)
+    for name, value in (("context", around.context), ("integrations", around.integrations)):
+        if value not in _NOTHING:
+            _check_part(name, value, events, doubts, limits)
+            parts.append(b'"%s":%s' % (name.encode(), value))
+    if _is_short_text(around.sent_at, doubts):
+        parts.append(b'"sentAt":' + around.sent_at)
     return b"{" + b",".join(parts) + b"}" if parts else b""
 
 
-def _check_context(context: bytes, doubts: Doubts, limits: Limits) -> None:
-    if len(context) > limits.event_bytes_max:
-        message = f"{len(context)} bytes, an event may have {limits.event_bytes_max}"
-        raise InvalidEventError("event_too_large", message)
-    check_text(context, doubts)
+def _check_part(name: str, value: bytes, events: int, doubts: Doubts, limits: Limits) -> None:
     try:
-        _decode_single(context)
+        if len(value) * events > _COPIES_BYTES_MAX:
+            message = f"{len(value)} bytes for each of {events} events: send fewer events in a request"
+            raise InvalidEventError("event_too_large", message)
+        _check_value(value, doubts, limits, _decode_single if name == "context" else _decode_any)
+    except InvalidEventError as error:
+        excerpt = value[:_EXCERPT_CHARS].decode("utf-8", "replace").replace("\0", "")
+        raise InvalidEventError(error.code, f"the request's {name}: {error}; it begins {excerpt}") from error
+
+
+def _check_value(value: bytes, doubts: Doubts, limits: Limits, decode: Callable[[bytes], object]) -> None:
+    if len(value) > limits.event_bytes_max:
+        message = f"{len(value)} bytes, an event may have {limits.event_bytes_max}"
+        raise InvalidEventError("event_too_large", message)
+    check_text(value, doubts)
+    try:
+        decode(value)
     except msgspec.ValidationError as error:
         raise InvalidEventError("invalid_field", "must be an object") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidEventError("invalid_json", str(error)) from error
     # It becomes part of the event: one level deeper.
-    check_values(context, doubts, limits.nesting_max - 1)
+    check_values(value, doubts, limits.nesting_max - 1)
 
 
-def _decode_text_or_nothing(token: bytes) -> str:
+def _is_short_text(token: bytes, doubts: Doubts) -> bool:
+    if not token.startswith(b'"') or len(token) > _SENT_AT_BYTES_MAX:
+        return False
     try:
-        return _decode_key(token)
-    except ValueError:
-        return ""
+        check_text(token, doubts)
+        _decode_key(token)
+    except (InvalidEventError, ValueError):
+        return False
+    return True
 
 
 def _write_key(token: bytes) -> str | None:

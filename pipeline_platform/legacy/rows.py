@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from pipeline_platform.client_time import parse_time
 from pipeline_platform.event import event_id_of
-from pipeline_platform.event_reader import text_of
+from pipeline_platform.event_reader import client_time, text_of, usable_text
 from pipeline_platform.legacy.queueing import Message
 
 _Raw = msgspec.Raw
@@ -34,20 +33,22 @@ class _Event(_Identity):
     previousId: _Raw = _Raw()
     originalTimestamp: _Raw = _Raw()
     timestamp: _Raw = _Raw()
+    receivedAt: _Raw = _Raw()
     properties: _Raw = _Raw()
     traits: _Raw = _Raw()
     context: _Raw = _Raw()
 
 
-class _GroupOfContext(msgspec.Struct):
+class _OfContext(msgspec.Struct):
     groupId: _Raw = _Raw()
+    traits: _Raw = _Raw()
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_identity = msgspec.json.Decoder(_Identity).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_object = msgspec.json.Decoder(dict[str, _Raw]).decode
-_decode_group = msgspec.json.Decoder(_GroupOfContext).decode
+_decode_of_context = msgspec.json.Decoder(_OfContext).decode
 
 
 def messages_of(body: bytes, tenant_id: int, arrived_at: float) -> list[Message]:
@@ -70,7 +71,11 @@ def row_of(message: Message) -> dict[str, Any]:
     event = _decode_event(message.event)
     arrived_at = datetime.fromtimestamp(message.arrived_at, UTC)
     kind = _text(event.type) or "track"
-    said_at = _text(event.originalTimestamp) or _text(event.timestamp)
+    said_at = client_time(
+        usable_text(bytes(event.timestamp)),
+        usable_text(bytes(event.originalTimestamp)),
+        has_been_received=usable_text(bytes(event.receivedAt)) is not None,
+    )
     context = _context(event.context, message.context)
     return {
         "tenant_id": message.tenant_id,
@@ -82,10 +87,10 @@ def row_of(message: Message) -> dict[str, Any]:
         "anonymous_id": _text(event.anonymousId),
         "group_id": _group_id(kind, event, context),
         "previous_id": _text(event.previousId),
-        "occurred_at": (parse_time(said_at) if said_at else None) or arrived_at,
+        "occurred_at": said_at or arrived_at,
         "arrived_at": arrived_at,
         "properties": _json(event.properties),
-        "traits": _json(event.traits),
+        "traits": _traits(kind, event, context),
         "context": context,
     }
 
@@ -107,7 +112,16 @@ def _context(own: _Raw, around: _Raw) -> str | None:
     return msgspec.json.encode({**_decode_object(around), **(_decode_object(own) if mine else {})}).decode()
 
 
+def _traits(kind: str, event: _Event, context: str | None) -> str | None:
+    """As the platform's: some SDKs send a user's traits in the context of an identify only."""
+    own = _json(event.traits)
+    if kind == "identify" and own in (None, "{}") and context and '"traits"' in context:
+        found = bytes(_decode_of_context(context).traits)
+        return found.decode() if found.startswith(b"{") else own
+    return own
+
+
 def _group_id(kind: str, event: _Event, context: str | None) -> str | None:
     if kind == "group":
         return _text(event.groupId)
-    return _text(_decode_group(context).groupId) if context and '"groupId"' in context else None
+    return usable_text(bytes(_decode_of_context(context).groupId)) if context and '"groupId"' in context else None

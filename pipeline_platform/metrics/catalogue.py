@@ -158,6 +158,21 @@ WORKER_STEP_SECONDS = Metric(
     _P,
     (0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0),
 )
+UNUSABLE_TIMES = Metric(
+    "pipeline_worker_unusable_times_total",
+    _C,
+    "Processed events whose own time nobody can read: their occurred_at is received_at, what they said is in rest.",
+    (),
+    _P,
+)
+TRAITS_LEFT_OUT = Metric(
+    "pipeline_worker_traits_left_out_total",
+    _C,
+    "Traits that were read from PostgreSQL and not copied into rows, because a user or group has too many or too large "
+    "ones.",
+    (),
+    _P,
+)
 LOOKUPS = Metric(
     "pipeline_lookups_total",
     _C,

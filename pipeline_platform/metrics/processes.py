@@ -5,6 +5,7 @@ one that is started again goes on counting where the dead one ended, and there a
 may be deleted while nothing runs; a power cut may lose the last counts, and nothing else depends on them.
 """
 
+import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,6 +72,25 @@ class WorkerNumbers:
     def looked_up(self, hits: int, misses: int) -> None:
         self._hits.inc(hits)
         self._misses.inc(misses)
+
+
+class RowNumbers:
+    """What was left out of the rows that this process made."""
+
+    def __init__(self) -> None:
+        self._times, self._traits = _counter(names.UNUSABLE_TIMES), _counter(names.TRAITS_LEFT_OUT)
+
+    def made(self, unusable_times: int, traits_left_out: int) -> None:
+        if unusable_times:
+            self._times.inc(unusable_times)
+        if traits_left_out:
+            self._traits.inc(traits_left_out)
+
+
+@functools.cache
+def row_numbers() -> RowNumbers:
+    """Those of this process: two counters of one name would each write its own sum into the process's file."""
+    return RowNumbers()
 
 
 def _counter(metric: Metric) -> Counter:

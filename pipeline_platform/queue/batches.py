@@ -31,6 +31,10 @@ _COMPRESS_FROM_BYTES = 1_024
 _compressor = zstandard.ZstdCompressor(level=1)
 _decompressor = zstandard.ZstdDecompressor()
 
+# What a claim holds of uncompressed events, unless its first batch alone is larger. A worker needs some eight times as
+# much while it makes rows of them.
+CLAIM_BYTES_MAX = 16 << 20
+
 _SQL = queries("queue")
 
 # transaction_timeout of whoever accepts or imports: it holds its hour's lock as long. COMMIT is not covered by it.
@@ -53,6 +57,13 @@ class Work:
     @property
     def events(self) -> int:
         return self.end_event - self.first_event
+
+    @property
+    def bytes(self) -> int:
+        """As the query `claim` counts them: of its events, and of what was said around each."""
+        lengths, envelopes = self.row[4], self.row[7]
+        around = max((len(envelope) for envelope in envelopes or ()), default=0)
+        return sum(arrays.read_int4s(lengths)[self.first_event : self.end_event]) + self.events * around
 
 
 def _pack(payload: bytes) -> tuple[str, bytes]:
@@ -126,12 +137,13 @@ def claim(
     low_water: int,
     events_max: int = 1 << 30,
     waited_s: float = 0.0,
+    bytes_max: int = CLAIM_BYTES_MAX,
 ) -> list[Work]:
     """Lock up to `limit` waiting pieces of work of a lane, oldest first, skipping what others hold.
 
     low_water: no open work has a smaller id (see LowWater); 0 is always right, only slower. events_max: what follows
-    after so many events is not returned, and locked no longer than the transaction. waited_s: only what was accepted
-    so long ago.
+    after so many events is not returned, and locked no longer than the transaction. bytes_max: nor what follows after
+    so many bytes. waited_s: only what was accepted so long ago.
     """
     cursor = conn.cursor(binary=True)
     params = {
@@ -140,9 +152,15 @@ def claim(
         "low_water": low_water,
         "events_max": events_max,
         "waited_s": waited_s,
+        "bytes_max": bytes_max,
     }
     cursor.execute(_SQL["claim"], params, prepare=True)
     return [work_of(row) for row in cursor]
+
+
+def is_full(works: Sequence[Work]) -> bool:
+    """Whether a claim ended because of its bytes: more may wait."""
+    return sum(work.bytes for work in works) >= CLAIM_BYTES_MAX
 
 
 def claim_suspect(conn: psycopg.Connection[Any]) -> list[Work]:

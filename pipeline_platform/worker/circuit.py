@@ -3,8 +3,9 @@
 After a bad deploy everything accepted would drain into dead letters within minutes. Open, it makes all workers wait;
 events are accepted and kept. `pipeline-platform circuit close` lets them go on.
 
-Each worker judges what it saw itself, by its part of `circuit_events`. Where three tenants or more send, one or two of
-them that send only what cannot be written never open it for the others.
+Each worker judges what it saw itself, by its part of `circuit_events`. A tenant is hit where most of its own events
+fail. A bad deploy hits all tenants, bad data one: so three tenants have to be hit, or both where two sent within a day,
+or the only one of an installation. What one tenant sends never opens it for another.
 """
 
 import time
@@ -19,7 +20,7 @@ from pipeline_platform.settings import Settings
 
 _SQL = queries("circuit")
 _WINDOW_S = 30.0
-# So many tenants have to be hit, or all that sent lately where those are fewer.
+# So many tenants have to be hit, or both where two sent within a day, or the only one that there is.
 _TENANTS_MIN = 3
 
 
@@ -70,11 +71,12 @@ class Circuit:
             bad.update(buried)
         events = good.total() + bad.total()
         tenants = good.keys() | bad.keys()
-        if events < self._events_min or bad.total() < self._ratio * events or len(bad) * 2 < len(tenants):
+        hit = [tenant for tenant, letters in bad.items() if letters >= self._ratio * (letters + good[tenant])]
+        if events < self._events_min or bad.total() < self._ratio * events or len(hit) * 2 < len(tenants):
             return
-        self._bad_tenants = len(bad)
+        self._bad_tenants = len(hit)
         self.tripped = (
-            f"{bad.total():,} of {events:,} events became dead letters within {_WINDOW_S:.0f} s, of {len(bad)} of "
-            f"{len(tenants)} tenants: nothing is processed until the cause is mended. See: pipeline-platform "
-            "dead-letters list; then: pipeline-platform circuit close --reason …"
+            f"{bad.total():,} of {events:,} events became dead letters within {_WINDOW_S:.0f} s, most of those of "
+            f"{len(hit)} of {len(tenants)} tenants: nothing is processed until the cause is mended. See: "
+            "pipeline-platform dead-letters list; then: pipeline-platform circuit close --reason …"
         )

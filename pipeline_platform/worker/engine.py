@@ -15,12 +15,13 @@ from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event import QueuedEvent
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Key, Lookups
+from pipeline_platform.metrics.processes import row_numbers
 from pipeline_platform.queue.batches import Work, complete, read
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.circuit import Circuit
-from pipeline_platform.worker.dead_letters import Failure, bury, failure
+from pipeline_platform.worker.dead_letters import Failure, Stage, bury, failure
 from pipeline_platform.worker.enrich import Enriched, enrich
-from pipeline_platform.worker.load import keep_traits, load, new_rows
+from pipeline_platform.worker.load import keep_traits, load, new_rows, subjects_of
 from pipeline_platform.worker.transform import Row, transform
 
 # For an engine's connection. Planning the load anew each time costs a millisecond, more than loading three events. A
@@ -110,17 +111,18 @@ class Engine:
             self._lookups.forget(loading.changed)
             self._note(loading.rows, loading.failures)
             return loading.processed()
-        except psycopg.Error as error:
+        except Exception as error:
             if not self._conn.closed:
                 # Where the pipeline broke at COMMIT, the transaction block is still open.
                 self._conn.rollback()
-            if not is_bad_data(error):
+            if not _may_be_the_datas(error):
                 raise
         with self._conn.transaction():
             works = claim(self._conn)
             if noted and works:
                 noted(works)
             done, rows, failures = self._process_carefully(works)
+        self._lookups.forget(subjects_of(rows))
         self._note(rows, failures)
         return done
 
@@ -137,10 +139,9 @@ class Engine:
         return _Loading(works, rows, failures, buried, changed, loading)
 
     def _process_carefully(self, works: Sequence[Work]) -> tuple[Processed, list[Enriched], list[Failure]]:
-        """The slow way after bad data: every part of the load in a savepoint, down to the single event."""
+        """The slow way after bad data: every part is enriched and loaded in a savepoint, down to the single event."""
         transformed, unsound = self._transform(works)
-        rows = self._enrich(transformed)
-        loaded, delivered, unloadable = self._load_splitting(rows)
+        loaded, delivered, unloadable = self._load_splitting(transformed)
         failures = [*unsound, *unloadable]
         buried = bury(self._conn, self._settings, failures)
         complete(self._conn, works)
@@ -149,34 +150,47 @@ class Engine:
     def _transform(self, works: Sequence[Work]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
         return transform_all([event for work in works for event in read(work)])
 
-    def _enrich(self, transformed: Sequence[tuple[QueuedEvent, Row]]) -> list[Enriched]:
-        return enrich(self._conn, self._lookups, transformed)
+    def _enrich(self, transformed: Sequence[tuple[QueuedEvent, Row]], *, cached: bool = True) -> list[Enriched]:
+        return enrich(self._conn, self._lookups, transformed, cached=cached)
 
     def _load(self, rows: Sequence[Enriched]) -> list[psycopg.Cursor[Any]]:
         return load(self._conn, rows)
 
     def _note(self, rows: Sequence[Enriched], failures: Sequence[Failure]) -> None:
-        """Tell the circuit what was committed; a way that failed says nothing about its events."""
+        """Count what was committed; a way that failed says nothing about its events."""
+        row_numbers().made(sum(item.row.is_time_unusable for item in rows), self._lookups.left_out)
+        self._lookups.left_out = 0
         if self._circuit:
             self._circuit.note([row.event.tenant_id for row in rows], [failed.event.tenant_id for failed in failures])
 
-    def _load_splitting(self, rows: Sequence[Enriched]) -> tuple[list[Enriched], int, list[Failure]]:
-        if not rows:
+    def _load_splitting(
+        self, transformed: Sequence[tuple[QueuedEvent, Row]]
+    ) -> tuple[list[Enriched], int, list[Failure]]:
+        """In order, so that a part sees the traits that the parts before it wrote, and none of an event that failed."""
+        if not transformed:
             return [], 0, []
+        stage: Stage = "enrich"
         try:
             with self._conn.transaction():
+                rows = self._enrich(transformed, cached=False)
+                stage = "load"
                 delivered = new_rows(self._load(rows))
                 keep_traits(self._conn, rows)
-            return list(rows), delivered, []
-        except psycopg.Error as error:
-            if not is_bad_data(error):
+            return rows, delivered, []
+        except Exception as error:
+            if not _may_be_the_datas(error):
                 raise
-            if len(rows) == 1:
-                return [], 0, [failure(rows[0].event, "load", error)]
-        middle = len(rows) // 2
-        left = self._load_splitting(rows[:middle])
-        right = self._load_splitting(rows[middle:])
+            if len(transformed) == 1:
+                return [], 0, [failure(transformed[0][0], stage, error)]
+        middle = len(transformed) // 2
+        left = self._load_splitting(transformed[:middle])
+        right = self._load_splitting(transformed[middle:])
         return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+
+
+def _may_be_the_datas(error: Exception) -> bool:
+    """False where the database says that it is not; an error of Python's own may be of one event."""
+    return is_bad_data(error) if isinstance(error, psycopg.Error) else True
 
 
 def _processed(works: Sequence[Work], rows: Sequence[Enriched], dead_lettered: int, delivered: int) -> Processed:

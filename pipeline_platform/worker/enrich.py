@@ -1,4 +1,7 @@
-"""What the look-ups add to rows: the tenant's name and plan, the traits of the event's user and group."""
+"""What the look-ups add to rows: the tenant's name and plan, the traits of the event's user and group.
+
+Events in order of acceptance see what earlier ones of the same sequence say of a user or group.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -8,8 +11,11 @@ from typing import Any
 import msgspec
 import psycopg
 
+from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event import QueuedEvent
 from pipeline_platform.lookups import Key, Lookups
+from pipeline_platform.worker.dead_letters import Failure, failure
+from pipeline_platform.worker.known_traits import ChangingSubjects, read_after_change
 from pipeline_platform.worker.transform import Row
 
 
@@ -47,21 +53,56 @@ def _keys(event: QueuedEvent, row: Row) -> tuple[Key, Key | None, Key | None]:
 
 
 def enrich(
-    conn: psycopg.Connection[Any], lookups: Lookups, transformed: Sequence[tuple[QueuedEvent, Row]]
+    conn: psycopg.Connection[Any],
+    lookups: Lookups,
+    transformed: Sequence[tuple[QueuedEvent, Row]],
+    *,
+    cached: bool = True,
+    in_order: bool = True,
 ) -> list[Enriched]:
-    """Look up all that the rows need in one go. Raises psycopg errors where PostgreSQL cannot be read."""
+    """Look up all that the rows need in one go. Raises psycopg errors where PostgreSQL cannot be read.
+
+    cached: false where the transaction may have written traits that nobody else may see yet. in_order: the events are
+    in order of acceptance, and will be loaded together or not at all.
+    """
     keys = [_keys(event, row) for event, row in transformed]
-    known = lookups.get(conn, [key for three in keys for key in three if key])
+    apart = read_after_change(transformed, [three[1:] for three in keys]) if in_order else set[Key]()
+    changing = ChangingSubjects(conn, lookups, transformed, apart)
+    look_up = lookups.get if cached else lookups.read
+    known = look_up(conn, [key for three in keys for key in three if key and key not in apart])
     tenants = {key: _decode_tenant(value) for key, value in known.items() if key.kind == "tenant" and value}
     nobody = _Tenant()
-    return [
-        Enriched(
-            event,
-            row,
-            tenants.get(tenant, nobody).name,
-            tenants.get(tenant, nobody).plan,
-            (known[user] or None) if user else None,
-            (known[group] or None) if group else None,
-        )
-        for (event, row), (tenant, user, group) in zip(transformed, keys, strict=True)
-    ]
+    enriched: list[Enriched] = []
+    for place, ((event, row), (tenant, user, group)) in enumerate(zip(transformed, keys, strict=True)):
+        of = tenants.get(tenant, nobody)
+        user_traits, group_traits = (_traits(key, known, changing) for key in (user, group))
+        enriched.append(Enriched(event, row, of.name, of.plan, user_traits, group_traits))
+        if apart:
+            changing.happened(place, event, row)
+    return enriched
+
+
+def _traits(key: Key | None, known: dict[Key, bytes], changing: ChangingSubjects) -> bytes | None:
+    if key is None:
+        return None
+    found = known.get(key)
+    return (changing.text(key) if found is None else found) or None
+
+
+def enrich_each(
+    conn: psycopg.Connection[Any], lookups: Lookups, transformed: Sequence[tuple[QueuedEvent, Row]]
+) -> tuple[list[Enriched], list[Failure]]:
+    """Rows of events that belong to no sequence, and why others have none: the bad ones are found by halving."""
+    if not transformed:
+        return [], []
+    try:
+        with conn.transaction():
+            return enrich(conn, lookups, transformed, cached=False, in_order=False), []
+    except Exception as error:
+        if isinstance(error, psycopg.Error) and not is_bad_data(error):
+            raise
+        if len(transformed) == 1:
+            return [], [failure(transformed[0][0], "enrich", error)]
+    middle = len(transformed) // 2
+    left, right = (enrich_each(conn, lookups, part) for part in (transformed[:middle], transformed[middle:]))
+    return left[0] + right[0], left[1] + right[1]

@@ -10,7 +10,8 @@ from pipeline_platform.db import queries
 from pipeline_platform.event import QueuedEvent
 from pipeline_platform.lookups import Key
 from pipeline_platform.worker.enrich import Enriched
-from pipeline_platform.worker.transform import Row, traits_of
+from pipeline_platform.worker.known_traits import as_of, changes, kept_traits
+from pipeline_platform.worker.transform import Row
 
 _SQL = queries("worker")
 # By whether the rows were accepted in a shadow epoch.
@@ -50,6 +51,7 @@ def row_columns(rows: Sequence[tuple[QueuedEvent, Row]]) -> dict[str, Any]:
         "properties": arrays.jsonbs([row.properties for row in flat]),
         "traits": arrays.jsonbs([row.traits for row in flat]),
         "context": arrays.jsonbs([row.context for row in flat]),
+        "rest": arrays.jsonbs([row.rest for row in flat]),
     }
 
 
@@ -106,11 +108,7 @@ def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list
     """
     merged: list[tuple[Key, str, bytes, Enriched]] = []
     for item in rows:
-        is_group = item.row.type.value == "group"
-        subject = item.row.group_id if is_group else item.row.user_id
-        if subject:
-            key = Key("group" if is_group else "user", item.event.tenant_id, subject)
-            merged += [(key, name, value, item) for name, value in traits_of(item.row).items()]
+        merged += [(key, name, value, item) for key, name, value in kept_traits(item.event, item.row)]
     if merged:
         conn.execute(
             _SQL["keep_traits"],
@@ -120,8 +118,13 @@ def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list
                 "subject_id": arrays.texts([key.subject_id for key, *_ in merged]),
                 "name": arrays.texts([name for _, name, _, _ in merged]),
                 "value": arrays.jsonbs([value for _, _, value, _ in merged]),
-                "as_of": arrays.timestamps([min(item.row.occurred_at, item.event.received_at) for *_, item in merged]),
+                "as_of": arrays.timestamps([as_of(item.event, item.row) for *_, item in merged]),
                 "event_id": arrays.uuids([item.event.event_id for *_, item in merged]),
             },
         )
     return list(dict.fromkeys(key for key, *_ in merged))
+
+
+def subjects_of(rows: Sequence[Enriched]) -> list[Key]:
+    """Whose traits the rows change."""
+    return list(dict.fromkeys(key for item in rows if (key := changes(item.event, item.row))))

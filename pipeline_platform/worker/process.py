@@ -24,7 +24,7 @@ from pipeline_platform.errors import is_transient
 from pipeline_platform.event import Lane
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.metrics.processes import WorkerNumbers
-from pipeline_platform.queue.batches import Work, claim
+from pipeline_platform.queue.batches import Work, claim, is_full
 from pipeline_platform.queue.claim_notes import ClaimNote
 from pipeline_platform.queue.low_water import LowWater
 from pipeline_platform.settings import Settings
@@ -194,7 +194,7 @@ class Worker:
             self._note.write([work.work_id for work in works])
             self._pieces = len(works)
             events = sum(work.events for work in works)
-            self._claimed_all = len(works) == limit or events >= events_max
+            self._claimed_all = len(works) == limit or events >= events_max or is_full(works)
             self._claimed_at = time.monotonic()
             self._events_a_batch += (events / len(works) - self._events_a_batch) * 0.2
 

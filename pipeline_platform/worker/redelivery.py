@@ -19,9 +19,8 @@ from pipeline_platform.queue.claim_notes import HeldLetter
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.dead_letters import Failure, Stage, exhaust, failure, next_attempt_at, postpone
 from pipeline_platform.worker.engine import Processed, transform_all
-from pipeline_platform.worker.enrich import enrich
+from pipeline_platform.worker.enrich import Enriched, enrich_each
 from pipeline_platform.worker.load import keep_traits, load, new_rows
-from pipeline_platform.worker.transform import Row
 
 _SQL = queries("worker")
 _AT_ONCE = 500
@@ -141,27 +140,24 @@ def _try_again(
 ) -> Processed:
     by_place = {(letter.event.batch_id, letter.event.event_index): letter for letter in letters}
     rows, failures = transform_all([letter.event for letter in letters])
+    enriched, unenriched = enrich_each(conn, lookups, rows)
+    failures += unenriched
     for failed in failures:
         letter = by_place[failed.event.batch_id, failed.event.event_index]
         postpone(conn, settings, letter.dead_letter_id, letter.attempts, failed)
-    items = [(by_place[event.batch_id, event.event_index], event, row) for event, row in rows]
+    items = [(by_place[row.event.batch_id, row.event.event_index], row) for row in enriched]
     return Processed(claimed=len(failures)) + _deliver(settings, conn, lookups, items)
 
 
 def _deliver(
-    settings: Settings,
-    conn: psycopg.Connection[Any],
-    lookups: Lookups,
-    items: Sequence[tuple[_Letter, QueuedEvent, Row]],
+    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, items: Sequence[tuple[_Letter, Enriched]]
 ) -> Processed:
     """All at once where that works, else by halves, down to the one that is bad."""
     if not items:
         return Processed()
-    stage: Stage = "enrich"
+    rows = [row for _, row in items]
     try:
         with conn.transaction():
-            rows = enrich(conn, lookups, [(event, row) for _, event, row in items])
-            stage = "load"
             new = new_rows(load(conn, rows, redelivery=True, adds_enriched=items[0][0].failed_at != "load"))
             if 0 < new < len(rows):
                 raise _MixedError
@@ -172,14 +168,14 @@ def _deliver(
         if not is_bad_data(error):
             raise
         if len(items) == 1:
-            [(letter, event, _)] = items
-            postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(event, stage, error))
+            [(letter, row)] = items
+            postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(row.event, "load", error))
             return Processed(claimed=1)
     else:
         params = {
             "delivered": new > 0,
-            "tenant_id": [letter.event.tenant_id for letter, *_ in items],
-            "dead_letter_id": [letter.dead_letter_id for letter, *_ in items],
+            "tenant_id": [letter.event.tenant_id for letter, _ in items],
+            "dead_letter_id": [letter.dead_letter_id for letter, _ in items],
         }
         conn.execute(_SQL["resolve_dead_letters"], params)
         return Processed(claimed=len(items), delivered=new, duplicate=len(items) - new)

@@ -54,12 +54,12 @@ class TracedEngine(Engine):
         self._began_ns["worker.transform"] = time.time_ns()
         return super()._transform(works)
 
-    def _enrich(self, transformed: Sequence[tuple[QueuedEvent, Row]]) -> list[Enriched]:
-        self._began_ns["worker.enrich"] = time.time_ns()
-        return super()._enrich(transformed)
+    def _enrich(self, transformed: Sequence[tuple[QueuedEvent, Row]], *, cached: bool = True) -> list[Enriched]:
+        self._began_ns.setdefault("worker.enrich", time.time_ns())
+        return super()._enrich(transformed, cached=cached)
 
     def _load(self, rows: Sequence[Enriched]) -> list[psycopg.Cursor[Any]]:
-        # The careful way loads in parts.
+        # The careful way enriches and loads in parts.
         self._began_ns.setdefault("worker.load", time.time_ns())
         return super()._load(rows)
 

@@ -1,7 +1,8 @@
 """From an event's original bytes to its row: pure, the same bytes always give the same row.
 
 Numbers and strings of properties, traits and context pass as their JSON text, so nothing a parser would round is
-rounded. What cannot be a row raises InvalidEventError and becomes a dead letter.
+rounded. Whatever event_reader accepts has a row: what is only of use where it has a form (times, context.groupId) is
+left unread where it has another. Damaged bytes raise InvalidEventError, and the event becomes a dead letter.
 """
 
 from dataclasses import dataclass
@@ -12,16 +13,23 @@ import msgspec
 from pipeline_platform.client_time import parse_time
 from pipeline_platform.errors import InvalidEventError
 from pipeline_platform.event import EventType, QueuedEvent
-from pipeline_platform.event_reader import text_of
+from pipeline_platform.event_reader import text_of, usable_text
 
 # Part of every materialization and replay: raise it with each change of what a row holds.
-TRANSFORM_VERSION = "1"
+TRANSFORM_VERSION = "2"
 
 _Raw = msgspec.Raw
 _NOTHING = (b"", b"null")
+# What says nothing, and is not kept among the rest: SDKs send `"integrations": {}` with every event.
+_EMPTY = (b"null", b"{}")
+# The largest value of PIPELINE_ID_BYTES_MAX.
+_GROUP_ID_BYTES_MAX = 2_000
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, forbid_unknown_fields=True, rename={"metadata": "_metadata"}):
+    """The fields that common SDKs send: with others, an event takes a second look."""
+
+    type: _Raw = _Raw()
     messageId: _Raw = _Raw()
     event: _Raw = _Raw()
     name: _Raw = _Raw()
@@ -32,22 +40,33 @@ class _Body(msgspec.Struct):
     properties: _Raw = _Raw()
     traits: _Raw = _Raw()
     context: _Raw = _Raw()
+    timestamp: _Raw = _Raw()
+    originalTimestamp: _Raw = _Raw()
     sentAt: _Raw = _Raw()
+    integrations: _Raw = _Raw()
+    category: _Raw = _Raw()
+    channel: _Raw = _Raw()
+    metadata: _Raw = _Raw()
+    writeKey: _Raw = _Raw()
 
 
 class _Envelope(msgspec.Struct):
     context: dict[str, _Raw] = {}
     sentAt: _Raw = _Raw()
+    integrations: _Raw = _Raw()
 
 
-class _GroupOfContext(msgspec.Struct):
+class _OfContext(msgspec.Struct):
     groupId: _Raw = _Raw()
+    traits: _Raw = _Raw()
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_object = msgspec.json.Decoder(dict[str, _Raw]).decode
-_decode_group = msgspec.json.Decoder(_GroupOfContext).decode
+_decode_of_context = msgspec.json.Decoder(_OfContext).decode
+_FIELDS = dict(zip(_Body.__struct_encode_fields__, _Body.__struct_fields__, strict=True))
+_NO_ENVELOPE = _Envelope()
 
 
 @dataclass(slots=True)
@@ -65,15 +84,33 @@ class Row:
     properties: bytes | None
     traits: bytes | None
     context: bytes | None
+    # What has no column of its own, and the times as they were sent.
+    rest: bytes | None = None
+    # The event says when it happened, in a way that nobody can read: occurred_at is received_at.
+    is_time_unusable: bool = False
 
 
 def _text(raw: _Raw) -> str | None:
-    return text_of(bytes(raw))
+    return text_of(bytes(raw)) if raw else None
 
 
 def _json(raw: _Raw) -> bytes | None:
+    if not raw:
+        return None
     token = bytes(raw)
     return None if token in _NOTHING else token
+
+
+def _read_body(payload: bytes) -> tuple[_Body, dict[str, _Raw]]:
+    """The fields that have a place in `_Body`, and all others."""
+    try:
+        return _decode_body(payload), {}
+    except msgspec.ValidationError:
+        fields = _decode_object(payload)
+    return (
+        _Body(**{_FIELDS[name]: value for name, value in fields.items() if name in _FIELDS}),
+        {name: value for name, value in fields.items() if name not in _FIELDS},
+    )
 
 
 def _context(own: _Raw, around: dict[str, _Raw]) -> bytes | None:
@@ -84,45 +121,89 @@ def _context(own: _Raw, around: dict[str, _Raw]) -> bytes | None:
     return msgspec.json.encode({**around, **(_decode_object(mine) if mine else {})})
 
 
-def _occurred_at(event: QueuedEvent, sent_at: datetime | None) -> datetime:
+def _rest(kind: EventType, body: _Body, envelope: _Envelope, others: dict[str, _Raw]) -> bytes | None:
+    """An object of what has no column; NULL where that is nothing. A write key is a credential: it is left out."""
+    is_track, is_group = kind is EventType.TRACK, kind is EventType.GROUP
+    found = [
+        name + bytes(raw)
+        for name, raw in (
+            (b'"timestamp":', body.timestamp),
+            (b'"originalTimestamp":', body.originalTimestamp),
+            (b'"sentAt":', body.sentAt or envelope.sentAt),
+            (b'"integrations":', body.integrations or envelope.integrations),
+            (b'"category":', body.category),
+            (b'"channel":', body.channel),
+            (b'"_metadata":', body.metadata),
+            (b'"name":', body.name if is_track else None),
+            (b'"event":', None if is_track else body.event),
+            (b'"groupId":', None if is_group else body.groupId),
+        )
+        if raw and bytes(raw) not in _EMPTY
+    ]
+    if others:
+        kept = {name: value for name, value in others.items() if bytes(value) not in _EMPTY}
+        if kept:
+            found.append(msgspec.json.encode(kept)[1:-1])
+    return b"{" + b",".join(found) + b"}" if found else None
+
+
+def _sent_at(*said: _Raw) -> datetime | None:
+    """The first of them that is a time."""
+    for raw in said:
+        text = usable_text(bytes(raw)) if raw else None
+        at = parse_time(text) if text else None
+        if at is not None:
+            return at
+    return None
+
+
+def _occurred_at(event: QueuedEvent, sent_at: datetime | None) -> datetime | None:
     """received_at − (sentAt − the client's own time): the client's clock need not be right, only steady."""
-    if event.client_at is None:
-        return event.received_at
-    if sent_at is None:
+    if event.client_at is None or sent_at is None:
         return event.client_at
     try:
         return event.received_at - (sent_at - event.client_at)
     except OverflowError:
-        return event.received_at
+        return None
 
 
-def _group_id(kind: EventType, body: _Body, context: bytes | None) -> str | None:
-    if kind is EventType.GROUP:
-        return _text(body.groupId)
-    if context and b'"groupId"' in context:
-        return _text(_decode_group(context).groupId)
-    return None
+def _group_and_traits(kind: EventType, body: _Body, context: bytes | None) -> tuple[str | None, bytes | None]:
+    """From where they are: some SDKs of RudderStack send a user's traits in the context of an identify only."""
+    group_id = _text(body.groupId) if kind is EventType.GROUP else None
+    traits = _json(body.traits)
+    wants_group = kind is not EventType.GROUP and context is not None and b'"groupId"' in context
+    wants_traits = kind is EventType.IDENTIFY and traits in (None, b"{}") and context is not None
+    if context is not None and (wants_group or (wants_traits and b'"traits"' in context)):
+        found = _decode_of_context(context)
+        if wants_group:
+            group_id = usable_text(bytes(found.groupId), _GROUP_ID_BYTES_MAX)
+        if wants_traits and bytes(found.traits)[:1] == b"{":
+            traits = bytes(found.traits)
+    return group_id, traits
 
 
 def transform(event: QueuedEvent) -> Row:
     """The row of one event. Raises InvalidEventError where its bytes are not what the gateway lets in."""
     try:
-        body = _decode_body(event.payload)
-        envelope = _decode_envelope(event.envelope) if event.envelope else _Envelope()
+        body, others = _read_body(event.payload)
+        envelope = _decode_envelope(event.envelope) if event.envelope else _NO_ENVELOPE
         context = _context(body.context, envelope.context)
-        sent_at = _text(envelope.sentAt) or _text(body.sentAt)
+        occurred_at = _occurred_at(event, _sent_at(envelope.sentAt, body.sentAt))
+        group_id, traits = _group_and_traits(event.type, body, context)
         return Row(
             message_id=_text(body.messageId) or str(event.event_id),
             type=event.type,
             name=_text(body.event) if event.type is EventType.TRACK else _text(body.name),
             user_id=_text(body.userId),
             anonymous_id=_text(body.anonymousId),
-            group_id=_group_id(event.type, body, context),
+            group_id=group_id,
             previous_id=_text(body.previousId),
-            occurred_at=_occurred_at(event, parse_time(sent_at) if sent_at else None),
+            occurred_at=event.received_at if occurred_at is None else occurred_at,
             properties=_json(body.properties),
-            traits=_json(body.traits),
+            traits=traits,
             context=context,
+            rest=_rest(event.type, body, envelope, others),
+            is_time_unusable=occurred_at is None and bool(_json(body.timestamp) or _json(body.originalTimestamp)),
         )
     except ValueError as error:
         raise InvalidEventError("undecodable", str(error)) from error
@@ -131,7 +212,7 @@ def transform(event: QueuedEvent) -> Row:
 def message_id_of(payload: bytes) -> str | None:
     """The messageId of bytes that may not be an event at all; None where none can be read, or stored as text."""
     try:
-        message_id = _text(_decode_body(payload).messageId)
+        message_id = _text(_read_body(payload)[0].messageId)
     except ValueError:
         return None
     return None if message_id and "\0" in message_id else message_id

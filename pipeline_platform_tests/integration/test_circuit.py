@@ -100,9 +100,6 @@ def test_one_or_two_tenants_cannot_open_it_for_others(conn: Conn, settings: Sett
     tenants = [tenant.tenant_id for tenant in add_tenants(conn, "a", "b", "c", "d")]
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
     circuit = Circuit(settings)
-    circuit.note([], tenants[:2] * 100)
-    assert circuit.look(conn), "who is alone, is all there is"
-    conn.execute("DELETE FROM control.circuits")
     _accept(conn, tenants, 40)
     # This worker saw nobody else lately.
     circuit.note([], tenants[:2] * 100)
@@ -112,6 +109,28 @@ def test_one_or_two_tenants_cannot_open_it_for_others(conn: Conn, settings: Sett
     assert circuit.tripped is None
     circuit.note([], tenants[1:3] * 100)
     assert circuit.tripped and "3 of 4 tenants" in circuit.tripped
+    assert circuit.look(conn)
+
+
+def test_with_two_tenants_one_of_them_cannot_stop_the_other(conn: Conn, settings: Settings) -> None:
+    first, second = (tenant.tenant_id for tenant in add_tenants(conn, "a", "b"))
+    conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
+    # The other one is quiet, sends now and then, has an accident of its own.
+    for sent, good, bad in ([first], [], []), ([first, second], [second] * 5, []), ([], [second] * 9, [second]):
+        if sent:
+            _accept(conn, sent, 10)
+        circuit = Circuit(settings)
+        circuit.note(good, [first] * 300 + bad)
+        assert not circuit.look(conn)
+    circuit = Circuit(settings)
+    circuit.note([], [first] * 300 + [second] * 3)
+    assert circuit.look(conn), "a bad deploy hits both"
+
+
+def test_where_there_is_one_tenant_a_bad_deploy_stops_too(conn: Conn, settings: Settings) -> None:
+    (only,) = (tenant.tenant_id for tenant in add_tenants(conn, "a"))
+    circuit = Circuit(settings)
+    circuit.note([], [only] * 300)
     assert circuit.look(conn)
 
 

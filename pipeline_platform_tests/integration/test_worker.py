@@ -1,8 +1,10 @@
 """The engine on real servers: what it loads, counts, removes and buries."""
 
 import json
+import random
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from pipeline_platform.db import connect, queries
 from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
 from pipeline_platform.lookups import Key, Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.batches import accept_params, claim, is_full
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine, Processed
@@ -224,3 +226,110 @@ def test_what_nobody_knows_of_is_asked_for_once(conn: Conn, tenant: TenantId, lo
     assert json.loads(known[keys[0]])["name"] == "acme"
     assert lookups.get(conn, keys) == known
     assert (lookups.hits, lookups.misses) == (4, 4)
+
+
+def test_bad_data_in_the_enrichment_costs_no_neighbour(
+    conn: Conn, engine: Engine, settings: Settings, lookups: Lookups, tenant: TenantId
+) -> None:
+    conn.execute("INSERT INTO control.traits VALUES (%s, 'user', 'bad', 'a', '0', now(), gen_random_uuid())", (tenant,))
+    conn.execute("ALTER TABLE control.traits RENAME TO own_traits")
+    conn.execute(
+        "CREATE VIEW control.traits AS SELECT tenant_id, kind, subject_id, name, to_jsonb(1 / value::integer) AS value,"
+        " as_of, event_id FROM control.own_traits"
+    )
+    users = ["good", "bad", "fine", "bad", "well"]
+    accept(conn, *[event(tenant, f"m{number}", userId=user) for number, user in enumerate(users)])
+    accept(conn, AcceptedEvent(tenant, event_id_of("broken"), EventType.TRACK, None, b"{"))
+    assert step(engine) == Processed(claimed=6, delivered=3, dead_lettered=3)
+    letters = "SELECT stage, error_class, attempts FROM queue.dead_letters ORDER BY dead_letter_id"
+    found = sorted(conn.execute(letters).fetchall())
+    assert found == [("enrich", "DivisionByZero", 1)] * 2 + [("transform", "InvalidEventError", 1)]
+
+    mended = b'{"messageId":"broken","event":"x","userId":"good"}'
+    conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now()")
+    conn.execute("UPDATE queue.dead_letters SET payload = %s WHERE stage = 'transform'", (mended,))
+    assert redeliver(settings, conn, lookups) == Processed(claimed=3, delivered=1)
+    assert conn.execute(
+        "SELECT count(*) FROM queue.dead_letters WHERE state = 'waiting' AND attempts = 2"
+    ).fetchone() == (2,)
+    conn.execute("DROP VIEW control.traits")
+    conn.execute("ALTER TABLE control.own_traits RENAME TO traits")
+    conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now() WHERE state = 'waiting'")
+    assert redeliver(settings, conn, lookups) == Processed(claimed=2, delivered=2)
+    assert totals(conn) | {"delivered": 6, "enriched": 6, "dead_lettered": 0} == totals(conn)
+
+
+def _sequence(tenant: TenantId, seed: int) -> list[AcceptedEvent]:
+    """Events of two users and a group who become known on the way; some cannot be loaded."""
+    chance = random.Random(seed)
+    made: list[AcceptedEvent] = []
+    for number in range(16):
+        kind = chance.choice([EventType.IDENTIFY, EventType.GROUP, EventType.TRACK, EventType.TRACK])
+        traits = {chance.choice("abc"): number} if kind is not EventType.TRACK else {}
+        spoils = {"properties": {"x": "\0"}} if seed % 2 and chance.random() < 0.2 else {}
+        body = {
+            "messageId": f"m{number:02}", "userId": chance.choice(["u1", "u2"]), "event": "e", "groupId": "g",
+            "context": {"groupId": "g"}, "traits": traits,
+        } | spoils  # fmt: skip
+        at = datetime(2026, 1, chance.randint(1, 9), tzinfo=UTC)
+        made.append(AcceptedEvent(tenant, event_id_of(f"m{number}"), kind, at, json.dumps(body).encode()))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_batch_is_enriched_as_its_events_one_by_one(conn: Conn, engine: Engine, tenant: TenantId, seed: int) -> None:
+    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('other') RETURNING tenant_id").fetchone()
+    assert row
+    other = TenantId(row[0])
+    accept(conn, *_sequence(tenant, seed))
+    together = step(engine)
+    apart = Processed()
+    for one in _sequence(other, seed):
+        accept(conn, one)
+        apart += step(engine)
+    assert together == apart
+    enriched = "SELECT message_id, user_traits, group_traits FROM analytics.events WHERE tenant_id = %s ORDER BY 1"
+    rows = conn.execute(enriched, (tenant,)).fetchall()
+    assert rows == conn.execute(enriched, (other,)).fetchall()
+    assert any(user for _, user, _ in rows) and any(group for _, _, group in rows)
+    kept = "SELECT kind, subject_id, name, value FROM control.traits WHERE tenant_id = %s ORDER BY 1, 2, 3"
+    assert conn.execute(kept, (tenant,)).fetchall() == conn.execute(kept, (other,)).fetchall()
+
+
+def test_a_claim_ends_after_enough_bytes(conn: Conn, tenant: TenantId, database_url: str) -> None:
+    for number in range(3):
+        accept(conn, event(tenant, f"large-{number}", properties={"x": "x" * 100_000}))
+    # Small events, each with what the request said around it.
+    around = [replace(event(tenant, f"a{n}"), envelope=b'{"context":{"x":"%s"}}' % (b"x" * 10_000)) for n in range(10)]
+    accept(conn, *around)
+    accept(conn, event(tenant, "last"))
+    with psycopg.connect(database_url) as worker:
+        works = claim(worker, Lane.LIVE, 100, 0, bytes_max=150_000)
+        assert [work.events for work in works] == [1, 1]
+        assert 200_000 < sum(work.bytes for work in works) < 201_000
+        worker.rollback()
+        assert [work.events for work in claim(worker, Lane.LIVE, 100, 0, bytes_max=1)] == [1]
+        worker.rollback()
+        works = claim(worker, Lane.LIVE, 100, 0, bytes_max=400_000)
+        assert [work.events for work in works] == [1, 1, 1, 10]
+        assert works[3].bytes > 100_000
+        assert not is_full(works)
+        worker.rollback()
+        assert len(claim(worker, Lane.LIVE, 100, 0)) == 5
+
+
+def test_traits_of_too_long_a_name_stay_in_their_own_row(conn: Conn, engine: Engine, tenant: TenantId) -> None:
+    long = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=2_500))
+    accept(
+        conn, event(tenant, "i", EventType.IDENTIFY, userId="u" * 500, traits={}, context={"traits": {long: 1, "a": 2}})
+    )
+    assert step(engine) == Processed(claimed=1, delivered=1)
+    assert conn.execute("SELECT name FROM control.traits").fetchall() == [("a",)]
+    assert conn.execute("SELECT traits -> %s FROM analytics.events", (long,)).fetchone() == (1,)
+
+
+def test_what_has_no_column_reaches_analytics(conn: Conn, engine: Engine, tenant: TenantId) -> None:
+    accept(conn, event(tenant, "p", EventType.PAGE, category="Docs", timestamp="soon"), event(tenant, "t"))
+    step(engine)
+    found = conn.execute("SELECT message_id, rest FROM analytics.events ORDER BY 1").fetchall()
+    assert found == [("p", {"category": "Docs", "timestamp": "soon", "event": "Clicked"}), ("t", None)]

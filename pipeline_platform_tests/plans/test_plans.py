@@ -85,7 +85,14 @@ def assert_never_read_whole(plan: list[Node], *tables: str) -> None:
 
 
 def test_a_claim_reads_the_queue_by_its_indexes(worker: Conn) -> None:
-    asked = {"lane": "'live'", "low_water": "100", "limit": "20", "events_max": "4000", "waited_s": "0.01"}
+    asked = {
+        "lane": "'live'",
+        "low_water": "100",
+        "limit": "20",
+        "events_max": "4000",
+        "waited_s": "0.01",
+        "bytes_max": "1000000",
+    }
     plan = plan_of(worker, "queue", "claim", asked)
     assert_never_read_whole(plan, "work", "batches")
 

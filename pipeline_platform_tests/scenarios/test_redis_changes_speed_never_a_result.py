@@ -53,7 +53,15 @@ def fill_with_nonsense(server: OwnServer) -> None:
             client.rpush(key, "nonsense")
 
 
-@pytest.mark.parametrize("fault", [OwnServer.kill, OwnServer.freeze, flush, fill_with_nonsense])
+def forge(server: OwnServer) -> None:
+    """Traits, names and plans that nobody has, in forms that were and are written there."""
+    with redis.Redis.from_url(server.url) as client:
+        for key in client.keys("lookup:*"):
+            value: Any = client.get(key) or b""
+            client.set(key, random.choice([b"1:{broken", b'1:{"plan":"forged"}', value[:24] + b'{"plan":"forged"}']))
+
+
+@pytest.mark.parametrize("fault", [OwnServer.kill, OwnServer.freeze, flush, fill_with_nonsense, forge])
 def test_a_fault_of_redis_under_load(
     settings: Settings,
     conn: Conn,

@@ -152,9 +152,10 @@ def test_no_events_and_a_byte_order_mark() -> None:
         (b',"sentAt":"2026-01-01T00:00:00Z"', b'{"sentAt":"2026-01-01T00:00:00Z"}'),
         (
             b',"sentAt":"2026-01-01","context":{"n":1e40,"t":"\\u00e9"},"integrations":{"all":true}',
-            b'{"context":{"n":1e40,"t":"\\u00e9"},"sentAt":"2026-01-01"}',
+            b'{"context":{"n":1e40,"t":"\\u00e9"},"integrations":{"all":true},"sentAt":"2026-01-01"}',
         ),
-        (b',"sentAt":"soon"', b""),
+        (b',"sentAt":"soon"', b'{"sentAt":"soon"}'),
+        (b',"sentAt":"%s"' % (b"9" * 99), b""),
         (b',"sentAt":17', b""),
         (b',"sentAt":"\\u0000"', b""),
         (b',"sentAt":{"a":1},"context":{}', b'{"context":{}}'),
@@ -296,3 +297,13 @@ def test_any_body_is_judged_or_refused(body: bytes) -> None:
             else:
                 positions = sorted(found.accepted_at + found.rejected_at)
                 assert positions == list(range(len(positions)))
+
+
+@pytest.mark.parametrize("part", ["context", "integrations"])
+@pytest.mark.parametrize(("events", "is_accepted"), [(1_000, True), (2_000, False)])
+def test_what_is_around_the_events_is_bounded_with_all_its_copies(part: str, events: int, is_accepted: bool) -> None:
+    more = b',"%s":{"x":"%s"}' % (part.encode(), b"x" * 10_000)
+    found = judged(batch(*[GOOD] * events, more=more))
+    assert len(found.accepted) == (events if is_accepted else 0)
+    assert {event.code for event in found.rejected} == (set() if is_accepted else {"event_too_large"})
+    assert all("send fewer events" in event.message for event in found.rejected)

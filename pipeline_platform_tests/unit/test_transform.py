@@ -205,3 +205,89 @@ def test_traits_of_identify_and_group(kind: EventType, traits: object, found: di
 )  # fmt: skip
 def test_the_message_id_of_anything(payload: bytes, found: str | None) -> None:
     assert message_id_of(payload) == found
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "envelope", "rest"),
+    [
+        (EventType.TRACK, b'{"event":"x","userId":"u"}', b"", None),
+        (EventType.TRACK, b'{"integrations":{},"channel":null,"x":null,"y":{}}', b"", None),
+        (EventType.TRACK, b'{"writeKey":"k"}', b"", None),
+        (EventType.PAGE, b'{"category":"Docs","name":"Home"}', b"", {"category": "Docs"}),
+        (EventType.TRACK, b'{"event":"x","name":"y","groupId":7}', b"", {"name": "y", "groupId": 7}),
+        (EventType.GROUP, b'{"event":"x","name":"y","groupId":"g"}', b"", {"event": "x"}),
+        (EventType.TRACK, b'{"timestamp":"soon","originalTimestamp":17,"sentAt":{"a":1}}', b"",
+         {"timestamp": "soon", "originalTimestamp": 17, "sentAt": {"a": 1}}),
+        (EventType.TRACK, b'{"integrations":{"All":true},"_metadata":{"nodeVersion":"20"},"channel":"server"}', b"",
+         {"integrations": {"All": True}, "_metadata": {"nodeVersion": "20"}, "channel": "server"}),
+        (EventType.TRACK, b'{"un\\"known\\u00e9":[1.50],"metadata":1,"rest":{"a":null}}', b"",
+         {'un"knowné': [1.5], "metadata": 1, "rest": {"a": None}}),
+        # Of the envelope what the event does not say itself.
+        (EventType.TRACK, b'{"sentAt":"a"}', b'{"sentAt":"b","integrations":{"X":false}}',
+         {"sentAt": "a", "integrations": {"X": False}}),
+        (EventType.TRACK, b"{}", b'{"sentAt":"soon"}', {"sentAt": "soon"}),
+    ],
+)  # fmt: skip
+def test_what_has_no_column_is_kept_in_rest(
+    kind: EventType, payload: bytes, envelope: bytes, rest: dict[str, Any] | None
+) -> None:
+    found = row_of(payload, kind, envelope).rest
+    assert (None if found is None else json.loads(found)) == rest
+
+
+def test_rest_rounds_nothing() -> None:
+    assert row_of(b'{"big":123456789012345678901234567890,"category":1.50}').rest == (
+        b'{"category":1.50,"big":123456789012345678901234567890}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("payload", "envelope", "traits"),
+    [
+        # rudder-sdk-python and analytics-js.
+        ({"context": {"traits": {"plan": "pro"}}}, b"", b'{"plan": "pro"}'),
+        ({"traits": {}, "context": {"traits": {"plan": "pro"}}}, b"", b'{"plan": "pro"}'),
+        ({"traits": {"a": 1}, "context": {"traits": {"plan": "pro"}}}, b"", b'{"a": 1}'),
+        ({}, b'{"context":{"traits":{"plan":"pro"}}}', b'{"plan":"pro"}'),
+        ({"context": {"traits": ["pro"]}}, b"", None),
+        ({"context": {"traits": None}}, b"", None),
+    ],
+)
+def test_the_traits_of_an_identify_may_be_in_its_context(payload: object, envelope: bytes, traits: bytes) -> None:
+    assert row_of(json.dumps(payload).encode(), EventType.IDENTIFY, envelope).traits == traits
+    # The context of other events says whose they are; it changes nobody.
+    assert row_of(json.dumps(payload).encode(), EventType.GROUP, envelope).traits != b'{"plan": "pro"}'
+
+
+@pytest.mark.parametrize("group_id", [{}, [], True, "g" * 2_001, "é" * 1_001])
+def test_a_group_of_the_context_that_is_no_id_is_none(group_id: object) -> None:
+    row = row_of({"event": "x", "context": {"groupId": group_id}})
+    assert row.group_id is None
+    assert row.context and b"groupId" in row.context
+
+
+@pytest.mark.parametrize(
+    ("payload", "client_at", "is_unusable"),
+    [
+        ({"timestamp": "soon"}, None, True),
+        ({"originalTimestamp": 17}, None, True),
+        ({"timestamp": "0001-01-01T00:00:00Z", "sentAt": "9999-12-31T23:59:59Z"}, datetime(1, 1, 1, tzinfo=UTC), True),
+        ({"timestamp": None}, None, False),
+        ({}, None, False),
+        ({"timestamp": "2026-01-01"}, datetime(2026, 1, 1, tzinfo=UTC), False),
+    ],
+)
+def test_a_time_that_nobody_can_read_is_noticed(
+    payload: dict[str, Any], client_at: datetime, is_unusable: bool
+) -> None:
+    row = transform(queued(json.dumps(payload).encode(), client_at=client_at))
+    assert row.is_time_unusable is is_unusable
+    if is_unusable:
+        assert row.occurred_at == _RECEIVED_AT
+        assert row.rest
+
+
+def test_a_sent_at_of_the_envelope_that_is_no_time_leaves_the_events_own() -> None:
+    payload = {"sentAt": (_RECEIVED_AT - _HOUR).isoformat()}
+    row = transform(queued(payload, envelope=b'{"sentAt":"soon"}', client_at=_RECEIVED_AT - 2 * _HOUR))
+    assert row.occurred_at == _RECEIVED_AT - _HOUR

@@ -17,7 +17,8 @@ WHERE tenant_id = %(tenant_id)s AND received_hour >= date_trunc('hour', %(start)
 -- name: rows
 -- JSON as the text that PostgreSQL keeps: no number is rounded on the way.
 SELECT event_id::text, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at, received_at,
-       delivered_at, properties::text, traits::text, context::text, user_traits::text, group_traits::text
+       delivered_at, properties::text, traits::text, context::text, user_traits::text, group_traits::text,
+       rest::text
 FROM analytics.events
 WHERE tenant_id = %(tenant_id)s AND received_at >= %(received_from)s AND received_at < %(received_to)s
   AND (%(occurred_from)s::timestamptz IS NULL

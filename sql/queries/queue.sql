@@ -14,9 +14,20 @@ picked AS MATERIALIZED (
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ), taken AS MATERIALIZED (
-    -- The first, and more while there are fewer events than asked for: nobody knows sizes before the rows are locked.
-    SELECT * FROM (SELECT *, sum(end_event - first_event) OVER (ORDER BY work_id) AS events FROM picked) AS sized
-    WHERE events - (end_event - first_event) < %(events_max)s
+    -- The first, and more while there are fewer events and bytes than asked for: nobody knows sizes before the rows are
+    -- locked. Bytes are those of the events, with what the request said around them for each (at most the longest).
+    SELECT * FROM (
+        SELECT p.*, sum(p.end_event - p.first_event) OVER (ORDER BY p.work_id) AS events, size.bytes,
+               sum(size.bytes) OVER (ORDER BY p.work_id) AS all_bytes
+        FROM picked AS p
+        CROSS JOIN LATERAL (
+            SELECT (SELECT sum(length) FROM unnest(b.lengths[p.first_event + 1 : p.end_event]) AS length)
+                   + (p.end_event - p.first_event) * coalesce(
+                       (SELECT max(octet_length(envelope)) FROM unnest(b.envelopes) AS envelope), 0) AS bytes
+            FROM queue.batches AS b WHERE b.batch_id = p.batch_id AND b.received_at = p.received_at OFFSET 0
+        ) AS size
+    ) AS sized
+    WHERE events - (end_event - first_event) < %(events_max)s AND all_bytes - bytes < %(bytes_max)s
 )
 SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),

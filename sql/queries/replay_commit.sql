@@ -148,7 +148,8 @@ INSERT INTO control.traits AS t (tenant_id, kind, subject_id, name, value, as_of
 SELECT DISTINCT ON (s.tenant_id, s.kind, s.subject_id, v.key) s.tenant_id, s.kind, s.subject_id, v.key, v.value, s.as_of,
        s.event_id
 FROM subject AS s CROSS JOIN LATERAL jsonb_each(s.traits) AS v
-WHERE s.subject_id <> ''
+-- A longer name does not fit into the index: the event's own row has it.
+WHERE s.subject_id <> '' AND octet_length(s.subject_id) + octet_length(v.key) <= 2600
 ORDER BY s.tenant_id, s.kind, s.subject_id, v.key, s.as_of DESC, s.event_id DESC
 ON CONFLICT (tenant_id, kind, subject_id, name) DO UPDATE
 SET value = excluded.value, as_of = excluded.as_of, event_id = excluded.event_id

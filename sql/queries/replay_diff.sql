@@ -23,9 +23,9 @@ WITH input AS MATERIALIZED (
                 %(batch_id)s::bigint[], %(event_index)s::integer[], %(is_shadow)s::boolean[], %(message_id)s::text[],
                 %(type)s::text[], %(name)s::text[], %(user_id)s::text[], %(anonymous_id)s::text[], %(group_id)s::text[],
                 %(previous_id)s::text[], %(occurred_at)s::timestamptz[], %(received_at)s::timestamptz[],
-                %(properties)s::jsonb[], %(traits)s::jsonb[], %(context)s::jsonb[])
+                %(properties)s::jsonb[], %(traits)s::jsonb[], %(context)s::jsonb[], %(rest)s::jsonb[])
         AS i(place, tenant_id, event_id, is_first, batch_id, event_index, is_shadow, message_id, type, name, user_id,
-             anonymous_id, group_id, previous_id, occurred_at, received_at, properties, traits, context)
+             anonymous_id, group_id, previous_id, occurred_at, received_at, properties, traits, context, rest)
 ), compared AS MATERIALIZED (
     SELECT i.*, old.at_shadow,
            CASE
@@ -34,9 +34,9 @@ WITH input AS MATERIALIZED (
                    WHEN old.batch_id <> i.batch_id THEN 'duplicate'
                    -- By image: 1.5 and 1.50 are two values.
                    WHEN %(only_missing)s OR record_image_eq(ROW(i.message_id, i.type, i.name, i.user_id, i.anonymous_id, i.group_id,
-                         i.previous_id, i.occurred_at, i.properties, i.traits, i.context),
+                         i.previous_id, i.occurred_at, i.properties, i.traits, i.context, i.rest),
                        ROW(old.message_id, old.type, old.name, old.user_id, old.anonymous_id, old.group_id,
-                         old.previous_id, old.occurred_at, old.properties, old.traits, old.context))
+                         old.previous_id, old.occurred_at, old.properties, old.traits, old.context, old.rest))
                    THEN 'unchanged' ELSE 'changed' END
                WHEN EXISTS (SELECT FROM queue.dead_letters AS d
                             WHERE d.batch_id = i.batch_id AND d.event_index = i.event_index AND d.state = 'discarded')
@@ -72,7 +72,8 @@ WITH input AS MATERIALIZED (
            jsonb_build_object(
                'message_id', c.message_id, 'type', c.type, 'name', c.name, 'user_id', c.user_id,
                'anonymous_id', c.anonymous_id, 'group_id', c.group_id, 'previous_id', c.previous_id,
-               'occurred_at', c.occurred_at, 'properties', c.properties, 'traits', c.traits, 'context', c.context) AS made
+               'occurred_at', c.occurred_at, 'properties', c.properties, 'traits', c.traits, 'context', c.context,
+               'rest', c.rest) AS made
     FROM compared AS c
     CROSS JOIN LATERAL (
         SELECT md5(e::text)::uuid AS hash, to_jsonb(e) AS row FROM analytics.events AS e
@@ -88,11 +89,12 @@ WITH input AS MATERIALIZED (
                                 before_hash, row)
     SELECT %(replay_id)s, %(chunk)s, tenant_id, event_id, received_at, 'changed', at_shadow,
            ARRAY(SELECT key FROM jsonb_each(made) AS m(key, value)
-                 WHERE key NOT IN ('properties', 'traits', 'context')
+                 WHERE key NOT IN ('properties', 'traits', 'context', 'rest')
                    AND value::text IS DISTINCT FROM (before -> key)::text ORDER BY key)
                || replay.changed_keys('properties', before -> 'properties', made -> 'properties')
                || replay.changed_keys('traits', before -> 'traits', made -> 'traits')
-               || replay.changed_keys('context', before -> 'context', made -> 'context'),
+               || replay.changed_keys('context', before -> 'context', made -> 'context')
+               || replay.changed_keys('rest', before -> 'rest', made -> 'rest'),
            hash, before || made
     FROM changed
 ), counted AS (
@@ -115,10 +117,11 @@ WITH input AS MATERIALIZED (
                 %(epoch)s::integer[], %(message_id)s::text[], %(type)s::text[], %(name)s::text[], %(user_id)s::text[],
                 %(anonymous_id)s::text[], %(group_id)s::text[], %(previous_id)s::text[], %(occurred_at)s::timestamptz[],
                 %(received_at)s::timestamptz[], %(properties)s::jsonb[], %(traits)s::jsonb[], %(context)s::jsonb[],
-                %(tenant_name)s::text[], %(tenant_plan)s::text[], %(user_traits)s::jsonb[], %(group_traits)s::jsonb[])
+                %(tenant_name)s::text[], %(tenant_plan)s::text[], %(user_traits)s::jsonb[], %(group_traits)s::jsonb[],
+                %(rest)s::jsonb[])
         AS i(tenant_id, event_id, batch_id, is_shadow, epoch, message_id, type, name, user_id, anonymous_id, group_id,
              previous_id, occurred_at, received_at, properties, traits, context, tenant_name, tenant_plan, user_traits,
-             group_traits)
+             group_traits, rest)
 ), kept AS (
     INSERT INTO replay.scratch (replay_id, chunk, tenant_id, event_id, received_at, action, is_shadow, row)
     SELECT %(replay_id)s, %(chunk)s, tenant_id, event_id, received_at, 'added', is_shadow, to_jsonb(i) - 'is_shadow'

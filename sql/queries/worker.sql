@@ -12,10 +12,10 @@ input AS MATERIALIZED (
                 %(previous_id)s::text[], %(occurred_at)s::timestamptz[], %(received_at)s::timestamptz[],
                 %(properties)s::jsonb[], %(traits)s::jsonb[], %(context)s::jsonb[], %(tenant_name)s::text[],
                 %(tenant_plan)s::text[], %(user_traits)s::jsonb[], %(group_traits)s::jsonb[], %(epoch)s::integer[],
-                %(is_measured)s::boolean[])
+                %(is_measured)s::boolean[], %(rest)s::jsonb[])
         AS i(tenant_id, event_id, is_first, lane, batch_received_at, batch_id, message_id, type, name, user_id,
              anonymous_id, group_id, previous_id, occurred_at, received_at, properties, traits, context, tenant_name,
-             tenant_plan, user_traits, group_traits, epoch, is_measured)
+             tenant_plan, user_traits, group_traits, epoch, is_measured, rest)
 ), fresh AS (
     INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
     SELECT open_generation.generation, i.tenant_id, i.event_id, i.received_at
@@ -34,10 +34,10 @@ input AS MATERIALIZED (
     INSERT INTO analytics.events (
         tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at,
         received_at, delivered_at, properties, traits, context, tenant_name, tenant_plan, user_traits, group_traits,
-        batch_id, epoch, digest)
+        batch_id, epoch, rest, digest)
     SELECT i.tenant_id, i.event_id, i.message_id, i.type, i.name, i.user_id, i.anonymous_id, i.group_id,
            i.previous_id, i.occurred_at, i.received_at, clock_timestamp(), i.properties, i.traits, i.context,
-           i.tenant_name, i.tenant_plan, i.user_traits, i.group_traits, i.batch_id, i.epoch,
+           i.tenant_name, i.tenant_plan, i.user_traits, i.group_traits, i.batch_id, i.epoch, i.rest,
            -- Of rows that will be compared only.
            CASE WHEN i.epoch = ANY(ARRAY(SELECT epoch FROM control.epochs WHERE is_mirrored)) THEN
                reconcile.digest(reconcile.kept_columns(), i.tenant_id, i.event_id, i.type, i.name, i.user_id,
