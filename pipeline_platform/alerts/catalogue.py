@@ -36,6 +36,8 @@ class Kind(StrEnum):
     SENSOR_SILENT = "sensor_silent"
     CHANNEL_DOWN = "channel_down"
     DATABASE_AWAY = "database_away"
+    REJECTED_HIGH = "rejected_high"
+    MIRROR_LAG_HIGH = "mirror_lag_high"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,11 @@ def _all() -> tuple[AlertKind, ...]:
         AlertKind(Kind.SENSOR_SILENT, warning, "A sensor does not tick", "pipeline-platform status"),
         AlertKind(Kind.CHANNEL_DOWN, warning, "A channel of alerts is down", "pipeline-platform alerts test"),
         AlertKind(Kind.DATABASE_AWAY, critical, "PostgreSQL does not answer", "pipeline-platform status"),
+        AlertKind(
+            Kind.REJECTED_HIGH, warning, "Many events are rejected",
+            "pipeline-platform quarantine list --tenant {tenant}",
+        ),
+        AlertKind(Kind.MIRROR_LAG_HIGH, warning, "The mirror is late", "pipeline-platform mirror show"),
     )  # fmt: skip
 
 

@@ -68,6 +68,8 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "reporter": REPORTER,
         "silent_s": settings.alert_sensor_silent_s,
         "channel_down_s": settings.alert_channel_down_s,
+        "rejected_ratio": str(settings.alert_rejected_ratio),
+        "mirror_lag_s": settings.alert_mirror_lag_s,
     }
 
 
@@ -105,6 +107,8 @@ CONDITIONS = (
     Condition((Kind.DELIVERY_RATE_LOW,), partial(_query, "delivery_rate"), _SELDOM),
     Condition((Kind.LATENCY_HIGH,), _latency, _SELDOM),
     Condition((Kind.DRIFT_FOUND,), partial(_query, "drift"), _SELDOM),
+    Condition((Kind.REJECTED_HIGH,), partial(_query, "rejected"), _SELDOM),
+    Condition((Kind.MIRROR_LAG_HIGH,), partial(_query, "mirror_lag"), _SELDOM),
 )
 
 

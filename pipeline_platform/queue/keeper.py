@@ -14,6 +14,7 @@ import psycopg
 
 from pipeline_platform.analytics import rollups
 from pipeline_platform.db import queries
+from pipeline_platform.queue.pruning import prune
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Keeper:
         drop_old_hours(conn, self._settings.retention, archived_only=bool(self._settings.archive_url))
         conn.execute(_SQL["prune_replays"], (self._settings.retention,))
         conn.execute(_SQL["prune_dead_letters"], (self._settings.retention,))
+        prune(conn, self._settings)
         span = timedelta(hours=self._settings.key_generation_h)
         try:
             conn.execute(_SQL["rotate_keys"], (span, self._settings.retention))
