@@ -18,6 +18,7 @@
     low_water.py        where a claim may start; claim_notes.py: what each worker holds, in case it dies of it
     keeper.py           the chores: fold the account, count roll-ups, seal, open and drop hours, rotate identity keys
     chores.py           does each chore by itself and notes when it was done
+    pruning.py          rejected events and discarded dead letters that are old
 
 3 process, worker/: claim, transform, enrich, load and complete in one transaction
     pool.py             starts worker processes, replaces those that die
@@ -42,9 +43,10 @@ Beside the route, while an installation moves over from an old pipeline:
     legacy/             an old pipeline, simulated honestly; demo/ plays the whole migration with it and measures
 
 On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
-event_ids.py (whose it is), client_time.py, lookups.py (cached reads), tenants.py and write_keys.py, ndjson.py (files of
-events), errors.py (named by what happens next), settings.py, db.py (connections, named queries, migrations),
-arrays.py (PostgreSQL's binary arrays), kill_points.py (where tests may kill).
+event_ids.py (whose it is), tombstones.py (who was erased), audit_log.py (who did what), client_time.py, lookups.py
+(cached reads), tenants.py and write_keys.py, ndjson.py (files of events), errors.py (named by what happens next),
+settings.py, db.py (connections, named queries, migrations), arrays.py (PostgreSQL's binary arrays), kill_points.py
+(where tests may kill).
 
 How it is watched: metrics/ (its catalogue.py names all), tracing.py, logs.py; rules and a dashboard in observability/.
 

@@ -1,5 +1,7 @@
 """Errors, named by what happens next."""
 
+import re
+
 import psycopg
 
 
@@ -67,3 +69,18 @@ def is_transient(error: BaseException) -> bool:
 def is_bad_data(error: BaseException) -> bool:
     """True where one of the rows cannot be written, whatever we wait (classes 22, 23 and 54)."""
     return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in {"22", "23", "54"}
+
+
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+
+
+def without_values(error: BaseException) -> str:
+    """What an error of bad data says, without what it quotes of the data; of any other all that it says.
+
+    For whatever leaves the platform's own tables: logs, Dagster, alerts.
+    """
+    if not is_bad_data(error):
+        return str(error).strip()
+    assert isinstance(error, psycopg.Error)
+    first = error.diag.message_primary or (str(error).splitlines() or [""])[0]
+    return f"{_QUOTED.sub('[removed]', first)} (SQLSTATE {error.sqlstate})"

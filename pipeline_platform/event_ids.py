@@ -25,9 +25,14 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 def read_ids(payload: bytes) -> Ids:
-    """The ids of one event. ValueError where the bytes are no event."""
+    """The ids of one event; a blank id is none. ValueError where the bytes are no event."""
     try:
         body = _decode(payload)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    return Ids(*(text_of(bytes(token)) for token in (body.user_id, body.anonymous_id, body.previous_id)))
+    return Ids(*(known_id(text_of(bytes(token))) for token in (body.user_id, body.anonymous_id, body.previous_id)))
+
+
+def known_id(text: str | None) -> str | None:
+    """The id, or None where it is blank and names nobody; the same as control.known_id."""
+    return text if text and text.strip(" \t\r\n") else None

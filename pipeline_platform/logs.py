@@ -2,22 +2,25 @@
 
 What is a secret: the passwords in the settings' URLs, every setting that is an address of alerts or named as a secret,
 and by their form write keys, Authorization headers, passwords in URLs and connection strings. They are removed from the
-finished line, so it does not matter how they came into it: an argument, an exception, a traceback. Errors that nobody
-caught are logged too. Modules use `logging.getLogger(__name__)`; what `extra` names are fields of a JSON line.
+finished line, so it does not matter how they came into it: an argument, an exception, a traceback. What PostgreSQL says
+of bad data quotes the data, so of such errors only the kind is logged. Errors that nobody caught are logged too.
+Modules use `logging.getLogger(__name__)`; what `extra` names are fields of a JSON line.
 """
 
 import logging
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
+from pipeline_platform.errors import is_bad_data, without_values
 from pipeline_platform.settings import Settings
 
 _GONE = "[removed]"
@@ -46,6 +49,7 @@ def set_up_logging(settings: Settings) -> None:
     redactor = Redactor(settings)
     handler = logging.StreamHandler()
     handler.setFormatter(_json(redactor) if settings.log_format == "json" else _Text(redactor))
+    handler.addFilter(_without_data)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # Not httpx's line for each request.
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -89,6 +93,48 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return self._redactor.text(super().format(record))
 
+    def formatException(self, ei: Any) -> str:
+        return traceback_of(ei[1])
+
+
+def traceback_of(error: BaseException | None) -> str:
+    """As Python prints it, with its causes; errors of bad data without what they quote."""
+    if error is None:
+        return ""
+    parts = traceback.TracebackException.from_exception(error)
+    whole = "".join(parts.format())
+    return whole.rstrip() if not _quotes_data(error) else "".join(_bare(error)).rstrip()
+
+
+def _quotes_data(error: BaseException | None) -> bool:
+    """Whether it, or one that led to it, is an error of bad data."""
+    while error is not None:
+        if is_bad_data(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _bare(error: BaseException) -> Iterator[str]:
+    """The frames and kinds of an error and of those that led to it, the first one first."""
+    if before := error.__cause__ or error.__context__:
+        yield from _bare(before)
+        yield "\nwhich led to:\n\n"
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    said = f": {without_values(error)}" if is_bad_data(error) else ""
+    yield f"{type(error).__module__}.{type(error).__qualname__}{said}\n"
+
+
+def _without_data(record: logging.LogRecord) -> bool:
+    """Filter of the handler: errors of bad data among the arguments say their kind only. Lets every record pass."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            without_values(each) if isinstance(each, BaseException) and is_bad_data(each) else each
+            for each in record.args
+        )
+    return True
+
 
 def _json(redactor: Redactor) -> logging.Formatter:
     def clean(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -105,7 +151,7 @@ def _json(redactor: Redactor) -> logging.Formatter:
             structlog.stdlib.ExtraAdder(),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.CallsiteParameterAdder({structlog.processors.CallsiteParameter.PROCESS}),
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_render),
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -113,6 +159,10 @@ def _json(redactor: Redactor) -> logging.Formatter:
             structlog.processors.JSONRenderer(),
         ],
     )
+
+
+def _render(exc_info: ExcInfo) -> str:
+    return traceback_of(exc_info[1])
 
 
 def _secrets_of(settings: Settings) -> Iterator[str]:

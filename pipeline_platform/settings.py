@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     retry_base_s: float = Field(default=2.0, gt=0, description="Wait before the second attempt; doubles with each.")
     retry_max_s: float = Field(default=900.0, gt=0, description="Longest wait between two attempts.")
     retention_h: int = Field(default=72, ge=1, description="Hours a sealed hour's batches are kept for replay.")
+    quarantine_d: int = Field(
+        default=30, ge=1, description="Days that rejected events and discarded dead letters are kept."
+    )
     dagster_runs_d: int = Field(
         default=30, ge=1, description="Days that Dagster's finished runs and their event logs are kept."
     )
@@ -145,6 +148,12 @@ class Settings(BaseSettings):
     )
     alert_sensor_silent_s: float = Field(
         default=300.0, gt=0, description="Time without a tick (or three of its intervals) at which a sensor is silent."
+    )
+    alert_rejected_ratio: float = Field(
+        default=0.1, gt=0, le=1, description="Part of a tenant's events that are rejected at which there is an alert."
+    )
+    alert_mirror_lag_s: float = Field(
+        default=300.0, gt=0, description="Time that an event waits for the old pipeline at which there is an alert."
     )
     alert_channel_down_s: float = Field(
         default=300.0, gt=0, description="Time after which a channel that fails is an alert in the others."

@@ -1,7 +1,6 @@
 """Tenants and their write keys. A key is shown once: only its hash is stored. Every change is in control.audit_log."""
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,11 +9,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
 from pipeline_platform.errors import NoSuchThingError, PipelineError
 from pipeline_platform.write_keys import hash_write_key, new_write_key
 
 _SQL = queries("tenants")
+_ASKED = "asked for by an operator"
 Conn = psycopg.Connection[Any]
 
 
@@ -34,7 +35,7 @@ def add_tenant(conn: Conn, name: str, plan: str = "free", events_per_s: int | No
         row = conn.execute(_SQL["add"], {"name": name, "plan": plan, "events_per_s": events_per_s}).fetchone()
         if row is None:
             raise PipelineError(f"tenant {name} exists; another key: pipeline-platform key create {name}")
-        _note(conn, "tenant add", {"tenant": name, "plan": plan})
+        note(conn, "tenant add", _ASKED, {"tenant": name, "plan": plan})
         return create_key(conn, name)
 
 
@@ -44,7 +45,7 @@ def ensure_tenant(conn: Conn, name: str) -> int:
         row = conn.execute(_SQL["add"], {"name": name, "plan": "free", "events_per_s": None}).fetchone()
         if row is None:
             return tenant_id_of(conn, name)
-        _note(conn, "tenant add", {"tenant": name})
+        note(conn, "tenant add", _ASKED, {"tenant": name})
         return row[0]
 
 
@@ -83,7 +84,7 @@ def create_key(conn: Conn, name: str, label: str = "") -> NewKey:
         row = conn.execute(_SQL["add_key"], (tenant_id, hash_write_key(write_key), label)).fetchone()
         if row is None:
             raise PipelineError("the key was not stored")
-        _note(conn, "key create", {"tenant": name, "key_id": row[0], "label": label})
+        note(conn, "key create", _ASKED, {"tenant": name, "key_id": row[0], "label": label})
     return NewKey(tenant_id, name, row[0], write_key)
 
 
@@ -93,7 +94,9 @@ def rotate_key(conn: Conn, name: str, grace: timedelta) -> NewKey:
         made = create_key(conn, name, "rotated")
         params = {"tenant_id": made.tenant_id, "key_id": made.key_id, "grace": grace}
         revoked = conn.execute(_SQL["revoke_others"], params).rowcount
-        _note(conn, "key rotate", {"tenant": name, "key_id": made.key_id, "revoked": revoked, "grace": str(grace)})
+        note(
+            conn, "key rotate", _ASKED, {"tenant": name, "key_id": made.key_id, "revoked": revoked, "grace": str(grace)}
+        )
     return made
 
 
@@ -102,13 +105,9 @@ def revoke_key(conn: Conn, key_id: int) -> None:
     with conn.transaction():
         if conn.execute(_SQL["revoke"], (key_id,)).fetchone() is None:
             raise NoSuchThingError(f"no working key {key_id}; see: pipeline-platform key list")
-        _note(conn, "key revoke", {"key_id": key_id})
+        note(conn, "key revoke", _ASKED, {"key_id": key_id})
 
 
 def _rows(conn: Conn, query: str, params: dict[str, Any] | None) -> list[dict[str, Any]]:
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_SQL[query], params).fetchall()
-
-
-def _note(conn: Conn, action: str, detail: dict[str, Any]) -> None:
-    conn.execute(_SQL["audit"], (action, "asked for by an operator", json.dumps(detail)))

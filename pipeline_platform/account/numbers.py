@@ -29,6 +29,11 @@ class Numbers:
         outcomes = self.delivered + self.duplicate + self.dead_lettered + self.discarded + self.in_flight
         return self.received == self.accepted + self.rejected and self.accepted == outcomes and min(astuple(self)) >= 0
 
+    @property
+    def delivery_rate(self) -> float | None:
+        """Of all accepted events, those in flight too."""
+        return delivery_rate(self.delivered + self.duplicate, self.accepted - self.discarded)
+
     def totals(self) -> dict[str, int]:
         """The numbers that the two lines are about, as the JSON of `funnel` and `audit` names them."""
         names = "received accepted rejected delivered duplicate dead_lettered discarded in_flight"
@@ -45,6 +50,15 @@ class Numbers:
             _stage("enriched", self.enriched, self.delivered, not_loaded, duplicate=self.duplicate),
             _stage("delivered", self.delivered, self.delivered, 0),
         ]
+
+
+def delivery_rate(good: int, judged: int) -> float | None:
+    """The part of the judged events that were delivered, 0 to 1; None where none was judged.
+
+    good: delivered and duplicates. judged: accepted and not discarded; an objective leaves out what is in flight and
+    still in time. Whatever shows a delivery rate takes it from here.
+    """
+    return good / judged if judged else None
 
 
 def _stage(

@@ -1,6 +1,7 @@
 """Runs the process that looks for alerts and delivers them: `python -m pipeline_platform.alerts`."""
 
 import logging
+import os
 import signal
 import sys
 
@@ -12,6 +13,8 @@ from pipeline_platform.settings import Settings
 
 
 def main() -> None:
+    # What it writes is its user's alone.
+    os.umask(0o077)
     try:
         settings = connected(Settings.read())
         set_up_logging(settings)

@@ -41,6 +41,8 @@ class Kind(StrEnum):
     HOURS_OVERDUE = "hours_overdue"
     WORKERS_CRASHING = "workers_crashing"
     REPLAY_HOLDS_HOURS = "replay_holds_hours"
+    REJECTED_HIGH = "rejected_high"
+    MIRROR_LAG_HIGH = "mirror_lag_high"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,11 @@ def _all() -> tuple[AlertKind, ...]:
             Kind.REPLAY_HOLDS_HOURS, warning, "A replay holds hours past their retention",
             "pipeline-platform replay show {fingerprint}",
         ),
+        AlertKind(
+            Kind.REJECTED_HIGH, warning, "Many events are rejected",
+            "pipeline-platform quarantine list --tenant {tenant}",
+        ),
+        AlertKind(Kind.MIRROR_LAG_HIGH, warning, "The mirror is late", "pipeline-platform mirror show"),
     )  # fmt: skip
 
 

@@ -70,6 +70,8 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "channel_down_s": settings.alert_channel_down_s,
         "retention": settings.retention,
         "archived_only": bool(settings.archive_url),
+        "rejected_ratio": str(settings.alert_rejected_ratio),
+        "mirror_lag_s": settings.alert_mirror_lag_s,
     }
 
 
@@ -112,6 +114,8 @@ CONDITIONS = (
     Condition((Kind.LATENCY_HIGH,), _latency, _SELDOM),
     Condition((Kind.DRIFT_FOUND,), partial(_query, "drift"), _SELDOM),
     Condition((Kind.REPLAY_HOLDS_HOURS,), partial(_query, "replay_holds_hours"), _SELDOM),
+    Condition((Kind.REJECTED_HIGH,), partial(_query, "rejected"), _SELDOM),
+    Condition((Kind.MIRROR_LAG_HIGH,), partial(_query, "mirror_lag"), _SELDOM),
 )
 
 

@@ -9,6 +9,7 @@ from psycopg.rows import dict_row
 
 from pipeline_platform.alerts.catalogue import CATALOGUE, Severity, about
 from pipeline_platform.alerts.messages import Message, Notice, message_of, next_command, runbook
+from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError
 from pipeline_platform.settings import Settings
@@ -56,8 +57,11 @@ def show_alert(conn: Conn, settings: Settings, alert_id: int) -> dict[str, Any]:
 
 def resolve_alert(conn: Conn, alert_id: int, reason: str) -> None:
     """End an alert whose cause nobody can see the end of; what is still there opens another. It is audited."""
-    if not conn.execute(_SQL["resolve"], {"alert_id": alert_id, "reason": reason}).rowcount:
-        raise NoSuchThingError(f"there is no open alert {alert_id}")
+    with conn.transaction():
+        resolved = conn.execute(_SQL["resolve"], {"alert_id": alert_id}).fetchone()
+        if resolved is None:
+            raise NoSuchThingError(f"there is no open alert {alert_id}")
+        note(conn, "alerts resolve", reason, {"alert_id": alert_id, "kind": resolved[0]})
 
 
 def try_channels(settings: Settings) -> list[Answer]:

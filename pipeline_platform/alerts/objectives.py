@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from pipeline_platform.account.numbers import delivery_rate
 from pipeline_platform.alerts.conditions import parameters
 from pipeline_platform.db import queries
 from pipeline_platform.settings import Settings
@@ -71,7 +72,7 @@ def _budget(
         tenant,
         delivered,
         bad,
-        rate=delivered / judged if judged else None,
+        rate=delivery_rate(delivered, judged),
         allowed=allowed,
         left=1 - bad / allowed if judged else None,
         is_met=bad <= allowed,

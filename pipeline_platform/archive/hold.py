@@ -1,4 +1,4 @@
-"""One erasure, archive or restore at a time: none may read what another is about to change."""
+"""One erasure, archive, restore or readmission at a time: none may read what another is about to change."""
 
 import time
 from collections.abc import Generator
@@ -17,12 +17,14 @@ _PAUSE_S = 0.1
 
 @contextmanager
 def exclusively(conn: psycopg.Connection[Any]) -> Generator[None]:
-    """While no other erasure, archive or restore runs. PipelineError where another takes ten minutes."""
+    """While no other erasure, archive, restore or readmission runs. PipelineError where another takes ten minutes."""
     deadline = time.monotonic() + _WAIT_S_MAX
     # Asked again and again: a wait inside the server would be an open transaction, and an erasure waits for those.
     while conn.execute(_SQL["try_hold"]).fetchone() == (False,):
         if time.monotonic() > deadline:
-            raise PipelineError("another erasure, archive or restore is under way: wait for it, then run this again")
+            raise PipelineError(
+                "another erasure, archive, restore or readmission is under way: wait for it, then run this again"
+            )
         time.sleep(_PAUSE_S)
     try:
         yield

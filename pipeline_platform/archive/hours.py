@@ -8,7 +8,6 @@ A restored hour has its batches again, with their ids and times, and no work: it
 dropped, and a replay finds what to replay. Its retention starts anew; then it is dropped again.
 """
 
-import json
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from psycopg.rows import dict_row
 from pipeline_platform import arrays
 from pipeline_platform.archive import files
 from pipeline_platform.archive.hold import exclusively
+from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
 from pipeline_platform.event import AcceptedEvent, QueuedEvent
@@ -167,7 +167,7 @@ def restore(conn: Conn, hour: datetime, reason: str) -> int:
                 conn.execute(_SQL["restore_batch"], _batch_params(batch))
                 events += len(batch)
             reach("archive.mid_restore")
-            conn.execute(_SQL["audit"], (reason, json.dumps({"hour": hour.isoformat(), "events": events})))
+            note(conn, "archive restore", reason, {"hour": hour.isoformat(), "events": events})
     return events
 
 

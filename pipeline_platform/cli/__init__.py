@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the answer is no or something failed, 2 wrong usage or configuration.
 """
 
+import os
 import sys
 
 import psycopg
@@ -70,6 +71,8 @@ for room in (
 
 def main() -> None:
     """Entry of `pipeline-platform`: an expected error is one line on standard error, never a traceback."""
+    # What it writes is its user's alone.
+    os.umask(0o077)
     try:
         app()
     except ConfigError as error:

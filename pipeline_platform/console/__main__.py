@@ -1,6 +1,7 @@
 """Process entry: `python -m pipeline_platform.console` serves the page until told to stop."""
 
 import argparse
+import os
 import sys
 
 import uvicorn
@@ -16,6 +17,8 @@ _STOP_S = 2
 
 def main() -> int:
     """Serve. Exit 2 for a wrong configuration."""
+    # What it writes is its user's alone.
+    os.umask(0o077)
     try:
         settings = connected(Settings.read())
         set_up_logging(settings)

@@ -4,13 +4,11 @@ A batch is stamped by the transaction that accepts it, so a turn at any moment, 
 exactly one pipeline. Forward through gates, unless forced; back always.
 """
 
-import getpass
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
+from pipeline_platform.audit_log import note
 from pipeline_platform.cutover.gates import gate_of, is_open
 from pipeline_platform.cutover.health import Condition, Conn
 from pipeline_platform.cutover.phases import Current, Phase, current
@@ -105,20 +103,18 @@ def _turn(
         gate = [] if is_back else gate_of(conn, settings, phase)
         if not (force or is_back):
             _check(here, phase, gate)
-        detail = Jsonb(
-            {
-                "from": here.phase.value,
-                "to": phase.value,
-                "forced": force,
-                "gate": {condition.name: condition.found for condition in gate},
-            }
-        )
-        params = {"phase": phase.value, "actor": actor or getpass.getuser(), "reason": reason, "detail": detail}
-        row = conn.execute(_SQL["turn"], params).fetchone()
+        (epoch,) = conn.execute(_SQL["turn"], {"phase": phase.value}).fetchone() or (0,)
+        detail = {
+            "from": here.phase.value,
+            "to": phase.value,
+            "forced": force,
+            "gate": {condition.name: condition.found for condition in gate},
+            "epoch": epoch,
+        }
+        note(conn, "cutover", reason, detail, by=actor)
         reach("cutover.before_commit")
     reach("cutover.after_commit")
-    assert row
-    return row[0]
+    return epoch
 
 
 def _check(here: Current, phase: Phase, gate: list[Condition]) -> None:

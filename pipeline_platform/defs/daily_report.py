@@ -69,11 +69,12 @@ def daily_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
 
 def _described(found: Daily) -> dict[str, Any]:
     tenants = [tenant.to_json() for tenant in found.tenants]
+    rate = found.numbers.delivery_rate
     return {
         **found.numbers.totals(),
         "lost": found.lost,
         "extra": found.extra,
-        "delivery_rate": found.delivery_rate,
+        **({} if rate is None else {"delivery_rate": rate}),
         "tenants": len(tenants),
         "is_final": found.is_final,
         "summary": dg.MetadataValue.md(_summary(found)),

@@ -1,6 +1,7 @@
 """dead_letters: what could not be written, by tenant and cause; redrive_job tries them again.
 
 An operator looks at the asset, mends the cause, and launches the job: a dry run unless its config says otherwise.
+Dagster keeps what it is told, and an error may quote an event: `pipeline-platform dead-letters` shows the errors.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline_platform.tenants import tenant_ids_of
 
 DEAD_LETTERS = dg.AssetKey("dead_letters")
 _ROWS_SHOWN = 20
-_COLUMNS = ["tenant", "stage", "error_class", "fingerprint", "sample_error", "events"]
+_COLUMNS = ["tenant", "stage", "error_class", "fingerprint", "events"]
 
 
 @dg.asset(
@@ -54,8 +55,9 @@ def _summary(groups: list[dict[str, Any]], settings: Settings) -> str:
         return f"**No dead letters.**\n\n{look_further(settings, 'handle-dead-letters')}"
     rows = [[group[name] for name in ("tenant", "stage", "error_class", "fingerprint", "events")] for group in groups]
     table = markdown_table(["tenant", "stage", "error class", "fingerprint", "events"], rows[:_ROWS_SHOWN])
+    errors = "`pipeline-platform dead-letters list --fingerprint FINGERPRINT` shows the errors themselves."
     next_step = "**Next:** mend the cause, then launch `redrive_job` with its fingerprint: first as it is, a dry run."
-    return f"{table}\n\n{next_step}\n\n{look_further(settings, 'handle-dead-letters')}"
+    return f"{table}\n\n{errors}\n\n{next_step}\n\n{look_further(settings, 'handle-dead-letters')}"
 
 
 class RedriveConfig(dg.Config):

@@ -19,7 +19,7 @@ from pipeline_platform.defs.hours import HOURS, hour_of, key_of
 from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.stages import Metadata, accept_stage, deliver_stage, enrich_stage
-from pipeline_platform.errors import is_transient
+from pipeline_platform.errors import is_bad_data, is_transient, without_values
 
 _SQL = queries("control_plane")
 
@@ -108,10 +108,10 @@ def _process(
     settings = platform.settings()
     recorded = _recorded(context)
     verdicts: list[dg.AssetCheckEvaluation] = []
-    with _retried_where_it_helps("connecting"), platform.connect() as conn:
+    with retried_where_it_helps("connecting"), platform.connect() as conn:
         for key in _hours(context, conn):
             hour = hour_of(key)
-            with _retried_where_it_helps(f"hour {key}"):
+            with retried_where_it_helps(f"hour {key}"):
                 for asset_key, stage in _STAGES.items():
                     if asset_key in context.selected_asset_keys and (asset_key, key) not in recorded:
                         yield dg.AssetMaterialization(asset_key, partition=key, metadata=stage(conn, settings, hour))
@@ -143,7 +143,7 @@ def _recorded(context: dg.AssetExecutionContext) -> set[tuple[dg.AssetKey, str]]
 
 
 @contextmanager
-def _retried_where_it_helps(where: str) -> Generator[None]:
+def retried_where_it_helps(where: str) -> Generator[None]:
     """Let an error that goes away by itself reach the retry policy; any other ends the run with its reason."""
     try:
         yield
@@ -152,4 +152,6 @@ def _retried_where_it_helps(where: str) -> Generator[None]:
     except Exception as error:
         if is_transient(error):
             raise
-        raise dg.Failure(f"{where}: {error}", allow_retries=False) from error
+        # Dagster keeps the cause with all that it quotes.
+        cause = None if is_bad_data(error) else error
+        raise dg.Failure(f"{where}: {without_values(error)}", allow_retries=False) from cause

@@ -18,7 +18,7 @@ from pipeline_platform.settings import Settings
 _COUNTS = ("added", "changed", "removed", "unchanged", "failed")
 _IMPERSONAL = {"type", "name"}
 _FIELDS_SHOWN, _SAMPLES_SHOWN = 20, 12
-_SAMPLE = ("what", "tenant", "message_id", "field", "now", "replayed")
+_SAMPLE = ("what", "tenant", "event_id", "field", "now", "replayed")
 
 Found = Mapping[str, Any]
 
@@ -91,7 +91,7 @@ def _sample_rows(found: Found) -> list[dict[str, str]]:
         {
             "what": sample["action"],
             "tenant": sample["tenant"],
-            "message_id": sample["message_id"] or str(sample["event_id"]),
+            "event_id": str(sample["event_id"]),
             "field": field,
             "now": _shown(field, sample["now"]),
             "replayed": _shown(field, sample["replayed"]),

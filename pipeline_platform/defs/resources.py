@@ -3,6 +3,8 @@
 Nothing connects when definitions are loaded.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -10,6 +12,7 @@ import psycopg
 from pydantic import Field
 
 from pipeline_platform.db import connect
+from pipeline_platform.errors import PipelineError, is_bad_data, without_values
 from pipeline_platform.services.endpoints import connected
 from pipeline_platform.settings import Settings
 
@@ -32,6 +35,16 @@ class Platform(dg.ConfigurableResource[Any]):
         given = {name: url for name in ("database_url", "redis_url") if (url := getattr(self, name))}
         return connected(Settings.read().model_copy(update=given))
 
-    def connect(self) -> psycopg.Connection[Any]:
-        """A connection in autocommit mode, closed by `with`."""
-        return connect(self.settings().database_url, "dagster", statement_timeout_s=_STATEMENT_TIMEOUT_S)
+    @contextmanager
+    def connect(self) -> Generator[psycopg.Connection[Any]]:
+        """A connection in autocommit mode.
+
+        PipelineError, without what it quotes, in place of an error of bad data: Dagster keeps the errors of its runs.
+        """
+        with connect(self.settings().database_url, "dagster", statement_timeout_s=_STATEMENT_TIMEOUT_S) as conn:
+            try:
+                yield conn
+            except psycopg.Error as error:
+                if not is_bad_data(error):
+                    raise
+                raise PipelineError(f"{type(error).__name__}: {without_values(error)}") from None

@@ -13,6 +13,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
+from pipeline_platform.account.numbers import delivery_rate
 from pipeline_platform.db import queries
 from pipeline_platform.defs.hours import HOUR
 from pipeline_platform.defs.summaries import look_further, markdown_table
@@ -86,24 +87,18 @@ def deliver_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
     found = {row["tenant_id"]: row["percentile_disc"] for row in _rows(conn, "latency_of_hour", wanted)}
     overall = _latencies(found.get(None))
     totals = _totals(tenants, outcomes)
+    rate = delivery_rate(totals["delivered"] + totals["duplicate"], sum(totals.values()) - totals["discarded"])
     tenants = [row | _latencies(found.get(row["tenant_id"])) for row in tenants]
     return {
-        "summary": _words(settings, _delivered(totals, overall), "handle-dead-letters"),
+        "summary": _words(settings, _delivered(totals, rate, overall), "handle-dead-letters"),
         **totals,
-        **_delivery_rate(totals),
+        **({} if rate is None else {"delivery_rate": rate}),
         **{name: value for name, value in overall.items() if value is not None},
         "by_tenant": tenant_table(tenants, (*outcomes, *overall)),
     }
 
 
-def _delivery_rate(totals: Mapping[str, int]) -> dict[str, float]:
-    """Delivered, once, of what was accepted and not discarded by an operator (0 to 1); nothing where nothing was."""
-    accepted = sum(totals.values()) - totals["discarded"]
-    return {"delivery_rate": (totals["delivered"] + totals["duplicate"]) / accepted} if accepted else {}
-
-
-def _delivered(totals: Mapping[str, int], overall: Mapping[str, float | None]) -> str:
-    rate = _delivery_rate(totals).get("delivery_rate")
+def _delivered(totals: Mapping[str, int], rate: float | None, overall: Mapping[str, float | None]) -> str:
     said = "Nothing was accepted" if rate is None else f"**{rate:.4%} delivered**"
     table = markdown_table(["outcome", "events"], list(totals.items()))
     waits = ", ".join(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from pipeline_platform.account.audit import audit
+from pipeline_platform.account.numbers import delivery_rate
 from pipeline_platform.cutover.gates import gate_of, is_open
 from pipeline_platform.cutover.phases import Phase
 from pipeline_platform.cutover.turning import status, turn
@@ -199,16 +200,16 @@ class Story:
         old = Side(
             accepted=totals["legacy_accepted"],
             delivered=totals["legacy_delivered"],
-            delivery_rate=totals["legacy_delivered"] / max(1, totals["legacy_accepted"]),
-            delivery_rate_peak=peak.legacy_delivered / max(1, peak.accepted),
+            delivery_rate=delivery_rate(totals["legacy_delivered"], totals["legacy_accepted"]) or 0.0,
+            delivery_rate_peak=delivery_rate(peak.legacy_delivered, peak.accepted) or 0.0,
             p95_ms=round(self._latencies["legacy"].p95_ms, 1),
             losses_by_stage=figures.losses(self._conn, totals["legacy_accepted"], totals["legacy_delivered"]),
         )
         new = Side(
             accepted=totals["accepted"],
             delivered=totals["delivered"],
-            delivery_rate=totals["delivered"] / max(1, totals["accepted"]),
-            delivery_rate_peak=peak.delivered / max(1, peak.accepted),
+            delivery_rate=delivery_rate(totals["delivered"], totals["accepted"]) or 0.0,
+            delivery_rate_peak=delivery_rate(peak.delivered, peak.accepted) or 0.0,
             p95_ms=round(self._latencies["platform"].p95_ms, 1),
             losses_by_stage=figures.dead_letters(self._conn),
         )

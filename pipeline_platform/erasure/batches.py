@@ -34,7 +34,7 @@ def theirs(events: Iterable[QueuedEvent], person: Person, rows: Collection[UUID]
     by_bytes = {
         event.event_index: event.event_id
         for event in own
-        if event.payload and person.has(ids_of(event.payload, person.user_id))
+        if event.payload and person.has(ids_of(event.payload, person.users))
     }
     by_row = set(rows) - set(by_bytes.values())
     return [event for event in own if event.event_index in by_bytes or event.event_id in by_row]

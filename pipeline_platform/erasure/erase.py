@@ -10,7 +10,7 @@ Killed at any place it leaves the account exact; run again, the same command goe
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -20,6 +20,7 @@ import psycopg
 import redis
 
 from pipeline_platform.archive.hold import exclusively
+from pipeline_platform.audit_log import actor, note
 from pipeline_platform.db import connect, queries
 from pipeline_platform.erasure.archives import erase_archives
 from pipeline_platform.erasure.batches import erase_batch
@@ -47,14 +48,16 @@ Conn = psycopg.Connection[Any]
 class Erasure:
     """What was found and what was done.
 
-    found: events by place and by which id ("queue": {"by_user_id": 3, "by_other_ids": 1}). changed: rows by table.
-    outcomes: of the accepted events, what they were until then. not_ours: what this command cannot reach.
+    found: events by place and by which id ("queue": {"by_user_id": 3, "by_other_ids": 1}). by_id: the same by id and
+    place, linked users too. changed: rows by table. outcomes: of the accepted events, what they were until then.
+    not_ours: what this command cannot reach.
     """
 
     tenant: str
     subject_hash: str
     person: Person
     found: dict[str, dict[str, int]]
+    by_id: dict[str, Counter[str]]
     erasure_id: int | None = None
     erased_at: datetime | None = None
     changed: Counter[str] = field(default_factory=Counter[str])
@@ -72,13 +75,24 @@ class Erasure:
                 "anonymous": len(self.person.anonymous - self.person.users),
                 "shared": len(self.person.shared),
             },
-            "also_erased_users": sorted(self.person.users - {self.person.user_id}),
-            "now_known_as": sorted(self.person.now_known_as),
+            "by_id": self.every_id(),
             "found": self.found,
             "changed": dict(self.changed),
             "outcomes": self.outcomes,
             "not_ours": self.not_ours,
         }
+
+    def every_id(self) -> list[dict[str, Any]]:
+        """Each id with the link that leads to it, whether it is erased, and its events by place; erased ones first."""
+        person = self.person
+        named = {person.user_id: "named by you"} | dict.fromkeys(person.users - {person.user_id}, "named with --also")
+        erased = named | {name: link for name, link in person.links.items() if name not in named}
+        rows = [(name, link, True) for name, link in erased.items()]
+        rows += [(name, link, False) for name, link in person.linked.items()]
+        return [
+            {"id": name, "link": link, "is_erased": is_erased, "events": dict(self.by_id.get(name, {}))}
+            for name, link, is_erased in rows
+        ]
 
     def counts(self) -> dict[str, Any]:
         """What is kept of it: numbers, no names."""
@@ -86,38 +100,49 @@ class Erasure:
         return {name: value for name, value in self.to_json().items() if name in kept}
 
 
-def plan(settings: Settings, tenant: str, user_id: str) -> Erasure:
+def plan(settings: Settings, tenant: str, user_id: str, also: Collection[str] = ()) -> Erasure:
     """What an erasure would find now; changes nothing. NoSuchThingError where there is no such tenant."""
     with connect(settings.database_url, "erase plan", statement_timeout_s=0) as conn:
-        return _plan(conn, tenant, tenant_id_of(conn, tenant), user_id)
+        return _plan(conn, tenant, tenant_id_of(conn, tenant), user_id, also)
 
 
 def erase(
-    settings: Settings, tenant: str, user_id: str, reason: str, progress: Callable[[str], None] = lambda _: None
+    settings: Settings,
+    tenant: str,
+    user_id: str,
+    reason: str,
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    also: Collection[str] = (),
 ) -> Erasure:
-    """Erase a person. progress: told what is done next.
+    """Erase a person. progress: told what is done next. also: other user ids of the same person.
 
     Raises ConfigError where the reason, which is kept, names the person; PipelineError where something does not end.
     """
-    if user_id in reason:
+    if any(name in reason for name in (user_id, *also)):
         raise ConfigError("the reason is kept, so it must not name the person: refer to the request instead")
     with connect(settings.database_url, "erase", statement_timeout_s=0, lock_timeout_s=60) as conn, exclusively(conn):
         tenant_id = tenant_id_of(conn, tenant)
         progress("looking for the person's events")
-        erasure = _plan(conn, tenant, tenant_id, user_id)
-        _Eraser(settings, conn, erasure, progress).run(reason)
+        erasure = _plan(conn, tenant, tenant_id, user_id, also)
+        _Eraser(settings, conn, erasure, progress).run(reason, also)
         return erasure
 
 
-def _plan(conn: Conn, tenant: str, tenant_id: int, user_id: str, before: datetime | None = None) -> Erasure:
-    person = look_for(conn, tenant_id, user_id, before)
-    params = person.params() | {"user_id": user_id, "before": before}
+def _plan(
+    conn: Conn, tenant: str, tenant_id: int, user_id: str, also: Collection[str], before: datetime | None = None
+) -> Erasure:
+    person = look_for(conn, tenant_id, user_id, before, also)
+    params = person.params() | {"user_id": user_id, "before": before, "linked": sorted(person.linked)}
     found: dict[str, dict[str, int]] = {}
-    for source, is_named, events in conn.execute(_SQL["planned"], params):
-        by = found.setdefault(source, {"by_user_id": 0, "by_other_ids": 0})
-        by["by_user_id" if is_named else "by_other_ids"] += events
+    by_id: dict[str, Counter[str]] = {}
+    for source, is_theirs, name, is_named, events in conn.execute(_SQL["planned"], params):
+        by_id.setdefault(name, Counter())[source] += events
+        if is_theirs:
+            by = found.setdefault(source, {"by_user_id": 0, "by_other_ids": 0})
+            by["by_user_id" if is_named else "by_other_ids"] += events
     (subject,) = _row(conn, "subject_hash", params)
-    return Erasure(tenant, subject, person, found)
+    return Erasure(tenant, subject, person, found, by_id)
 
 
 class _Eraser:
@@ -137,18 +162,21 @@ class _Eraser:
     def _params(self) -> dict[str, Any]:
         return self._person.params() | {"before": self._erasure.erased_at, "erasure_id": self._erasure.erasure_id}
 
-    def run(self, reason: str) -> None:
+    def run(self, reason: str, also: Collection[str]) -> None:
         erasure = self._erasure
-        named = self._person.params() | {"user_id": self._person.user_id, "reason": reason}
-        with self._conn.transaction():
-            erasure.erasure_id, erasure.erased_at = _row(self._conn, "begin", named)
+        named = self._person.params() | {"user_id": self._person.user_id, "reason": reason, "actor": actor()}
+        erasure.erasure_id, erasure.erased_at = _row(self._conn, "begin", named)
+        # What brings old events in may have committed an id that is not buried yet: again, until no id is new.
+        buried: frozenset[str] | None = None
+        while buried is None or not self._person.anonymous <= buried:
+            buried = self._person.anonymous
             self._conn.execute(_SQL["bury_ids"], self._params)
-        reach("erase.after_tombstones")
-        self._wait_for_older()
-        # Again, now that nothing of that time can still appear.
-        again = _plan(self._conn, erasure.tenant, self._person.tenant_id, self._person.user_id, erasure.erased_at)
-        erasure.person, erasure.found = again.person, again.found
-        self._conn.execute(_SQL["bury_ids"], self._params)
+            reach("erase.after_tombstones")
+            self._wait_for_older()
+            again = _plan(
+                self._conn, erasure.tenant, self._person.tenant_id, self._person.user_id, also, erasure.erased_at
+            )
+            erasure.person, erasure.found, erasure.by_id = again.person, again.found, again.by_id
         self._erase_queue()
         self._progress("archives")
         self._changed(erase_archives(self._conn, self._settings, self._person, self._id, self._erasure_before))
@@ -249,7 +277,7 @@ class _Eraser:
         detail = {"erasure_id": erasure.erasure_id, "tenant": erasure.tenant, "subject_hash": erasure.subject_hash}
         with self._conn.transaction():
             self._conn.execute(_SQL["finish"], self._params | {"counts": json.dumps(counts)})
-            self._conn.execute(_SQL["audit"], (reason, json.dumps(detail | counts)))
+            note(self._conn, "erase", reason, detail | counts)
 
     @property
     def _erasure_before(self) -> datetime:

@@ -1,13 +1,14 @@
 """Whose event it is: the ids that one person is known by, found from the events that link them.
 
-An id of a device or an earlier name belongs to a person where every event that links it to anybody links it to this
-person. What others use as well is left alone and counted as shared.
+A link is a claim of whoever holds a public write key. So an anonymous id belongs to a person where every event that
+links it to anybody links it to this person; what others use as well is left alone and counted as shared. An id that is
+a user's of its own is never followed: it is named with its link, and erased only where the operator names it too.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -21,8 +22,9 @@ Links = Callable[[list[str]], Iterable[Ids]]
 class Person:
     """One person of one tenant.
 
-    users, anonymous: all ids that are this person's alone. shared: ids seen with this person that others use too.
-    now_known_as: users that one of these ids was merged into by an alias event: not erased, to be named as well.
+    user_id: the one that was named. users: that one and those that the operator named too. anonymous: ids without a
+    user of their own that are this person's alone. shared: ids seen with this person that others use too. linked: other
+    users that an event links to this person, and how: they are not erased. links: how those in `anonymous` were found.
     """
 
     tenant_id: int
@@ -30,12 +32,8 @@ class Person:
     users: frozenset[str]
     anonymous: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
-    now_known_as: frozenset[str] = frozenset()
-
-    @classmethod
-    def named(cls, tenant_id: int, user_id: str) -> "Person":
-        """A person of whom nothing but the id is known."""
-        return cls(tenant_id, user_id, frozenset({user_id}))
+    linked: dict[str, str] = field(default_factory=dict[str, str])
+    links: dict[str, str] = field(default_factory=dict[str, str])
 
     def has(self, ids: Ids) -> bool:
         """Whether an event is this person's; the same as control.is_theirs."""
@@ -51,50 +49,57 @@ class Person:
         return {"tenant_id": self.tenant_id, "users": sorted(self.users), "anonymous": sorted(self.anonymous)}
 
 
-def ids_of(payload: bytes, named: str) -> Ids:
-    """The ids in an event's bytes. Of bytes that are no event: `named` where they hold that id as a JSON text."""
+def ids_of(payload: bytes, users: Collection[str]) -> Ids:
+    """The ids in an event's bytes. Of bytes that are no event: the first of `users` that they hold as a JSON text."""
     try:
         return read_ids(payload)
     except ValueError:
-        texts = (json.dumps(named).encode(), msgspec.json.encode(named))
-        return Ids(user_id=named) if any(text in payload for text in texts) else Ids()
+        for user in users:
+            if json.dumps(user).encode() in payload or msgspec.json.encode(user) in payload:
+                return Ids(user_id=user)
+        return Ids()
 
 
-def find_person(tenant_id: int, user_id: str, links: Links) -> Person:
-    """Follow the links from a user id. links: the ids of all events that name one of the given ids in any place."""
-    users = {user_id}
-    found, asked = set[Ids](), set[str]()
-    # The users whose events name an id in another place, and of those the ones that it was merged into.
+def find_person(
+    tenant_id: int, user_id: str, links: Links, also: Collection[str] = (), buried: Collection[str] = ()
+) -> Person:
+    """Follow the links from the named users.
+
+    links: the ids of all events and traits that name one of the given ids in any place. also: other users that the
+    operator named. buried: anonymous ids that an interrupted run of this erasure has found.
+    """
+    users = {user_id, *also}
+    found = set(links(sorted(users)))
+    how = dict.fromkeys(buried, "an interrupted run of this erasure")
+    for ids in found:
+        if ids.user_id in users:
+            _note_links(ids, how)
+    found |= set(links(sorted(set(how) - users))) if set(how) - users else set()
     owners: dict[str, set[str]] = defaultdict(set)
-    merged_into: dict[str, set[str]] = defaultdict(set)
-    while True:
-        seen = {other for ids in found if ids.user_id in users for other in ids[1:] if other is not None}
-        if wanted := (seen | users) - asked:
-            asked |= wanted
-            for ids in set(links(sorted(wanted))) - found:
-                found.add(ids)
-                _note(ids, owners, merged_into)
-        elif more := {name for name in seen if name in merged_into and merged_into[name] <= users} - users:
-            users |= more
-        else:
-            break
-    anonymous = {name for name in seen if owners[name] <= users}
-    later = {name for old in users for name in merged_into[old]} - users
+    later: dict[str, str] = {}
+    for ids in found:
+        for other in ids[1:]:
+            if ids.user_id is not None and other is not None and other != ids.user_id:
+                owners[other].add(ids.user_id)
+        if ids.previous_id in users and ids.user_id is not None and ids.user_id not in users:
+            later[ids.user_id] = f"alias: {ids.previous_id} became {ids.user_id}"
+    known_users = {ids.user_id for ids in found} - {None}
+    anonymous = {name for name in how if owners[name] <= users and (name in users or name not in known_users)}
+    earlier = {name: link for name, link in how.items() if name in known_users and name not in users}
     return Person(
         tenant_id,
         user_id,
         frozenset(users),
         frozenset(anonymous),
-        frozenset(seen - anonymous - users),
-        frozenset(later),
+        frozenset(set(how) - anonymous - users - set(earlier)),
+        later | earlier,
+        {name: how[name] for name in anonymous},
     )
 
 
-def _note(ids: Ids, owners: dict[str, set[str]], merged_into: dict[str, set[str]]) -> None:
-    if ids.user_id is None:
-        return
-    for other in (ids.anonymous_id, ids.previous_id):
-        if other is not None and other != ids.user_id:
-            owners[other].add(ids.user_id)
-    if ids.previous_id is not None and ids.previous_id != ids.user_id:
-        merged_into[ids.previous_id].add(ids.user_id)
+def _note_links(ids: Ids, how: dict[str, str]) -> None:
+    """Which ids one of the person's events carries."""
+    if ids.anonymous_id is not None:
+        how.setdefault(ids.anonymous_id, f"anonymousId of {ids.user_id}")
+    if ids.previous_id is not None:
+        how[ids.previous_id] = f"alias: {ids.previous_id} became {ids.user_id}"

@@ -4,7 +4,7 @@ Delivered rows say in their columns whose they are; batches, dead letters and qu
 those in flight as well. All of a tenant's kept events are read: about 2 µs an event.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,21 +23,26 @@ Conn = psycopg.Connection[Any]
 Place = tuple[int, datetime]
 
 
-def look_for(conn: Conn, tenant_id: int, user_id: str, before: datetime | None) -> Person:
-    """Fill the table with what was received before that time (None: all), and follow its links to all of their ids."""
+def look_for(conn: Conn, tenant_id: int, user_id: str, before: datetime | None, also: Collection[str] = ()) -> Person:
+    """Fill the table with what was received before that time (None: all), and follow its links to all of their ids.
+
+    also: other user ids of the same person.
+    """
+    users = [user_id, *also]
     conn.execute(_SQL["make_scan"])
     conn.execute(_SQL["empty_scan"])
-    _scan_batches(conn, tenant_id, user_id, before)
+    _scan_batches(conn, tenant_id, users, before)
     for source in ("dead_letters", "quarantine"):
         rows = conn.execute(_SQL[f"{source}_of_tenant"], {"tenant_id": tenant_id, "before": before}).fetchall()
-        found = [(source, row_id, None, None, *ids_of(payload, user_id)) for row_id, payload in rows]
+        found = [(source, row_id, None, None, *ids_of(payload, users)) for row_id, payload in rows]
         _copy(conn, found)
 
     def links(ids: Sequence[str]) -> Iterator[Ids]:
         for row in conn.execute(_SQL["links"], {"tenant_id": tenant_id, "ids": list(ids)}):
             yield Ids(*row)
 
-    return find_person(tenant_id, user_id, links)
+    buried = [row[0] for row in conn.execute(_SQL["buried_ids"], {"tenant_id": tenant_id, "user_id": user_id})]
+    return find_person(tenant_id, user_id, links, also, buried)
 
 
 def read_batches(conn: Conn, places: Sequence[Place]) -> Iterator[Work]:
@@ -47,17 +52,17 @@ def read_batches(conn: Conn, places: Sequence[Place]) -> Iterator[Work]:
         yield work_of(row)
 
 
-def _scan_batches(conn: Conn, tenant_id: int, user_id: str, before: datetime | None) -> None:
+def _scan_batches(conn: Conn, tenant_id: int, users: Collection[str], before: datetime | None) -> None:
     places: list[Place] = conn.execute(_SQL["batches_of_tenant"], {"tenant_id": tenant_id, "before": before}).fetchall()  # pyright: ignore[reportAssignmentType]
     for start in range(0, len(places), _BATCHES_AT_ONCE):
         works = list(read_batches(conn, places[start : start + _BATCHES_AT_ONCE]))
-        _copy(conn, [row for work in works for row in _rows(read(work), tenant_id, user_id)])
+        _copy(conn, [row for work in works for row in _rows(read(work), tenant_id, users)])
 
 
-def _rows(events: Sequence[QueuedEvent], tenant_id: int, user_id: str) -> Iterator[tuple[Any, ...]]:
+def _rows(events: Sequence[QueuedEvent], tenant_id: int, users: Collection[str]) -> Iterator[tuple[Any, ...]]:
     for event in events:
         if event.tenant_id == tenant_id and event.payload:
-            ids = ids_of(event.payload, user_id)
+            ids = ids_of(event.payload, users)
             yield ("queue", event.batch_id, event.batch_received_at, event.event_id, *ids)
 
 

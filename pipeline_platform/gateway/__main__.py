@@ -7,6 +7,7 @@ them. Needs PIPELINE_DATABASE_URL; it starts without the database and says so at
 import argparse
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -32,6 +33,8 @@ _FILES_BESIDE = 64
 
 def main() -> int:
     """Serve; returns the exit code."""
+    # What it writes is its user's alone.
+    os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.gateway", description=main.__doc__)
     parser.add_argument("--port", type=int, help="port to listen on (default: PIPELINE_GATEWAY_PORT); 0: any free")
     arguments = parser.parse_args()

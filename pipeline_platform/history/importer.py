@@ -18,7 +18,6 @@ from pipeline_platform.client_time import parse_time
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import InvalidEventError, PipelineError
 from pipeline_platform.event import MESSAGE_ID_NAMESPACE, AcceptedEvent, RejectedEvent, TenantId
-from pipeline_platform.event_ids import Ids, read_ids
 from pipeline_platform.event_reader import Limits, read_event, rejected_event
 from pipeline_platform.history.source import CHUNK_EVENTS, Line, Source, Survey, hour_of
 from pipeline_platform.json_limits import doubts_of
@@ -27,6 +26,7 @@ from pipeline_platform.ndjson import peek_text, read_object
 from pipeline_platform.queue.batches import ACCEPT_SECONDS_MAX, batch_params, rejected_params
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants import ensure_tenant
+from pipeline_platform.tombstones import erased_places
 
 _SQL = queries("history")
 _HOUR = timedelta(hours=1)
@@ -175,7 +175,12 @@ def _import_chunk(
     accepted: list[AcceptedEvent] = []
     rejected: list[tuple[datetime, RejectedEvent]] = []
     limits = Limits.of(settings)
-    erased = _erased(conn, plan, tenants, lines)
+    erased = erased_places(
+        conn,
+        [tenants[line.tenant] for line in lines],
+        [line.payload for line in lines],
+        [plan.received_at(line) for line in lines],
+    )
     for position, line in enumerate(lines):
         if position in erased:
             continue
@@ -202,28 +207,6 @@ def _import_chunk(
         result.accepted += len(accepted)
         result.rejected += len(rejected)
         result.erased += len(erased)
-
-
-def _erased(conn: Conn, plan: _Plan, tenants: dict[str, int], lines: list[Line]) -> set[int]:
-    """Places of the events of people who were erased after those were received."""
-    if conn.execute(_SQL["any_erased"], (list(tenants.values()),)).fetchone() == (False,):
-        return set()
-    ids = [_ids(line.payload) for line in lines]
-    params = {
-        "tenant_ids": [tenants[line.tenant] for line in lines],
-        "user_ids": [one.user_id for one in ids],
-        "anonymous_ids": [one.anonymous_id for one in ids],
-        "previous_ids": [one.previous_id for one in ids],
-        "received_ats": [plan.received_at(line) for line in lines],
-    }
-    return {row[0] for row in conn.execute(_SQL["erased"], params)}
-
-
-def _ids(payload: bytes) -> Ids:
-    try:
-        return read_ids(payload)
-    except ValueError:
-        return Ids()  # no event: it is rejected by who reads it
 
 
 def _event(line: Line, tenant_id: TenantId, limits: Limits, at: datetime, shift: timedelta, name: str) -> AcceptedEvent:

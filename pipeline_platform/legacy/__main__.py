@@ -1,6 +1,7 @@
 """Runs a part of the simulated old pipeline: `python -m pipeline_platform.legacy gateway|functions`."""
 
 import argparse
+import os
 
 import uvicorn
 import uvloop
@@ -14,6 +15,8 @@ from pipeline_platform.settings import Settings
 
 def main() -> None:
     """Run until told to stop."""
+    # What it writes is its user's alone.
+    os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.legacy", description=__doc__)
     parser.add_argument("part", choices=("gateway", "functions"))
     parser.add_argument("--port", type=int, default=8090, help="where the gateway listens")

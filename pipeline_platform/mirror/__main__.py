@@ -1,5 +1,7 @@
 """Runs the mirror: `python -m pipeline_platform.mirror`."""
 
+import os
+
 import uvloop
 
 from pipeline_platform.logs import set_up_logging
@@ -14,6 +16,8 @@ async def _run(settings: Settings) -> None:
 
 def main() -> None:
     """Run until told to stop."""
+    # What it writes is its user's alone.
+    os.umask(0o077)
     settings = connected(Settings.read())
     set_up_logging(settings)
     uvloop.run(_run(settings))

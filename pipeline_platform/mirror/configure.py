@@ -33,6 +33,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError
 
@@ -109,9 +110,8 @@ def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: b
             raise ConfigError(f"forward: {error.diag.message_primary}") from error
         if output.table:
             _try_out(conn, output)
-        conn.execute(
-            _SQL["audit"], ("mirror configure", Jsonb({"forward_url": forward.url, "output_table": output.table}))
-        )
+        detail = {"forward_url": forward.url, "output_table": output.table}
+        note(conn, "mirror configure", "asked for by an operator", detail)
 
 
 def shown(conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
@@ -125,7 +125,7 @@ def keep_key(conn: psycopg.Connection[Any], tenant_id: int, write_key: str) -> N
     """What a tenant's requests to the old pipeline are authorized with."""
     with conn.transaction():
         conn.execute(_SQL["keep_key"], (tenant_id, write_key))
-        conn.execute(_SQL["audit"], ("mirror key", Jsonb({"tenant_id": tenant_id})))
+        note(conn, "mirror key", "asked for by an operator", {"tenant_id": tenant_id})
 
 
 def _replace_view(conn: psycopg.Connection[Any], output: Output) -> None:

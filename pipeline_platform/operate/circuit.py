@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
 from pipeline_platform.errors import NoSuchThingError
 
@@ -36,5 +37,8 @@ def circuit_state(conn: psycopg.Connection[Any]) -> CircuitState:
 
 def close_circuit(conn: psycopg.Connection[Any], reason: str) -> None:
     """Let the workers go on. NoSuchThingError where it is not open."""
-    if not conn.execute(_SQL["close"], {"reason": reason}).rowcount:
-        raise NoSuchThingError("the circuit is not open")
+    with conn.transaction():
+        closed = conn.execute(_SQL["close"], {"reason": reason}).fetchone()
+        if closed is None:
+            raise NoSuchThingError("the circuit is not open")
+        note(conn, "circuit close", reason, {"circuit_id": closed[0]})

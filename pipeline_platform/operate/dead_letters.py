@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.rows import dict_row
 
+from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
 from pipeline_platform.errors import NoSuchThingError
 from pipeline_platform.operate.masking import mask
@@ -108,5 +109,5 @@ def _readable(found: Found, *, masked: bool) -> Found:
 
 
 def _note(conn: Conn, action: str, reason: str, chosen: Filter, events: int) -> None:
-    detail = json.dumps(chosen.params() | {"events": events}, default=str)
-    conn.execute(_SQL["audit"], (action, reason, detail))
+    detail: dict[str, Any] = json.loads(json.dumps(chosen.params() | {"events": events}, default=str))
+    note(conn, action, reason, detail)

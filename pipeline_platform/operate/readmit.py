@@ -1,7 +1,8 @@
 """Lets quarantined events in after all, corrected by a function of the operator's: judged as the gateway judges.
 
 What is let in is received anew, now; the quarantined row stays, marked, so that nothing is let in twice. Each event has
-the same identity at every attempt.
+the same identity at every attempt. It runs while no erasure runs, and an event of a person who was erased after it was
+received is refused: let in, it would be newer than the erasure.
 """
 
 import json
@@ -16,6 +17,8 @@ from typing import Any, cast
 
 import psycopg
 
+from pipeline_platform.archive.hold import exclusively
+from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, InvalidEventError, is_bad_data
 from pipeline_platform.event import MESSAGE_ID_NAMESPACE, AcceptedEvent, Lane, TenantId
@@ -23,6 +26,7 @@ from pipeline_platform.event_reader import Limits, read_event
 from pipeline_platform.json_limits import doubts_of
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
+from pipeline_platform.tombstones import erased_places
 
 _SQL = queries("quarantine")
 _ACCEPT = queries("queue")["accept"]
@@ -76,6 +80,13 @@ def readmit(
 
     conn: in autocommit mode.
     """
+    with exclusively(conn):
+        return _readmit(conn, settings, chosen, correct, reason, dry_run=dry_run)
+
+
+def _readmit(
+    conn: Conn, settings: Settings, chosen: Quarantined, correct: Correct, reason: str, *, dry_run: bool
+) -> Readmitted:
     done, after = Readmitted(), 0
     params = asdict(chosen) | {"ids": list(chosen.ids) if chosen.ids else None, "limit": _AT_ONCE}
     while True:
@@ -85,19 +96,20 @@ def readmit(
                 break
             after = rows[-1][0]
             events = _corrected(rows, correct, Limits.of(settings), done)
+            _refuse_erased(conn, events, {row[0]: row[-1] for row in rows}, done)
             taken = list(events) if dry_run else _accept(conn, list(events.items()), done)
             done.accepted += len(taken)
             if taken and not dry_run:
                 conn.execute(_SQL["readmitted"], (taken,))
-                conn.execute(_SQL["audit"], (reason, json.dumps({"quarantine_ids": taken})))
+                note(conn, "quarantine readmit", reason, {"quarantine_ids": taken})
     return done
 
 
 def _corrected(
-    rows: Sequence[tuple[int, TenantId, bytes]], correct: Correct, limits: Limits, done: Readmitted
+    rows: Sequence[tuple[int, TenantId, bytes, datetime]], correct: Correct, limits: Limits, done: Readmitted
 ) -> dict[int, AcceptedEvent]:
     events: dict[int, AcceptedEvent] = {}
-    for quarantine_id, tenant_id, payload in rows:
+    for quarantine_id, tenant_id, payload, _ in rows:
         try:
             answer = correct(payload)
             if answer is None:
@@ -111,6 +123,18 @@ def _corrected(
         except Exception as error:  # noqa: BLE001 -- whatever the operator's function raises is this event's
             done.refuse(quarantine_id, "correction_failed", f"{type(error).__name__}: {error}")
     return events
+
+
+def _refuse_erased(
+    conn: Conn, events: dict[int, AcceptedEvent], received_at: dict[int, datetime], done: Readmitted
+) -> None:
+    """Take out the events of people who were erased after those were received, as corrected."""
+    ids = list(events)
+    payloads = [events[one].payload for one in ids]
+    erased = erased_places(conn, [events[one].tenant_id for one in ids], payloads, [received_at[one] for one in ids])
+    for place in sorted(erased):
+        del events[ids[place]]
+        done.refuse(ids[place], "erased", "the person was erased after the event was received")
 
 
 def _accept(conn: Conn, events: Sequence[tuple[int, AcceptedEvent]], done: Readmitted) -> list[int]:

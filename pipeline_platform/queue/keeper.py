@@ -15,6 +15,7 @@ import psycopg
 from pipeline_platform.analytics import rollups
 from pipeline_platform.db import queries
 from pipeline_platform.queue.chores import Chore, Chores
+from pipeline_platform.queue.pruning import prune
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Keeper:
             Chore("drop_hours", _SELDOM_S, _LATER_S, self._drop_hours),
             Chore("rotate_keys", _SELDOM_S, _LATER_S, self._rotate_keys),
             Chore("prune", _SELDOM_S, _LATER_S, self._prune),
+            Chore("prune_rejected", _SELDOM_S, _LATER_S, self._prune_rejected),
         ])  # fmt: skip
 
     def tick(self, conn: Conn) -> None:
@@ -96,6 +98,9 @@ class Keeper:
         conn.execute(_SQL["prune_replays"], (self._settings.retention,))
         conn.execute(_SQL["prune_dead_letters"], (self._settings.retention,))
         conn.execute(_SQL["prune_worker_deaths"])
+
+    def _prune_rejected(self, conn: Conn) -> None:
+        prune(conn, self._settings)
 
 
 def _boot_time() -> float:

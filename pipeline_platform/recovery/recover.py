@@ -5,14 +5,13 @@ touched. While the old pipeline may still deliver, it refuses: what comes late w
 analytics.production would still show it once.
 """
 
-import getpass
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
 
+from pipeline_platform.audit_log import actor, note
 from pipeline_platform.db import queries
 from pipeline_platform.kill_points import reach
 from pipeline_platform.reconcile import settled
@@ -51,16 +50,17 @@ def recover(
     dropped = find_dropped(conn, window)
     if dry_run or not dropped.events:
         return Recovered(dropped, None, 0, {} if not dry_run else dropped.tenants, dropped.events)
-    actor = getpass.getuser()
-    params = {**window.params(), "actor": actor, "reason": reason}
+    params = {**window.params(), "actor": actor(), "reason": reason}
     row = conn.execute(_SQL["begin"], params).fetchone()
     assert row
     recovery_id: int = row[0]
     recovered = _move(conn, window, recovery_id, on_events)
     tenants = dict(conn.execute(_SQL["moved"], {"recovery_id": recovery_id}).fetchall())
-    detail = Jsonb({"recovery_id": recovery_id, "events": recovered, "from": window.start.isoformat(),
-                    "to": window.end.isoformat()})  # fmt: skip
-    conn.execute(_SQL["finish"], {**params, "recovery_id": recovery_id, "detail": detail})
+    detail = {"recovery_id": recovery_id, "events": recovered, "from": window.start.isoformat(),
+              "to": window.end.isoformat()}  # fmt: skip
+    with conn.transaction():
+        conn.execute(_SQL["finish"], {"recovery_id": recovery_id})
+        note(conn, "recovery", reason, detail)
     return Recovered(dropped, recovery_id, recovered, tenants, find_dropped(conn, window).events)
 
 

@@ -85,13 +85,6 @@ class Daily:
     def extra(self) -> int:
         return sum(tenant.extra for tenant in self.tenants)
 
-    @property
-    def delivery_rate(self) -> float:
-        """The part of the accepted events that were delivered, once: of what is no duplicate. 1 of nothing."""
-        numbers = self.numbers
-        wanted = numbers.accepted - numbers.duplicate
-        return numbers.delivered / wanted if wanted else 1.0
-
     def to_json(self) -> dict[str, Any]:
         return {
             "day": self.day.isoformat(),
@@ -99,7 +92,7 @@ class Daily:
             **self.numbers.totals(),
             "lost": self.lost,
             "extra": self.extra,
-            "delivery_rate": self.delivery_rate,
+            "delivery_rate": self.numbers.delivery_rate,
             "tenants": [tenant.to_json() for tenant in self.tenants],
             "hours": [asdict(hour) for hour in self.hours],
             "causes": [asdict(cause) for cause in self.causes],

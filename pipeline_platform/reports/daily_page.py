@@ -54,10 +54,11 @@ def _subtitle(found: Daily) -> str:
 def _tiles(found: Daily) -> list[str]:
     numbers = found.numbers
     lost = "bad" if found.lost else "good"
+    rate = numbers.delivery_rate
     return [
         tile("new", f"{numbers.received:,}", "events received"),
         # Rounded down: 100% is all of them.
-        tile("new", f"{int(found.delivery_rate * 1_000_000) / 10_000:.4g}%", "of what was accepted, delivered once"),
+        tile("new", "–" if rate is None else f"{int(rate * 1_000_000) / 10_000:.4g}%", "of accepted events delivered"),
         tile("old", f"{numbers.rejected + numbers.dead_lettered:,}", "rejected, or dead letters that wait"),
         tile(lost, f"{found.lost:,}", "lost"),
     ]

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ import psutil
 from pipeline_platform.errors import ServiceError
 
 _PR_SET_PDEATHSIG = 1
-_LOG_BYTES_MAX = 16 << 20
+LOG_BYTES_MAX = 16 << 20
 
 
 def _in_child(parent: int, death_signal: signal.Signals, niceness: int = 0) -> Callable[[], None]:
@@ -80,13 +81,30 @@ def spawn(
 def open_log(path: Path) -> Generator[int]:
     """A descriptor that appends to `path` (mode 0600); a file grown large is set aside as `path`.1 first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > _LOG_BYTES_MAX:
+    if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
         path.replace(path.with_name(path.name + ".1"))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def rotate_logs(directory: Path) -> None:
+    """Set every log there that has grown large aside as its `.1`, while it is written.
+
+    It is copied and then emptied: whoever appends to it goes on at its beginning. What is written between the end of
+    the copy and the emptying, which follows at once, is lost. OSError where the disk is full.
+    """
+    for log in directory.glob("*.log"):
+        if log.stat().st_size <= LOG_BYTES_MAX:
+            continue
+        aside = log.with_name(log.name + ".1")
+        aside.unlink(missing_ok=True)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with log.open("rb") as source, os.fdopen(descriptor, "wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        os.truncate(log, 0)
 
 
 def log_tail(path: Path, lines: int = 15) -> str:

@@ -1,6 +1,7 @@
 """Process entry of `up --detach` and `make dev`: `python -m pipeline_platform.supervisor`, set by the environment."""
 
 import argparse
+import os
 import sys
 
 from pipeline_platform.errors import ConfigError, PipelineError
@@ -13,6 +14,8 @@ from pipeline_platform.supervisor.run import supervise
 
 def main() -> int:
     """Supervise until told to stop. Exit 2 for a wrong configuration, 1 where something does not start."""
+    # What it writes is its user's alone.
+    os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.supervisor", description=__doc__)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--no-dagster", action="store_true", help="the data plane alone")

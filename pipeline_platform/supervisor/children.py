@@ -20,6 +20,7 @@ from pipeline_platform.services import process
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.05
+_ROTATE_EVERY_S = 10.0
 _STARTS_MAX = 3
 _START_LIMIT_S = 300.0  # Dagster serves after 10 s here, after 100 s on a machine four times overloaded
 _BACKOFF_BASE_S = 0.5
@@ -130,10 +131,21 @@ class Children:
 
     def watch(self, changed: Callable[[], None], stop_requested: Callable[[], bool]) -> None:
         """Start again what ends, until asked to stop; `changed()` after each restart."""
+        rotate_at = 0.0
         while not stop_requested():
+            if time.monotonic() >= rotate_at:
+                rotate_at = time.monotonic() + _ROTATE_EVERY_S
+                self._rotate_logs()
             for slot in (slot for tier in self._tiers for slot in tier):
                 self._keep(slot, changed)
             time.sleep(_TICK_S)
+
+    def _rotate_logs(self) -> None:
+        for directory in {slot.child.log.parent for tier in self._tiers for slot in tier}:
+            try:
+                process.rotate_logs(directory)
+            except OSError as error:
+                _LOG.warning("the logs in %s are rotated later: %s", directory, error)
 
     def _keep(self, slot: _Slot, changed: Callable[[], None]) -> None:
         code = slot.note_end()

@@ -1,6 +1,7 @@
 """Process entry: `python -m pipeline_platform.worker` runs the pool; with `--slot` one worker of it."""
 
 import argparse
+import os
 
 from pipeline_platform.logs import set_up_logging
 from pipeline_platform.metrics.processes import share_numbers
@@ -12,6 +13,8 @@ from pipeline_platform.worker.process import Worker
 
 def main() -> None:
     """Run until told to stop."""
+    # What it writes is its user's alone.
+    os.umask(0o077)
     settings = Settings.read()
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.worker", description=__doc__)
     parser.add_argument("--workers", type=int, default=settings.workers, help="how many worker processes")

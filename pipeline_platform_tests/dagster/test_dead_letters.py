@@ -1,15 +1,20 @@
 """Dead letters in Dagster: seen by cause, tried again by a job."""
 
+import os
 import uuid
 from typing import Any
 
 import dagster as dg
 import psycopg
+import pytest
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs.processing import retried_where_it_helps
+from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.everything import tables_with
 from pipeline_platform_tests.support.migration import deliver_all
 
 
@@ -43,3 +48,47 @@ def test_they_are_shown_by_cause_and_redriven(
     assert conn.execute(waiting).fetchone() == (3,)
     assert _redrive(defs, instance, reason="mended", tenants=["acme", "globex"], dry_run=False).success
     assert conn.execute(waiting).fetchone() == (5,)
+
+
+_ADDRESS = "planted-ann@example.org"
+
+
+def test_dagster_keeps_nothing_that_an_error_quotes(
+    conn: psycopg.Connection[Any], platform: Platform, defs: dg.Definitions, instance: dg.DagsterInstance,
+    settings: Settings, tenants: list[TenantId], capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
+    event = AcceptedEvent(tenants[0], uuid.uuid4(), EventType.TRACK, None, f'{{"userId":"{_ADDRESS}"'.encode())
+    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], []))
+    deliver_all(settings)
+    conn.execute("UPDATE queue.dead_letters SET error = %s", (f'invalid input: "{_ADDRESS}"',))
+    defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance, asset_selection=[dg.AssetKey("dead_letters")]
+    )
+    assert _redrive(defs, instance, reason="mended").success
+
+    @dg.op
+    def meets_bad_data(platform: Platform) -> None:
+        with platform.connect() as own:
+            own.execute("SELECT %s::text::integer", (_ADDRESS,))
+
+    @dg.op
+    def meets_bad_data_in_an_hour(platform: Platform) -> None:
+        with platform.connect() as own, retried_where_it_helps("2026-01-01-00:00"):
+            own.execute("SELECT %s::text::integer", (_ADDRESS,))
+
+    @dg.job(resource_defs={"platform": platform}, executor_def=dg.in_process_executor)
+    def fails() -> None:
+        meets_bad_data()
+        meets_bad_data_in_an_hour()
+
+    failed = fails.execute_in_process(instance=instance, raise_on_error=False)
+    assert "InvalidTextRepresentation" in str(failed.failure_data_for_node("meets_bad_data"))
+    assert "22P02" in str(failed.failure_data_for_node("meets_bad_data_in_an_hour"))
+    with psycopg.connect(
+        host=os.environ["DAGSTER_PG_HOST"], port=os.environ["DAGSTER_PG_PORT"], user=os.environ["DAGSTER_PG_USER"],
+        password=os.environ["DAGSTER_PG_PASSWORD"], dbname=os.environ["DAGSTER_PG_DB"],
+    ) as storage:  # fmt: skip
+        assert tables_with(storage, "meets_bad_data")
+        assert tables_with(storage, _ADDRESS) == {}
+    assert _ADDRESS not in "".join(capfd.readouterr())

@@ -116,8 +116,8 @@ def test_a_bug_of_three_hours_is_found_corrected_and_undone(
         refused = _run_op(defs, instance, "commit_replay", replay_id=again)
         assert f"replay {again} is committed" in str(refused.failure_data_for_node("commit_replay"))
     assert not audit(conn).differences
-    assert diff["samples"][0].data | {"message_id": ""} == {
-        "what": "changed", "tenant": "acme", "message_id": "", "field": "name", "now": '"???"', "replayed": '"Clicked"',
+    assert diff["samples"][0].data | {"event_id": ""} == {
+        "what": "changed", "tenant": "acme", "event_id": "", "field": "name", "now": '"???"', "replayed": '"Clicked"',
     }  # fmt: skip
 
 

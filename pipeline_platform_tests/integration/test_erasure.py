@@ -1,7 +1,7 @@
 """What an erasure finds, removes and leaves; what it says of it, in the account too."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.db import connect, queries
-from pipeline_platform.erasure.erase import Erasure, erase
+from pipeline_platform.erasure.erase import Erasure, erase, plan
 from pipeline_platform.erasure.person import Person, find_person
 from pipeline_platform.event import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId, event_id_of
 from pipeline_platform.event_ids import Ids
@@ -334,6 +334,67 @@ def test_a_killed_erasure_leaves_the_account_exact_and_is_finished_by_the_next(w
     assert world.conn.execute("SELECT count(*), count(finished_at) FROM control.erasures").fetchone() == (1, 1)
 
 
+def test_an_interrupted_erasure_finds_the_device_again_whose_link_it_has_erased(world: World) -> None:
+    world.accept(world.event("1", userId=SECRET, anonymousId="phone"))
+    world.drain()
+    world.accept(world.event("2", anonymousId="phone", properties={"v": SECRET}), world.event("3", userId="bob"))
+    world.drain()
+    words = ("erase", "--tenant", "acme", "--user", SECRET, "--reason", "request 1")
+    assert run_command(world.settings, *words, kill_point="erase.after_batch:1").code == -9
+    assert world.rows() == ["2", "3"]
+    assert run_command(world.settings, *words).code == 0
+    assert world.rows() == ["3"]
+    assert world.places() == {}
+    world.numbers()
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n"])
+def test_a_blank_user_id_is_nobody(world: World, blank: str) -> None:
+    world.accept(
+        world.event("in", userId=SECRET, anonymousId="phone"),
+        world.event("out", userId=blank, anonymousId="phone", properties={"v": SECRET}),
+        world.event("other", userId=blank, anonymousId="kiosk"),
+    )
+    world.drain()
+    assert world.erase().person.anonymous == {"phone"}
+    assert world.rows() == ["other"]
+    assert world.places() == {}
+
+
+def test_one_forged_alias_erases_nobody_else(world: World) -> None:
+    world.accept(
+        world.event("forged", type="alias", userId="mallory", previousId="bob"),
+        *(world.event(f"bob-{n}", userId="bob") for n in range(3)),
+    )
+    world.drain()
+    world.accept(world.event("bob-flying", userId="bob"))
+    looked = plan(world.settings, "acme", "mallory").every_id()
+    assert looked == [
+        {"id": "mallory", "link": "named by you", "is_erased": True, "events": {"queue": 1, "analytics": 1}},
+        {"id": "bob", "link": "alias: bob became mallory", "is_erased": False, "events": {"queue": 4, "analytics": 3}},
+    ]
+    shown = run_command(world.settings, "erase", "--tenant", "acme", "--user", "mallory", "--dry-run").out
+    assert 'not erased   "bob": analytics 3, queue 4 (alias: bob became mallory)' in shown
+    world.erase("mallory")
+    assert world.rows() == ["bob-0", "bob-1", "bob-2"]
+    world.drain()
+    assert "bob-flying" in world.rows()
+    erase(world.settings, "acme", "mallory", "request 2", also=["bob"])
+    assert world.rows() == []
+    world.numbers()
+
+
+def test_a_user_of_whom_only_traits_are_left_is_still_a_user(world: World) -> None:
+    world.accept(world.event("i", type="identify", userId="bob", traits={"a": 1}))
+    world.drain()
+    world.conn.execute("DELETE FROM analytics.events")
+    world.conn.execute("UPDATE queue.batches SET tenant_ids = '{0}'")
+    world.accept(world.event("forged", type="alias", userId="mallory", previousId="bob"))
+    world.drain()
+    assert set(world.erase("mallory").person.linked) == {"bob"}
+    assert world.conn.execute("SELECT subject_id FROM control.traits").fetchall() == [("bob",)]
+
+
 def test_an_import_leaves_erased_people_out(world: World) -> None:
     fill(world)
     world.erase()
@@ -375,10 +436,10 @@ def test_bytes_that_nobody_can_read_are_dead_letters_still(world: World) -> None
     assert world.numbers() == {"received": 1, "accepted": 1, "dead_lettered": 1}
 
 
-def links(*events: tuple[str | None, ...]) -> Person:
+def links(*events: tuple[str | None, ...], also: Collection[str] = (), buried: Collection[str] = ()) -> Person:
     """The person U among events of (user, anonymous, previous)."""
     ids = [Ids(*event) for event in events]
-    return find_person(1, "U", lambda wanted: [one for one in ids if set(one) & set(wanted)])
+    return find_person(1, "U", lambda wanted: [one for one in ids if set(one) & set(wanted)], also, buried)
 
 
 def test_whose_ids_they_are() -> None:
@@ -387,9 +448,30 @@ def test_whose_ids_they_are() -> None:
     assert person.has(Ids(None, "phone")) and not person.has(Ids(None, "kiosk")) and not person.has(Ids("bob", "phone"))
 
 
-def test_earlier_names_are_followed_and_later_ones_are_named() -> None:
-    person = links(("U", None, "old"), ("old", "tablet", "oldest"), (None, "tablet"), ("new", None, "U"), ("oldest",))
-    assert person.users == {"U", "old", "oldest"}
-    assert "tablet" in person.anonymous
-    assert person.now_known_as == {"new"}
-    assert links(("U", None, "joint"), ("bob", None, "joint")).users == {"U"}
+def test_other_users_are_named_with_their_link_and_followed_only_where_the_operator_names_them() -> None:
+    events: list[tuple[str | None, ...]] = [
+        ("U", None, "old"), ("old", "tablet", "oldest"), (None, "tablet"), ("new", None, "U"), ("oldest",)
+    ]  # fmt: skip
+    person = links(*events)
+    assert (person.users, person.anonymous) == ({"U"}, set())
+    assert person.linked == {"old": "alias: old became U", "new": "alias: U became new"}
+    both = links(*events, also=["old"])
+    assert (both.users, both.anonymous) == ({"U", "old"}, {"tablet"})
+    assert set(both.linked) == {"oldest", "new"}
+
+
+def test_an_earlier_id_that_is_no_user_is_the_persons_unless_others_claim_it() -> None:
+    assert links(("U", None, "old"), (None, "old")).anonymous == {"old"}
+    assert links(("U", None, "joint"), ("bob", None, "joint")).shared == {"joint"}
+
+
+def test_a_claim_on_another_users_id_is_no_reason_to_erase_that_user() -> None:
+    claims: list[tuple[str | None, ...]] = [("U", None, "bob"), ("U", "bob"), ("bob",), (None, "bob")]
+    person = links(*claims)
+    assert (person.users, person.anonymous) == ({"U"}, set())
+    assert not person.has(Ids("bob")) and not person.has(Ids(None, "bob"))
+
+
+def test_ids_of_an_interrupted_run_are_found_without_their_links() -> None:
+    assert links((None, "phone"), buried=["phone"]).anonymous == {"phone"}
+    assert links((None, "phone"), ("bob", "phone"), buried=["phone"]).anonymous == set()

@@ -1,5 +1,8 @@
 """Quarantined events are corrected and let in, once, and the account says both."""
 
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +11,16 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.db import connect, queries
+from pipeline_platform.erasure.erase import erase
 from pipeline_platform.event import Lane, RejectedEvent, TenantId
 from pipeline_platform.lookups import Lookups
+from pipeline_platform.operate.readmit import Quarantined, readmit
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING, Engine
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
 _CORRECT = """
@@ -79,3 +85,92 @@ def test_a_file_that_corrects_nothing_is_named(settings: Settings, quarantine: P
     )
     assert run_command(settings, "quarantine", "readmit", "--correct", str(quarantine), "--dry-run").code == 2
     assert refused.code == 2 and "has no function correct" in refused.said
+
+
+_WHOLE = Quarantined(tenant="acme")
+
+
+def _reject(conn: Conn, **body: str) -> None:
+    (acme,) = add_tenants(conn, "acme")
+    conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
+    event = RejectedEvent(
+        TenantId(acme.tenant_id), None, "missing_field", "event is missing", json.dumps(body).encode()
+    )
+    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], [event]))
+
+
+def _named(payload: bytes) -> dict[str, Any]:
+    return {"userId": "eve"} | json.loads(payload) | {"type": "track", "event": "E"}
+
+
+def _kept(conn: Conn) -> int:
+    """Bytes of events, in quarantine and in batches."""
+    row = conn.execute(
+        "SELECT (SELECT coalesce(sum(octet_length(payload)), 0) FROM queue.quarantine)"
+        " + (SELECT coalesce(sum(n), 0) FROM queue.batches, unnest(lengths) AS n)"
+    ).fetchone()
+    assert row
+    return int(row[0])
+
+
+def test_an_erasure_that_begins_during_a_readmission_erases_what_was_let_in(conn: Conn, settings: Settings) -> None:
+    _reject(conn, userId="eve")
+    entered, go_on = threading.Event(), threading.Event()
+
+    def correct(payload: bytes) -> dict[str, Any]:
+        entered.set()
+        assert go_on.wait(30)
+        return _named(payload)
+
+    with ThreadPoolExecutor(2) as pool, connect(settings.database_url, "cli") as own:
+        readmitting = pool.submit(readmit, own, settings, _WHOLE, correct, "fixed", dry_run=False)
+        assert entered.wait(30)
+        erasing = pool.submit(erase, settings, "acme", "eve", "request 1")
+        asks = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pipeline-platform erase'"
+        wait_for("the erasure to ask for its turn", lambda: conn.execute(asks).fetchone())
+        go_on.set()
+        assert readmitting.result().accepted == 1
+        assert erasing.result().outcomes == {"in_flight": 1}
+    assert _kept(conn) == 0
+    assert not audit(conn).differences
+
+
+def test_a_readmission_that_begins_during_an_erasure_lets_nobody_in(conn: Conn, settings: Settings) -> None:
+    _reject(conn, userId="eve")
+    with (
+        ThreadPoolExecutor(2) as pool,
+        connect(settings.database_url, "older") as older,
+        connect(settings.database_url, "cli") as own,
+    ):
+        with older.transaction():
+            older.execute("SELECT 1")
+            erasing = pool.submit(erase, settings, "acme", "eve", "request 1")
+            wait_for("tombstones", lambda: conn.execute("SELECT 1 FROM control.tombstones").fetchone())
+            readmitting = pool.submit(readmit, own, settings, _WHOLE, _named, "fixed", dry_run=False)
+            wait_for("the readmission to ask for its turn", lambda: conn.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE query LIKE %s AND application_name = 'pipeline-platform cli'",
+                ("%try_advisory%",)).fetchone())  # fmt: skip
+        erasing.result()
+        assert readmitting.result().accepted == 0
+    assert _kept(conn) == 0
+
+
+def test_nobody_is_let_in_after_an_erasure_that_was_killed(conn: Conn, settings: Settings) -> None:
+    _reject(conn, userId="eve")
+    words = ("erase", "--tenant", "acme", "--user", "eve", "--reason", "request 1")
+    assert run_command(settings, *words, kill_point="erase.after_tombstones").code == -9
+    done = readmit(conn, settings, _WHOLE, _named, "fixed", dry_run=False)
+    assert (done.accepted, dict(done.refused)) == (0, {"erased": 1})
+
+
+def test_a_correction_that_names_an_erased_person_is_refused(conn: Conn, settings: Settings) -> None:
+    _reject(conn, anonymousId="somebody")
+    erase(settings, "acme", "eve", "request 1")
+    assert dict(readmit(conn, settings, _WHOLE, _named, "fixed", dry_run=True).refused) == {"erased": 1}
+    _reject_again(conn)
+    assert readmit(conn, settings, _WHOLE, _named, "fixed", dry_run=False).accepted == 1
+
+
+def _reject_again(conn: Conn) -> None:
+    """As if it were sent after the erasure: that is a new consent."""
+    conn.execute("UPDATE queue.quarantine SET received_at = clock_timestamp()")

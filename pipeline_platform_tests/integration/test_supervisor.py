@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from pipeline_platform.errors import ConfigError, ServiceError
-from pipeline_platform.services import Endpoints, connected, read_endpoints
+from pipeline_platform.services import Endpoints, connected, process, read_endpoints
 from pipeline_platform.services.home_files import HomeLock
 from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor.children import Child, Children
@@ -40,7 +40,7 @@ def supervised(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment |= {"PIPELINE_HOME": str(home), "PIPELINE_GATEWAY_PORT": "0", "PIPELINE_DAGSTER_PORT": "0"}
     environment |= {"PIPELINE_CONSOLE_PORT": "0"}
     command = [sys.executable, "-m", "pipeline_platform.supervisor", "--no-dagster"]
-    supervisor = subprocess.Popen(command, env=environment)
+    supervisor = subprocess.Popen(command, env=environment, umask=0o022)
     try:
         wait_for("the platform to serve", lambda: serves(home, supervisor.pid) or supervisor.poll() is not None, 120)
         assert supervisor.poll() is None, "the supervisor ended while starting"
@@ -68,6 +68,16 @@ def ready(home: Path) -> bool:
         return False
 
 
+def open_to_others(home: Path) -> list[str]:
+    """What others may read or list under a home; the server's account has to pass directories."""
+    modes = {path: path.lstat().st_mode for path in (home, *home.rglob("*"))}
+    return [
+        f"{path} {stat.filemode(mode)}"
+        for path, mode in modes.items()
+        if not stat.S_ISLNK(mode) and mode & (0o066 if stat.S_ISDIR(mode) else 0o077)
+    ]
+
+
 def test_whatever_is_killed_is_started_again_at_the_same_addresses(home: Path) -> None:
     with supervised(home):
         before = endpoints_of(home)
@@ -77,6 +87,7 @@ def test_whatever_is_killed_is_started_again_at_the_same_addresses(home: Path) -
             wait_for(f"another {victim}", lambda name=victim, old=pid: endpoints_of(home).pids.get(name, old) != old)
         wait_for("the gateway to serve again", partial(ready, home))
         wait_for("the pool to be ready again", (home / "pool.ready").exists)
+        assert open_to_others(home) == []
         wait_for("the console to serve again", lambda: answers(f"{before.console}/healthz"))
         after = endpoints_of(home)
         assert (after.gateway, after.console, after.database_url, after.redis_url) == (
@@ -209,6 +220,23 @@ def test_a_child_that_ends_again_and_again_is_started_more_and_more_slowly(home:
     at = [float(line) for line in tries.read_text().split()]
     waits = [later - earlier for earlier, later in pairwise(at)]
     assert waits[0] < waits[1] < waits[2]
+
+
+def test_a_log_is_rotated_while_it_is_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LOG_BYTES_MAX", 10_000)
+    chatty = "import itertools, time\nfor n in itertools.count(): print(n, '.' * 200, flush=True); time.sleep(0.001)"
+    children = Children(lambda _name, _seconds: None)
+    child = child_of(home, "chatty", chatty)
+    children.start(child)
+    log, aside = child.log, child.log.with_name(f"{child.log.name}.1")
+    wait_for("a large log", lambda: log.exists() and log.stat().st_size > 20_000)
+    children.watch(lambda: None, aside.exists)
+    wait_for("new lines", lambda: log.stat().st_size > 0)
+    children.stop()
+    assert log.stat().st_mode & 0o077 == aside.stat().st_mode & 0o077 == 0
+    assert not log.read_bytes().startswith(b"\0")
+    numbers = [int(line.split()[0]) for line in (aside.read_text() + log.read_text()).splitlines() if "." in line]
+    assert numbers == sorted(numbers) and numbers[0] == 0 and len(numbers) > numbers[-1] - 5
 
 
 def test_a_child_that_does_not_obey_is_killed_with_all_it_started(home: Path) -> None:

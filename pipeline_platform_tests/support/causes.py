@@ -18,11 +18,11 @@ from pipeline_platform.db import connect, queries
 from pipeline_platform.defs.alerts import sensor_reports
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.run_failures import failed_runs
-from pipeline_platform.event import Lane
+from pipeline_platform.event import Lane, RejectedEvent, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.operate.circuit import close_circuit
 from pipeline_platform.operate.dead_letters import Filter, discard
-from pipeline_platform.queue.batches import claim
+from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper, open_partitions, seal_due_hours
 from pipeline_platform.reconcile.compare import reconcile
 from pipeline_platform.replay import steps
@@ -356,6 +356,26 @@ def crashing(world: World) -> Ended:
     world.conn.execute("UPDATE queue.worker_deaths SET died_at = died_at - interval '1 hour'")
 
 
+def rejected(world: World) -> Ended:
+    """A tenant sends as many events that are none as events, and then good ones."""
+    tenant = TenantId(world.tenant)
+    refused = [RejectedEvent(tenant, None, "missing_field", "userId is missing", b"{}") for _ in range(10)]
+    world.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], refused))
+    world.accept(tenant, 10)
+    yield
+    world.accept(tenant, 200)
+    world.deliver()
+
+
+def late_mirror(world: World) -> Ended:
+    """An event of a migration, and no mirror runs."""
+    turn(world.conn, "shadow")
+    world.accept(world.tenant, 1)
+    world.deliver()
+    yield
+    settle(world.conn)
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """How to provoke a kind, with which settings."""
@@ -391,4 +411,6 @@ CAUSES = {
     Kind.CHORE_LATE: Cause(late_chore, {}),
     Kind.HOURS_OVERDUE: Cause(unsealed, {}),
     Kind.WORKERS_CRASHING: Cause(crashing, {}),
+    Kind.REJECTED_HIGH: Cause(rejected, {"objective_events_min": 10}),
+    Kind.MIRROR_LAG_HIGH: Cause(late_mirror, {"alert_mirror_lag_s": 0.5}),
 }

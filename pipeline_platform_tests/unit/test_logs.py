@@ -109,3 +109,31 @@ def test_no_format_shows_a_secret(log_format: str) -> None:
     shown = _logged(log_format)
     assert _KEY not in shown
     assert "pl4nted" not in shown
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_an_error_of_bad_data_quotes_is_not_logged(log_format: str) -> None:
+    code = f"""
+import logging
+import psycopg
+from pipeline_platform.logs import set_up_logging
+from pipeline_platform.settings import Settings
+
+set_up_logging(Settings(log_format={log_format!r}))
+bad = psycopg.errors.InvalidTextRepresentation(
+    'invalid input syntax for type json: "ann@example.org"\\nDETAIL:  Token ann@example.org is invalid.'
+)
+logging.warning("a commit failed: %s", bad)
+try:
+    try:
+        raise bad
+    except psycopg.Error as error:
+        raise ValueError("no row") from error
+except ValueError:
+    logging.exception("an event cannot be stored")
+raise bad
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "ann@example" not in done.stderr
+    assert done.stderr.count("InvalidTextRepresentation") >= 2 and done.stderr.count("22P02") == 3
+    assert "invalid input syntax for type json: [removed]" in done.stderr and "ValueError" in done.stderr

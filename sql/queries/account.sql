@@ -27,19 +27,29 @@ ORDER BY level, hour, received DESC, tenant, lane
 
 -- name: causes
 -- Where events ended that were not delivered: rejected at the gateway, or dead letters.
-SELECT 'received' AS stage, code AS cause, '' AS fingerprint, 'rejected' AS outcome, count(*) AS events,
-       min(message) AS example
-FROM queue.quarantine
-WHERE (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s)
-GROUP BY code
-UNION ALL
-SELECT stage, error_class, fingerprint, CASE state WHEN 'discarded' THEN 'discarded' ELSE 'dead_lettered' END,
-       count(*), min(error)
-FROM queue.dead_letters
-WHERE state IN ('waiting', 'exhausted', 'discarded')
-  AND (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
-  AND (%(since)s::timestamptz IS NULL OR batch_received_at >= %(since)s)
+-- Of what was pruned the numbers are left.
+SELECT stage, cause, fingerprint, outcome, sum(events)::bigint AS events, min(example) AS example
+FROM (
+    SELECT 'received' AS stage, code AS cause, '' AS fingerprint, 'rejected' AS outcome, count(*) AS events,
+           min(message) AS example
+    FROM queue.quarantine
+    WHERE (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
+      AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s)
+    GROUP BY code
+    UNION ALL
+    SELECT stage, error_class, fingerprint, CASE state WHEN 'discarded' THEN 'discarded' ELSE 'dead_lettered' END,
+           count(*), min(error)
+    FROM queue.dead_letters
+    WHERE state IN ('waiting', 'exhausted', 'discarded')
+      AND (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
+      AND (%(since)s::timestamptz IS NULL OR batch_received_at >= %(since)s)
+    GROUP BY 1, 2, 3, 4
+    UNION ALL
+    SELECT stage, cause, fingerprint, outcome, events, NULL
+    FROM queue.pruned
+    WHERE (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
+      AND (%(since)s::timestamptz IS NULL OR hour >= date_trunc('hour', %(since)s, 'UTC'))
+) AS part
 GROUP BY 1, 2, 3, 4
 ORDER BY events DESC, cause
 LIMIT 50
@@ -176,9 +186,11 @@ WITH occurrence AS MATERIALIZED (
     FROM waiting AS w LEFT JOIN occurrence AS o USING (batch_id, event_index)
     WHERE o.batch_id IS NULL
 ), rejected AS (
-    SELECT tenant_id, lane, count(*) AS rejected
-    FROM queue.quarantine
-    WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
+    SELECT tenant_id, lane, sum(events)::bigint AS rejected
+    FROM (SELECT tenant_id, lane, 1 AS events FROM queue.quarantine
+          WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
+          UNION ALL
+          SELECT tenant_id, lane, events FROM queue.pruned WHERE hour = %(hour)s AND outcome = 'rejected') AS known
     GROUP BY tenant_id, lane
 ), accepted AS (
     SELECT tenant_id, lane, sum(occurrences)::bigint AS accepted, sum(waiting)::bigint AS in_flight,

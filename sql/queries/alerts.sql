@@ -22,8 +22,8 @@ WHERE received <> accepted + rejected
 GROUP BY tenant_id
 
 -- name: delivery_rate
--- What is neither delivered nor a duplicate though its hour and the lag allowed are over counts as well. Replays lie in
--- a lane of their own.
+-- The delivery rate (account/numbers.py) of what is judged: what is in flight counts once its hour and the lag allowed
+-- are over. Replays lie in a lane of their own.
 WITH judged AS (
     SELECT tenant_id, min(hour) AS since, sum(delivered + duplicate) AS good,
            sum(dead_lettered + CASE WHEN hour + interval '1 hour' + make_interval(secs => %(lag_s)s) < now()
@@ -239,6 +239,24 @@ SELECT 'hours_overdue', NULL::integer, state,
        count(*), min(due_at), min(hour)::text
 FROM (SELECT 'sealed' AS state, * FROM unsealed UNION ALL SELECT 'dropped', * FROM undropped) AS overdue
 GROUP BY state
+-- name: rejected
+SELECT 'rejected_high', tenant_id, 'rejected',
+       format('%%s of %%s events were rejected (%%s%%%%), %%s%%%% is the limit', sum(rejected), sum(received),
+              round(100 * sum(rejected) / sum(received), 1), %(rejected_ratio)s::numeric * 100),
+       sum(rejected)::bigint, min(hour),
+       (SELECT 'quarantined event ' || max(quarantine_id) FROM queue.quarantine AS q WHERE q.tenant_id = f.tenant_id)
+FROM account.funnel AS f
+WHERE hour >= date_trunc('hour', now() - make_interval(secs => %(rate_window_s)s), 'UTC') AND lane <> 'replay'
+GROUP BY tenant_id
+HAVING sum(received) >= %(events_min)s AND sum(rejected) >= %(rejected_ratio)s::numeric * sum(received)
+
+-- name: mirror_lag
+-- In any phase: what waits for the mirror also keeps its hours.
+SELECT 'mirror_lag_high', NULL::integer, 'mirror',
+       format('the oldest of %%s events for the old pipeline waits since %%s', sum(events), min(received_at)),
+       sum(events)::bigint, min(received_at), 'batch ' || min(batch_id)
+FROM queue.mirror
+HAVING min(received_at) + make_interval(secs => %(mirror_lag_s)s) < now()
 
 -- name: settle
 -- What is found is opened, or seen once more; what is of the same kinds and was not seen for a while is over. Whoever
@@ -369,12 +387,8 @@ WHERE n.alert_id = %(alert_id)s
 ORDER BY n.notification_id, d.channel
 
 -- name: resolve
-WITH resolved AS (
-    UPDATE control.alerts SET resolved_at = clock_timestamp()
-    WHERE alert_id = %(alert_id)s AND resolved_at IS NULL RETURNING alert_id, kind
-)
-INSERT INTO control.audit_log (action, reason, detail)
-SELECT 'alerts resolve', %(reason)s, jsonb_build_object('alert_id', alert_id, 'kind', kind) FROM resolved
+UPDATE control.alerts SET resolved_at = clock_timestamp()
+WHERE alert_id = %(alert_id)s AND resolved_at IS NULL RETURNING kind
 
 -- name: report_ticks
 -- All that is known, in place of what was.

@@ -71,6 +71,3 @@ SELECT queue.restore_hour(%(hour)s)
 INSERT INTO queue.batches (batch_id, received_at, lane, events, received_ats, epoch, tenant_ids, event_ids, client_ats, types,
                            lengths, envelope_of, envelopes, codec, payload)
 VALUES (%s, %s, %s::queue.lane, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-
--- name: audit
-INSERT INTO control.audit_log (action, reason, detail) VALUES ('archive restore', %s, %s::jsonb)

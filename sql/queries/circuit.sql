@@ -32,5 +32,4 @@ WITH closed AS (
     UPDATE control.alerts SET resolved_at = clock_timestamp()
     WHERE kind = 'circuit_open' AND resolved_at IS NULL AND EXISTS (SELECT FROM closed)
 )
-INSERT INTO control.audit_log (action, reason, detail)
-SELECT 'circuit close', %(reason)s, jsonb_build_object('circuit_id', circuit_id) FROM closed
+SELECT circuit_id FROM closed

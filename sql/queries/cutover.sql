@@ -9,15 +9,9 @@ SELECT pg_advisory_xact_lock(hashtext('control.cutover'))
 
 -- name: turn
 -- One row: whatever is accepted from its commit on is stamped with it, what was stamped before stays as it was.
-WITH turned AS (
-    INSERT INTO control.epochs (epoch, phase)
-    SELECT max(epoch) + 1, %(phase)s::control.phase FROM control.epochs
-    RETURNING epoch
-), logged AS (
-    INSERT INTO control.audit_log (actor, action, reason, detail)
-    SELECT %(actor)s, 'cutover', %(reason)s, %(detail)s::jsonb || jsonb_build_object('epoch', epoch) FROM turned
-)
-SELECT epoch FROM turned
+INSERT INTO control.epochs (epoch, phase)
+SELECT max(epoch) + 1, %(phase)s::control.phase FROM control.epochs
+RETURNING epoch
 
 -- name: mirror
 SELECT t.forward_url,

@@ -85,6 +85,3 @@ UPDATE queue.dead_letters AS d
 SET state = 'discarded', next_attempt_at = NULL, resolved_at = now(), reason = %(reason)s
 FROM chosen
 WHERE d.tenant_id = chosen.tenant_id AND d.dead_letter_id = chosen.dead_letter_id
-
--- name: audit
-INSERT INTO control.audit_log (action, reason, detail) VALUES (%s, %s, %s::jsonb)

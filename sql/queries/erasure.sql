@@ -1,9 +1,9 @@
 -- name: begin
 -- Goes on with what was interrupted; in any case, what was received until now is erased.
-INSERT INTO control.erasures AS e (tenant_id, subject_hash, reason)
-VALUES (%(tenant_id)s, control.id_hash(%(tenant_id)s, %(user_id)s), %(reason)s)
+INSERT INTO control.erasures AS e (tenant_id, subject_hash, reason, actor)
+VALUES (%(tenant_id)s, control.id_hash(%(tenant_id)s, %(user_id)s), %(reason)s, %(actor)s)
 ON CONFLICT (tenant_id, subject_hash) WHERE finished_at IS NULL
-DO UPDATE SET reason = excluded.reason, erased_at = clock_timestamp()
+DO UPDATE SET reason = excluded.reason, actor = excluded.actor, erased_at = clock_timestamp()
 RETURNING erasure_id, erased_at
 
 -- name: bury_ids
@@ -69,26 +69,60 @@ SELECT quarantine_id, payload FROM queue.quarantine
 WHERE tenant_id = %(tenant_id)s AND payload <> '' AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
 
 -- name: links
-SELECT DISTINCT user_id, anonymous_id, previous_id
+-- Traits say that there is such a user.
+SELECT DISTINCT control.known_id(user_id), control.known_id(anonymous_id), control.known_id(previous_id)
 FROM (SELECT user_id, anonymous_id, previous_id FROM pg_temp.erasure_scan
       UNION ALL
       SELECT user_id, anonymous_id, previous_id FROM account.delivered WHERE tenant_id = %(tenant_id)s
       UNION ALL
-      SELECT user_id, anonymous_id, previous_id FROM legacy.events WHERE tenant_id = %(tenant_id)s) AS known
+      SELECT user_id, anonymous_id, previous_id FROM legacy.events WHERE tenant_id = %(tenant_id)s
+      UNION ALL
+      SELECT subject_id, NULL, NULL FROM control.traits
+      WHERE tenant_id = %(tenant_id)s AND kind = 'user' AND subject_id = ANY(%(ids)s)) AS known
 WHERE user_id = ANY(%(ids)s) OR anonymous_id = ANY(%(ids)s) OR previous_id = ANY(%(ids)s)
 
+-- name: buried_ids
+-- Anonymous ids that an interrupted run of this erasure buried: the events that linked them may be gone already.
+SELECT DISTINCT known.anonymous_id
+FROM (SELECT anonymous_id FROM pg_temp.erasure_scan
+      UNION
+      SELECT previous_id FROM pg_temp.erasure_scan
+      UNION
+      SELECT anonymous_id FROM account.delivered WHERE tenant_id = %(tenant_id)s
+      UNION
+      SELECT previous_id FROM account.delivered WHERE tenant_id = %(tenant_id)s
+      UNION
+      SELECT anonymous_id FROM legacy.events WHERE tenant_id = %(tenant_id)s
+      UNION
+      SELECT previous_id FROM legacy.events WHERE tenant_id = %(tenant_id)s) AS known
+JOIN control.tombstones AS t ON t.tenant_id = %(tenant_id)s AND t.kind = 'anonymous'
+                            AND t.id_hash = control.id_hash(%(tenant_id)s, known.anonymous_id)
+JOIN control.erasures AS e USING (erasure_id)
+WHERE e.subject_hash = control.id_hash(%(tenant_id)s, %(user_id)s) AND e.finished_at IS NULL
+  -- Asked once: nothing is hashed where no run was interrupted.
+  AND EXISTS (SELECT FROM control.erasures AS own
+              WHERE own.tenant_id = %(tenant_id)s AND own.finished_at IS NULL
+                AND own.subject_hash = control.id_hash(%(tenant_id)s, %(user_id)s))
+
 -- name: planned
--- Events that were found, by where they are and by which id.
-SELECT source, coalesce(user_id = %(user_id)s, false) AS by_user_id, count(*)
-FROM (SELECT source, user_id, anonymous_id, previous_id FROM pg_temp.erasure_scan
-      UNION ALL
-      SELECT CASE WHEN is_shadow THEN 'shadow' ELSE 'analytics' END, user_id, anonymous_id, previous_id
-      FROM account.delivered
-      WHERE tenant_id = %(tenant_id)s AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
-      UNION ALL
-      SELECT 'legacy', user_id, anonymous_id, previous_id FROM legacy.events WHERE tenant_id = %(tenant_id)s) AS known
-WHERE control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)
-GROUP BY 1, 2
+-- Events that were found, by where they are, the id that makes them this person's, and whether their user id does; of
+-- linked users (is_theirs false), which are not erased, by their user id.
+SELECT source, is_theirs,
+       CASE WHEN is_theirs AND previous_id = ANY(%(users)s::text[] || %(anonymous)s::text[])
+                 AND (user_id = ANY(%(users)s::text[])) IS NOT TRUE
+            THEN previous_id ELSE coalesce(control.known_id(user_id), anonymous_id) END AS by_id,
+       coalesce(user_id = %(user_id)s, false), count(*)
+FROM (SELECT *, control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s) AS is_theirs
+      FROM (SELECT source, user_id, anonymous_id, previous_id FROM pg_temp.erasure_scan
+            UNION ALL
+            SELECT CASE WHEN is_shadow THEN 'shadow' ELSE 'analytics' END, user_id, anonymous_id, previous_id
+            FROM account.delivered
+            WHERE tenant_id = %(tenant_id)s AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
+            UNION ALL
+            SELECT 'legacy', user_id, anonymous_id, previous_id FROM legacy.events WHERE tenant_id = %(tenant_id)s) AS every
+     ) AS known
+WHERE is_theirs OR user_id = ANY(%(linked)s::text[])
+GROUP BY 1, 2, 3, 4
 
 -- name: marked_batches
 SELECT DISTINCT id, batch_received_at FROM pg_temp.erasure_scan
@@ -276,9 +310,6 @@ SELECT was, count(*) FROM control.erased_events WHERE erasure_id = %(erasure_id)
 
 -- name: finish
 UPDATE control.erasures SET finished_at = clock_timestamp(), counts = %(counts)s::jsonb WHERE erasure_id = %(erasure_id)s
-
--- name: audit
-INSERT INTO control.audit_log (action, reason, detail) VALUES ('erase', %s, %s::jsonb)
 
 -- name: subject_hash
 SELECT encode(control.id_hash(%(tenant_id)s, %(user_id)s), 'hex')

@@ -100,9 +100,6 @@ WITH kept AS (
 )
 UPDATE control.legacy_target SET configured_at = clock_timestamp()
 
--- name: audit
-INSERT INTO control.audit_log (action, reason, detail) VALUES (%s, 'asked for by an operator', %s)
-
 -- name: columns_of
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped

@@ -15,7 +15,7 @@ WHERE q.quarantine_id = %(quarantine_id)s
 
 -- name: next
 -- Locked until they are let in or left, so that two who readmit at once take different ones. Erased ones have no bytes.
-SELECT q.quarantine_id, q.tenant_id, q.payload
+SELECT q.quarantine_id, q.tenant_id, q.payload, q.received_at
 FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
 WHERE q.quarantine_id > %(after)s AND q.readmitted_at IS NULL AND q.payload <> ''
   AND (%(tenant)s::text IS NULL OR t.name = %(tenant)s) AND (%(code)s::text IS NULL OR q.code = %(code)s)
@@ -27,6 +27,3 @@ FOR UPDATE OF q SKIP LOCKED
 
 -- name: readmitted
 UPDATE queue.quarantine SET readmitted_at = clock_timestamp() WHERE quarantine_id = ANY(%s::bigint[])
-
--- name: audit
-INSERT INTO control.audit_log (action, reason, detail) VALUES ('quarantine readmit', %s, %s::jsonb)

@@ -69,10 +69,6 @@ WITH taken AS (
 SELECT count(*) FROM put
 
 -- name: finish
-WITH logged AS (
-    INSERT INTO control.audit_log (actor, action, reason, detail)
-    VALUES (%(actor)s, 'recovery', %(reason)s, %(detail)s)
-)
 UPDATE recovery.runs SET finished_at = clock_timestamp() WHERE recovery_id = %(recovery_id)s
 
 -- name: moved

@@ -20,13 +20,18 @@ WHERE received_at >= %(start)s AND received_at < %(end)s GROUP BY tenant_id
 
 -- name: causes
 -- Of what has no row: rejected by the gateway, dead letters that wait, and what was discarded.
-SELECT 'rejected' AS outcome, code AS cause, count(*) AS events, count(DISTINCT tenant_id) AS tenants
-FROM queue.quarantine WHERE received_at >= %(start)s AND received_at < %(end)s GROUP BY code
-UNION ALL
-SELECT CASE state WHEN 'discarded' THEN 'discarded' ELSE 'dead letter' END, error_class, count(*),
-       count(DISTINCT tenant_id)
-FROM queue.dead_letters
-WHERE batch_received_at >= %(start)s AND batch_received_at < %(end)s AND state IN ('waiting', 'exhausted', 'discarded')
+SELECT outcome, cause, sum(events)::bigint AS events, count(DISTINCT tenant_id) AS tenants
+FROM (
+    SELECT 'rejected' AS outcome, code AS cause, 1 AS events, tenant_id
+    FROM queue.quarantine WHERE received_at >= %(start)s AND received_at < %(end)s
+    UNION ALL
+    SELECT CASE state WHEN 'discarded' THEN 'discarded' ELSE 'dead letter' END, error_class, 1, tenant_id
+    FROM queue.dead_letters
+    WHERE batch_received_at >= %(start)s AND batch_received_at < %(end)s
+      AND state IN ('waiting', 'exhausted', 'discarded')
+    UNION ALL
+    SELECT outcome, cause, events, tenant_id FROM queue.pruned WHERE hour >= %(start)s AND hour < %(end)s
+) AS known
 GROUP BY 1, 2
 ORDER BY events DESC, cause
 LIMIT 20

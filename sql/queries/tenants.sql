@@ -32,6 +32,3 @@ SELECT k.key_id, t.name AS tenant, k.label, k.created_at, k.revoked_at
 FROM control.write_keys AS k JOIN control.tenants AS t USING (tenant_id)
 WHERE %(tenant)s::text IS NULL OR t.name = %(tenant)s
 ORDER BY k.key_id
-
--- name: audit
-INSERT INTO control.audit_log (action, reason, detail) VALUES (%s, %s, %s::jsonb)

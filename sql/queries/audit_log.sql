@@ -1,0 +1,2 @@
+-- name: note
+INSERT INTO control.audit_log (actor, action, reason, detail) VALUES (%(actor)s, %(action)s, %(reason)s, %(detail)s)
