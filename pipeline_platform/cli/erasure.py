@@ -35,8 +35,8 @@ def erase(
     if dry_run:
         found = room.plan(settings, tenant, user)
     else:
-        with log_console.status("erasing") as status:
-            found = room.erase(settings, tenant, user, reason, status.update)
+        with log_console.waiting("erasing") as show:
+            found = room.erase(settings, tenant, user, reason, show)
     if as_json:
         print_json({"dry_run": dry_run} | found.to_json())
         return
