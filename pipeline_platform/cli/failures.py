@@ -15,7 +15,7 @@ import redis
 import typer
 
 from pipeline_platform.cli.output import log_console
-from pipeline_platform.errors import ConfigError, PipelineError
+from pipeline_platform.errors import ConfigError, PipelineError, is_transient
 from pipeline_platform.logs import Redactor
 from pipeline_platform.services.process import open_log
 from pipeline_platform.settings import Settings
@@ -52,6 +52,8 @@ def _sentence(error: BaseException) -> tuple[str, int]:
             f"PostgreSQL does not answer: {str(error).strip()}. Does the platform run? See: pipeline-platform status",
             _FAILED,
         )
+    if is_transient(error):
+        return f"PostgreSQL cannot do it now: {_first_line(error)}. Try again", _FAILED
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
         return f"the database has another schema ({_first_line(error)}): run pipeline-platform migrate", _WRONG
     if isinstance(error, psycopg.errors.InsufficientPrivilege):

@@ -4,6 +4,7 @@ PostgreSQL refuses to run as root. Started by root, the servers run as the accou
 need is opened for it: others may pass (never list) the directories above. Nothing is ever removed.
 """
 
+import contextlib
 import fcntl
 import os
 import pwd
@@ -111,7 +112,8 @@ class HomeLock:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             self._wait(path)
-            self._say_who(os.getpid())
+            # Always as many bytes, over the old ones: a lock can be taken again while the disk is full.
+            os.pwrite(self._descriptor, _owner(os.getpid()), 0)
         except BaseException:
             # An open descriptor would keep the lock, and who tries again later would be told that it is in use.
             os.close(self._descriptor)
@@ -128,10 +130,6 @@ class HomeLock:
                 )
             time.sleep(_LOCK_WAIT_S / 10)
 
-    def _say_who(self, pid: int) -> None:
-        """Always as many bytes, over the old ones: a lock can be taken again while the disk is full."""
-        os.pwrite(self._descriptor, f"{pid:0{_PID_DIGITS}d}\n".encode(), 0)
-
     def _take(self) -> bool:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,11 +139,11 @@ class HomeLock:
 
     def release(self) -> None:
         if self._descriptor >= 0:
-            try:
-                self._say_who(0)
-            finally:
-                os.close(self._descriptor)
-                self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            # Zeros for the owner: a file system that copies on write may have no room for them, and needs none.
+            with contextlib.suppress(OSError):
+                os.pwrite(descriptor, _owner(0), 0)
+            os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -154,6 +152,10 @@ class HomeLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _owner(pid: int) -> bytes:
+    return f"{pid:0{_PID_DIGITS}d}\n".encode()
 
 
 def lock_owner(path: Path) -> int | None:
