@@ -5,6 +5,7 @@ was: each is one transaction.
 """
 
 import functools
+import logging
 import re
 from pathlib import Path
 from typing import Any, LiteralString, cast
@@ -13,6 +14,7 @@ import psycopg
 
 from pipeline_platform.errors import ConfigError
 
+_LOG = logging.getLogger(__name__)
 _SQL_PLACES = (Path(__file__).parent / "_sql", Path(__file__).parent.parent / "sql")
 
 
@@ -85,7 +87,9 @@ def migrate(url: str) -> list[str]:
     """
     files = {path.stem: path.read_text() for path in sorted((sql_dir() / "migrations").glob("*.sql"))}
     with connect(url, "migrate", statement_timeout_s=0, lock_timeout_s=0) as conn:
-        conn.execute("SELECT pg_advisory_lock(hashtext('pipeline_platform.migrate'))")
+        if conn.execute("SELECT pg_try_advisory_lock(hashtext('pipeline_platform.migrate'))").fetchone() != (True,):
+            _LOG.warning("waiting for another migration of this database: see pg_locks, locktype advisory")
+            conn.execute("SELECT pg_advisory_lock(hashtext('pipeline_platform.migrate'))")
         conn.execute(
             "CREATE TABLE IF NOT EXISTS public.pipeline_migrations "
             "(name text PRIMARY KEY, body text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"

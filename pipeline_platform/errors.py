@@ -21,6 +21,14 @@ class InvalidEventError(PipelineError):
         self.code = code
 
 
+class DamagedFileError(PipelineError):
+    """A file cannot be read to its end: what was read before is used, the rest is named."""
+
+    def __init__(self, last_line: int | None, why: str) -> None:
+        where = "" if last_line is None else f" after line {last_line}"
+        super().__init__(f"the file is damaged{where} ({why})")
+
+
 class RequestRefusedError(PipelineError):
     """A whole request is answered with an error status; nothing of it is stored."""
 

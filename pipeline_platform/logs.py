@@ -15,13 +15,14 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from pipeline_platform.errors import is_bad_data, without_values
 from pipeline_platform.settings import Settings
+from pipeline_platform.visible import visible_lines
 
 _GONE = "[removed]"
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -90,8 +91,12 @@ class _Text(logging.Formatter):
         super().__init__(_TEXT)
         self._redactor = redactor
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
+        """Lines after the first are indented: what a client sent cannot forge a record."""
+        return super().formatMessage(record).replace("\n", "\n    ")
+
     def format(self, record: logging.LogRecord) -> str:
-        return self._redactor.text(super().format(record))
+        return visible_lines(self._redactor.text(super().format(record)))
 
     def formatException(self, ei: Any) -> str:
         return traceback_of(ei[1])
@@ -170,9 +175,15 @@ def _secrets_of(settings: Settings) -> Iterator[str]:
         if _SECRET_SETTING.search(name):
             yield from _texts(value)
         elif name.endswith("_url") and value:
-            password = urlsplit(str(value)).password
-            if password and len(password) >= _SECRET_LENGTH_MIN:
-                yield from {password, unquote(password)}
+            yield from _passwords(str(value))
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """The password of a URL and its parts: where it was not escaped, an error may quote a part of it as a host."""
+    password = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    for form in {password, unquote(password), *re.split("[@/:?#]", password)}:
+        if len(form) >= _SECRET_LENGTH_MIN:
+            yield form
 
 
 def _texts(value: object) -> Iterator[str]:

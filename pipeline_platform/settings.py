@@ -8,16 +8,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from redis.connection import parse_url
 
 from pipeline_platform.errors import ConfigError
+
+_ESCAPED = "in a password @ / : ? # and % are written as %40 %2F %3A %3F %23 and %25"
+_NO_POSTGRESQL = f"not an address of PostgreSQL, like postgresql://USER:PASSWORD@HOST:5432/DATABASE; {_ESCAPED}"
+_NO_REDIS = f"not an address of Redis, like redis://:PASSWORD@HOST:6379/0; {_ESCAPED}"
 
 
 class Settings(BaseSettings):
     """All settings. Counts are integers, durations end in their unit, sizes are bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="PIPELINE_", frozen=True, extra="ignore")
+    # A value may be a secret: no error shows one.
+    model_config = SettingsConfigDict(
+        env_prefix="PIPELINE_", frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     home: Path = Field(
         default=Path(".pipeline"), description="Where state lives: embedded servers, logs, endpoints.json."
@@ -189,6 +199,28 @@ class Settings(BaseSettings):
         description="Largest share of a worker's time, by lane (JSON).",
     )
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, url: str) -> str:
+        try:
+            host = str(conninfo_to_dict(url).get("host", ""))
+        except psycopg.Error:
+            raise ValueError(_NO_POSTGRESQL) from None
+        if "@" in host:
+            raise ValueError(_NO_POSTGRESQL)
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: str) -> str:
+        try:
+            host = str(parse_url(url).get("host", "")) if url else ""
+        except ValueError:
+            raise ValueError(_NO_REDIS) from None
+        if "@" in host:
+            raise ValueError(_NO_REDIS)
+        return url
+
     @property
     def retention(self) -> timedelta:
         return timedelta(hours=self.retention_h)
@@ -203,4 +235,6 @@ class Settings(BaseSettings):
                 f"PIPELINE_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
                 for item in error.errors()
             )
-            raise ConfigError(f"wrong settings: {wrong}. See docs/reference/settings.md") from error
+            raise ConfigError(f"wrong settings: {wrong}. See docs/reference/settings.md") from None
+        except SettingsError as error:
+            raise ConfigError(f"wrong settings: {error}. See docs/reference/settings.md") from None

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
 from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
-from pipeline_platform.errors import NoSuchThingError, PipelineError
+from pipeline_platform.errors import ConfigError, InvalidEventError, NoSuchThingError, PipelineError
+from pipeline_platform.event_reader import text_of
+from pipeline_platform.visible import visible
 from pipeline_platform.write_keys import hash_write_key, new_write_key
 
 _SQL = queries("tenants")
 _ASKED = "asked for by an operator"
+_NAME_MAX = 200  # as the table says
 Conn = psycopg.Connection[Any]
 
 
@@ -29,8 +33,40 @@ class NewKey:
     write_key: str
 
 
+def wrong_name(name: str) -> str | None:
+    """Why no tenant can be called so; None where one can."""
+    if not name.strip():
+        return "a tenant's name is not blank"
+    if name != visible(name):
+        return "a tenant's name has no control characters and no line breaks"
+    if len(name) > _NAME_MAX:
+        return f"a tenant's name has at most {_NAME_MAX} characters, not {len(name)}"
+    return None
+
+
+def take_tenant(fields: dict[str, msgspec.Raw], field: str) -> str:
+    """Remove the field that names the tenant from an operator's line, and return the name; a number is its text.
+
+    Raises InvalidEventError where there is none, or no tenant can be called so.
+    """
+    token = bytes(fields.pop(field, msgspec.Raw()))
+    try:
+        name = text_of(token)
+    except ValueError as error:
+        raise InvalidEventError("invalid_field", f"{field} is no text: {error}") from error
+    if not name:
+        raise InvalidEventError("missing_field", f"no text in the field {field}")
+    why = wrong_name(name)
+    if why:
+        raise InvalidEventError("invalid_field", f"{field}: {why}")
+    return name
+
+
 def add_tenant(conn: Conn, name: str, plan: str = "free", events_per_s: int | None = None) -> NewKey:
-    """A new tenant and its first key. Raises PipelineError where the name is taken."""
+    """A new tenant and its first key. Raises PipelineError where the name is taken, ConfigError where it is none."""
+    why = wrong_name(name)
+    if why:
+        raise ConfigError(f"tenant {name!r} cannot be added: {why}")
     with conn.transaction():
         row = conn.execute(_SQL["add"], {"name": name, "plan": plan, "events_per_s": events_per_s}).fetchone()
         if row is None:
@@ -40,7 +76,10 @@ def add_tenant(conn: Conn, name: str, plan: str = "free", events_per_s: int | No
 
 
 def ensure_tenant(conn: Conn, name: str) -> int:
-    """The id of a tenant, made if there is none."""
+    """The id of a tenant, made if there is none. Raises ConfigError where none can be called so."""
+    why = wrong_name(name)
+    if why:
+        raise ConfigError(f"tenant {name!r} cannot be added: {why}")
     with conn.transaction():
         row = conn.execute(_SQL["add"], {"name": name, "plan": "free", "events_per_s": None}).fetchone()
         if row is None:

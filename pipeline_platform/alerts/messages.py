@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline_platform.alerts.catalogue import AlertKind, Severity, about
+from pipeline_platform.visible import visible
 
 _LINES_MAX = 30
 
@@ -62,7 +63,9 @@ def message_of(notice: Notice, runbooks_url: str) -> Message:
         lines += [f"runbook: {runbook(kind, runbooks_url)}", f"next: {next_command(notice)}"]
     if notice.alert_id is not None:
         lines.append(f"alert: {notice.alert_id}")
-    return Message(title_of(notice), "\n".join(lines), kind.severity, bool(over), (notice.notification_id,))
+    return Message(
+        title_of(notice), "\n".join(map(visible, lines)), kind.severity, bool(over), (notice.notification_id,)
+    )
 
 
 def digest_of(notices: Sequence[Notice]) -> Message:
@@ -75,13 +78,15 @@ def digest_of(notices: Sequence[Notice]) -> Message:
     lines.append("next: pipeline-platform alerts list --all")
     severity = min((each.about.severity for each in opened), default=Severity.WARNING)
     title = f"{len(opened)} alerts opened, {len(notices) - len(opened)} resolved"
-    return Message(title, "\n".join(lines), severity, not opened, tuple(each.notification_id for each in notices))
+    return Message(
+        title, "\n".join(map(visible, lines)), severity, not opened, tuple(each.notification_id for each in notices)
+    )
 
 
 def title_of(notice: Notice) -> str:
     """Names the cause, and is the same for all that is said of it."""
     who = f", tenant {notice.tenant}" if notice.tenant else ""
-    return f"{notice.about.title}{who} ({notice.fingerprint})"
+    return visible(f"{notice.about.title}{who} ({notice.fingerprint})")
 
 
 def runbook(kind: AlertKind, runbooks_url: str) -> str:

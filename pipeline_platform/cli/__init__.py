@@ -3,10 +3,13 @@
 Exit codes: 0 done, 1 the answer is no or something failed, 2 wrong usage or configuration.
 """
 
+import functools
+import io
 import os
+import re
 import sys
+from collections.abc import Callable
 
-import psycopg
 import typer
 
 from pipeline_platform.cli import (
@@ -32,8 +35,8 @@ from pipeline_platform.cli import (
     status,
     tenants,
 )
-from pipeline_platform.cli.output import log_console
-from pipeline_platform.errors import ConfigError, PipelineError
+from pipeline_platform.cli.failures import end_of
+from pipeline_platform.errors import ConfigError
 
 app = typer.Typer(
     name="pipeline-platform",
@@ -69,22 +72,32 @@ for room in (
     room.register(app)
 
 
+@functools.cache
+def command() -> Callable[..., int | None]:
+    """The tree of all commands."""
+    return typer.main.get_command(app)
+
+
+def _check_words(words: list[str]) -> None:
+    for place, word in enumerate(words, 1):
+        if not word.isprintable() and re.search("[\ud800-\udfff]", word):
+            raise ConfigError(f"argument {place} is not valid UTF-8; a file can be given as standard input, with -")
+
+
 def main() -> None:
-    """Entry of `pipeline-platform`: an expected error is one line on standard error, never a traceback."""
+    """Entry of `pipeline-platform`: an error is a sentence on standard error, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without Unicode shows escapes instead of ending the command.
+            stream.reconfigure(errors="backslashreplace")
     # What it writes is its user's alone.
     os.umask(0o077)
     try:
-        app()
-    except ConfigError as error:
-        _fail(str(error), 2)
-    except PipelineError as error:
-        _fail(str(error), 1)
-    except psycopg.OperationalError as error:
-        _fail(
-            f"PostgreSQL does not answer: {str(error).strip()}. Does the platform run? See: pipeline-platform status", 1
-        )
-
-
-def _fail(message: str, code: int) -> None:
-    log_console.print(f"pipeline-platform: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+        _check_words(sys.argv[1:])
+        code = command()(standalone_mode=False)
+        sys.stdout.flush()
+    except Exception as error:  # noqa: BLE001 -- the last resort of every command
+        code = end_of(error)
+    except KeyboardInterrupt as error:
+        code = end_of(error)
     sys.exit(code)

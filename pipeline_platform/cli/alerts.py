@@ -16,10 +16,12 @@ from pipeline_platform.cli.output import (
     print_rows,
     running_settings,
 )
+from pipeline_platform.cli.values import INT8_MAX
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.settings import Settings
+from pipeline_platform.terminal import lines
 
-AlertId = Annotated[int, typer.Argument(help="The alert's number, from `alerts list`.")]
+AlertId = Annotated[int, typer.Argument(min=1, max=INT8_MAX, help="The alert's number, from `alerts list`.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +73,7 @@ def show(alert_id: AlertId, as_json: AsJson = False) -> None:
         print_json(found)
         return
     message = as_message(found, settings)
-    console.print(f"{message.title}\n{message.body}", highlight=False, markup=False)
+    console.print(lines(f"{message.title}\n{message.body}"))
     print_rows(
         found["deliveries"],
         ("channel", "change", "noted_at", "sent_at", "last_error"),

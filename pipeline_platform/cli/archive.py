@@ -1,16 +1,17 @@
 """archive run, list, verify, restore."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from pipeline_platform.cli.output import AsJson, DryRun, console, database, print_json, print_rows, running_settings
-from pipeline_platform.client_time import parse_time
+from pipeline_platform.cli.values import time_of
 from pipeline_platform.errors import ConfigError
 
 Hour = Annotated[str | None, typer.Option(help="One hour of received_at (2026-01-31T14:00).")]
+_NO_HOUR = "no hour: write it as 2026-01-31T14:00 (UTC)"
 _COLUMNS = ("hour", "events", "bytes", "address", "error")
 
 
@@ -26,10 +27,10 @@ def register(app: typer.Typer) -> None:
 def _hour(text: str | None) -> datetime | None:
     if text is None:
         return None
-    at = parse_time(text)
-    if at is None or at != at.replace(minute=0, second=0, microsecond=0):
-        raise ConfigError(f"{text} is no hour: write it as 2026-01-31T14:00 (UTC)")
-    return at.astimezone(UTC)
+    at = time_of(text, _NO_HOUR)
+    if at != at.replace(minute=0, second=0, microsecond=0):
+        raise ConfigError(f"{text}: {_NO_HOUR}")
+    return at
 
 
 def run(hour: Hour = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
@@ -49,7 +50,10 @@ def run(hour: Hour = None, dry_run: DryRun = False, as_json: AsJson = False) -> 
     if as_json:
         print_json({"dry_run": dry_run, "hours": hours, "archived": [asdict(each) for each in done]})
     elif dry_run:
-        console.print("\n".join(f"would archive {each:%Y-%m-%d %H}:00" for each in hours) or "nothing to archive")
+        for each in hours:
+            console.print(f"would archive {each:%Y-%m-%d %H}:00")
+        if not hours:
+            console.print("nothing to archive")
     else:
         print_rows([asdict(each) for each in done], _COLUMNS, title="Archived", empty="nothing to archive")
     raise typer.Exit(1 if any(each.error for each in done) else 0)

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from pipeline_platform.cli.output import AsJson, console, print_json
+from pipeline_platform.cli.values import INT4_MAX, number
 from pipeline_platform.settings import Settings
+from pipeline_platform.terminal import lines
 
 
 class Which(StrEnum):
@@ -27,10 +29,12 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     which: Annotated[Which, typer.Argument(help="Which benchmark.")] = Which.ALL,
-    seconds: Annotated[float, typer.Option(min=5, help="How long the load lasts.")] = 60.0,
-    rate: Annotated[float | None, typer.Option(min=1, help="Events a second; default: 600 and 16,000.")] = None,
-    rows: Annotated[int, typer.Option(min=1_000, help="Rows a side of reconcile; events of replay.")] = 1_000_000,
-    seed: Annotated[int, typer.Option(help="Makes the same load again.")] = 1,
+    seconds: Annotated[float, number(5, 86_400, "How long the load lasts.")] = 60.0,
+    rate: Annotated[float | None, number(1, 1_000_000, "Events a second; default: 600 and 16,000.")] = None,
+    rows: Annotated[
+        int, typer.Option(min=1_000, max=100_000_000, help="Rows a side of reconcile; events of replay.")
+    ] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0, max=INT4_MAX, help="Makes the same load again.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure latency (single events, 600 a second) and throughput (batches of 100) in a home that is thrown away.
@@ -64,7 +68,7 @@ def bench(
         print_json({"runs": [asdict(result) | {"all_delivered": result.all_delivered} for result in results]})
     else:
         for result in results:
-            console.print(result.text(), highlight=False)
+            console.print(lines(result.text()))
     raise typer.Exit(0 if all(result.all_delivered for result in results) else 1)
 
 
@@ -77,7 +81,7 @@ def _reconcile(rows: int, *, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        console.print(result.text(), highlight=False)
+        console.print(lines(result.text()))
 
 
 def _replay(events: int, seed: int, *, as_json: bool) -> None:
@@ -89,7 +93,7 @@ def _replay(events: int, seed: int, *, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        console.print(result.text(), highlight=False)
+        console.print(lines(result.text()))
 
 
 def _console(seconds: float, seed: int, *, as_json: bool) -> None:
@@ -101,5 +105,5 @@ def _console(seconds: float, seed: int, *, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        console.print(result.text(), highlight=False)
+        console.print(lines(result.text()))
     raise typer.Exit(0 if result.is_cheap else 1)

@@ -6,6 +6,7 @@ import typer
 
 from pipeline_platform.cli.output import AsJson, DryRun, Limit, console, database, print_json, print_rows
 from pipeline_platform.cli.since import Since, since_of
+from pipeline_platform.cli.values import INT8_MAX
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.operate import dead_letters
 from pipeline_platform.operate.dead_letters import OPEN_STATES, Filter
@@ -16,7 +17,7 @@ Fingerprint = Annotated[str | None, typer.Option(help="Only this cause.")]
 Stage = Annotated[str | None, typer.Option(help="Only of this stage: claim, enrich, transform or load.")]
 ErrorClass = Annotated[str | None, typer.Option(help="Only of this class of error.")]
 Until = Annotated[str | None, typer.Option(help="Only those buried before: a time, or how long ago (2h).")]
-Ids = Annotated[list[int] | None, typer.Argument(help="Only these dead letters.")]
+Ids = Annotated[list[int] | None, typer.Argument(min=1, max=INT8_MAX, help="Only these dead letters.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
 _GROUP = ("tenant", "fingerprint", "stage", "error_class", "sample_error", "events")
 
@@ -58,7 +59,7 @@ def list_(
 
 
 def show(
-    dead_letter_id: Annotated[int, typer.Argument(help="From `dead-letters list`.")],
+    dead_letter_id: Annotated[int, typer.Argument(min=1, max=INT8_MAX, help="From `dead-letters list`.")],
     unmasked: Annotated[bool, typer.Option("--unmasked", help="Show values of keys that name a secret too.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline_platform.cli.output import AsJson, console, log_console, print_json
+from pipeline_platform.cli.values import INT4_MAX, number
 from pipeline_platform.settings import Settings
+from pipeline_platform.terminal import lines, mark
 
 if TYPE_CHECKING:
     from pipeline_platform.demo.report import Promise
@@ -21,8 +23,10 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    seed: Annotated[int, typer.Option(help="Makes the same events again, at the same moments.")] = 1,
-    scale: Annotated[float, typer.Option(min=0.1, max=10, help="Length of the day; its loads stay as they are.")] = 1.0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=INT4_MAX, help="Makes the same events again, at the same moments.")
+    ] = 1,
+    scale: Annotated[float, number(0.1, 10, "Length of the day; its loads stay as they are.")] = 1.0,
     leave: Annotated[bool, typer.Option("--exit", help="Stop everything at the end, in a terminal as well.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,8 +65,8 @@ def demo(
 
 def _print_promises(promises: "list[Promise]") -> None:
     for promise in promises:
-        mark = "[green]✓[/green]" if promise.kept else "[red]✗ broken:[/red]"
-        console.print(f"{mark} {promise.text}: {promise.measured}", highlight=False)
+        broken = "" if promise.kept else "broken: "
+        console.print(mark(promise.kept, f"{broken}{promise.text}: {promise.measured}"))
 
 
 def _still_serving(home: Path, dagster: str | None) -> str:
@@ -81,4 +85,4 @@ Ctrl-C stops everything.
 
 
 def _say(text: str) -> None:
-    log_console.print(text, highlight=False, markup=False, soft_wrap=True)
+    log_console.print(lines(text), soft_wrap=True)

@@ -45,8 +45,8 @@ def erase(
     if dry_run:
         found = room.plan(settings, tenant, user, also)
     else:
-        with log_console.status("erasing") as status:
-            found = room.erase(settings, tenant, user, reason, status.update, also=also)
+        with log_console.waiting("erasing") as show:
+            found = room.erase(settings, tenant, user, reason, show, also=also)
     if as_json:
         print_json({"dry_run": dry_run} | found.to_json())
         return

@@ -15,7 +15,7 @@ from pipeline_platform.analytics.export import By, Window
 from pipeline_platform.analytics.export import export as export_rows
 from pipeline_platform.analytics.formats import Format, open_writer
 from pipeline_platform.cli.output import AsJson, database, log_console, print_json, progress_bar
-from pipeline_platform.client_time import parse_time
+from pipeline_platform.cli.values import time_of
 from pipeline_platform.errors import ConfigError
 
 
@@ -38,7 +38,7 @@ def export(
 
     Example: pipeline-platform export --tenant acme --from 2026-01-31T14:00 --to 2026-01-31T16:00 -o acme.ndjson
     """
-    start, end = _time("--from", from_), _time("--to", to)
+    start, end = _time(from_), _time(to)
     if output is None and format_ is Format.PARQUET:
         raise ConfigError("a Parquet file needs a place that it can be written to: give -o FILE")
     if output is None and as_json:
@@ -66,11 +66,8 @@ def export(
         log_console.print(f"exported {events:,} events of {tenant} to {output or 'standard output'}", highlight=False)
 
 
-def _time(option: str, text: str) -> datetime:
-    at = parse_time(text)
-    if at is None:
-        raise ConfigError(f"{option} {text}: no time; write it as 2026-01-31T14:00 (UTC) or 2026-01-31T14:00+02:00")
-    return at
+def _time(text: str) -> datetime:
+    return time_of(text, "no time; write it as 2026-01-31T14:00 (UTC) or 2026-01-31T14:00+02:00")
 
 
 @contextmanager

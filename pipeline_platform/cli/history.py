@@ -45,7 +45,7 @@ def import_(
         task = bar.add_task("imported", total=None)
         result = import_file(
             settings,
-            Source(path, tenant_field, received_at),
+            Source(path, tenant_field, received_at, settings.body_bytes_max),
             shift_to_now=shift_to_now,
             dry_run=dry_run,
             on_total=lambda total: bar.update(task, total=total),

@@ -10,21 +10,21 @@ from typing import Annotated, Any
 import psycopg
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from pipeline_platform.db import connect
 from pipeline_platform.services.endpoints import connected
 from pipeline_platform.settings import Settings
+from pipeline_platform.terminal import Description, Terminal
 
 # Where nobody's terminal sets the width, tables get the room they need.
 _WIDE = 140
-console = Console(width=None if sys.stdout.isatty() else _WIDE)
-log_console = Console(stderr=True)
+console = Terminal(width=None if sys.stdout.isatty() else _WIDE)
+log_console = Terminal(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Limit = Annotated[int, typer.Option(min=1, help="Rows at most.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows at most.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
@@ -58,7 +58,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, tit
 def progress_bar() -> Progress:
     """On standard error, gone when done."""
     return Progress(
-        TextColumn("{task.description}"),
+        Description(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

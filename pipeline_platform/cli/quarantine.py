@@ -16,6 +16,7 @@ from pipeline_platform.cli.output import (
     running_settings,
 )
 from pipeline_platform.cli.since import Since, since_of
+from pipeline_platform.cli.values import INT8_MAX
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.operate import dead_letters
 
@@ -49,7 +50,7 @@ def list_(
 
 
 def show(
-    quarantine_id: Annotated[int, typer.Argument(help="From `quarantine list`.")],
+    quarantine_id: Annotated[int, typer.Argument(min=1, max=INT8_MAX, help="From `quarantine list`.")],
     unmasked: Annotated[bool, typer.Option("--unmasked", help="Show values of keys that name a secret too.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +69,7 @@ def show(
 
 def readmit(
     correct: Annotated[Path, typer.Option(help="A Python file with correct(payload: bytes) -> bytes | dict | None.")],
-    ids: Annotated[list[int] | None, typer.Argument(help="Only these quarantined events.")] = None,
+    ids: Annotated[list[int] | None, typer.Argument(min=1, max=INT8_MAX, help="Only these quarantined events.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     code: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
     since: Since = None,

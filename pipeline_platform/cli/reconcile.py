@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline_platform.cli.output import AsJson, console, database, log_console, print_json
+from pipeline_platform.cli.values import number
 from pipeline_platform.cli.windows import From, Last, To, window_of
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.reconcile import Counts, Reconciliation, Settled, default_window, settled
@@ -30,7 +31,7 @@ def reconcile(
     end: To = None,
     last: Last = None,
     hour: Annotated[str | None, typer.Option(help="One UTC hour, as Dagster names it: 2026-01-31-14:00.")] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until the window is settled.")] = 0.0,
+    wait: Annotated[float, number(0, 86_400, "Seconds to wait until the window is settled.")] = 0.0,
     export: Annotated[Path | None, typer.Option(help="Directory for the result as CSV and Parquet.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -80,12 +81,12 @@ def _window(
 
 def _await_settled(conn: psycopg.Connection[Any], begin: datetime, until: datetime, wait_s: float) -> Settled:
     deadline = time.monotonic() + wait_s
-    with log_console.status("waiting until the window is settled") as shown:
+    with log_console.waiting("waiting until the window is settled") as show:
         while True:
             state = settled(conn, begin, until)
             if state.is_settled or time.monotonic() >= deadline:
                 return state
-            shown.update(f"waiting: {'; '.join(state.waits_for)}")
+            show(f"waiting: {'; '.join(state.waits_for)}")
             time.sleep(min(_TICK_S, max(0.0, deadline - time.monotonic())))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline_platform.cli.output import AsJson, DryRun, console, database, log_console, print_json, progress_bar
+from pipeline_platform.cli.values import number
 from pipeline_platform.cli.windows import From, Last, To, window_of
 from pipeline_platform.errors import NotNowError
 
@@ -23,7 +24,7 @@ def recover(
     end: To = None,
     last: Last = None,
     tenant: Annotated[list[str] | None, typer.Option(help="Only this tenant's; may be given again.")] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until the window is settled.")] = 0.0,
+    wait: Annotated[float, number(0, 86_400, "Seconds to wait until the window is settled.")] = 0.0,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

@@ -17,10 +17,12 @@ from pipeline_platform.cli.output import (
     print_rows,
     progress_bar,
 )
+from pipeline_platform.cli.values import INT8_MAX, number
 from pipeline_platform.cli.windows import From, Last, To, window_of
 from pipeline_platform.errors import ConfigError
+from pipeline_platform.terminal import lines
 
-ReplayId = Annotated[int, typer.Argument(help="From `replay plan` or `replay list`.")]
+ReplayId = Annotated[int, typer.Argument(min=1, max=INT8_MAX, help="From `replay plan` or `replay list`.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; see `replay show`.")]
 _COUNTS = ("events", "added", "changed", "removed", "unchanged", "duplicate", "discarded", "failed")
 
@@ -79,12 +81,11 @@ def plan(
         )
         return
     _print_unswept(found.unswept)
-    console.print(
+    console.print(lines(
         f"replay {found.replay_id}: {found.events:,} events in {len(found.hours)} hours of {len(found.tenants)} "
         f"tenants; about {found.seconds:,.0f} s, at most {found.bytes_max / 1e6:,.0f} MB\n"
-        f"next: pipeline-platform replay diff {found.replay_id}",
-        highlight=False, markup=False,
-    )  # fmt: skip
+        f"next: pipeline-platform replay diff {found.replay_id}"
+    ))  # fmt: skip
 
 
 def diff(replay_id: ReplayId, no_wait: NoWait = False, as_json: AsJson = False) -> None:
@@ -214,8 +215,8 @@ def cancel(replay_id: ReplayId) -> None:
 
 
 def limit(
-    share: Annotated[float, typer.Option(help="At least this part of each worker's time (0 to 1).")],
-    cap: Annotated[float, typer.Option(help="At most this part of each worker's time (0 to 1).")],
+    share: Annotated[float, number(0, 1, "At least this part of each worker's time (0 to 1).")],
+    cap: Annotated[float, number(0, 1, "At most this part of each worker's time (0 to 1).")],
 ) -> None:
     """What replays may use from now on, those under way too.
 

@@ -60,4 +60,7 @@ def migrate() -> None:
 
     settings = Settings.read()
     applied = apply(settings.database_url or running_settings().database_url)
-    console.print("\n".join(f"applied {name}" for name in applied) or "nothing to apply: the schema is up to date")
+    for name in applied:
+        console.print(f"applied {name}")
+    if not applied:
+        console.print("nothing to apply: the schema is up to date")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline_platform.cli.output import AsJson, console, log_console, print_json, progress_bar, running_settings
+from pipeline_platform.cli.values import number
 from pipeline_platform.errors import ConfigError
 
 
@@ -19,7 +20,7 @@ def send(
     tenant_field: Annotated[
         str | None, typer.Option(help="Field with the tenant's name; tenants that are missing are added.")
     ] = None,
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second; default: as fast as it goes.")] = None,
+    rate: Annotated[float | None, number(0.1, 1_000_000, "Events a second; default: as fast as it goes.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=2_500, help="Events a request.")] = 100,
     gateway: Annotated[str | None, typer.Option(help="Another gateway's URL.")] = None,
     as_json: AsJson = False,
@@ -41,21 +42,18 @@ def send(
     if target is None:
         raise ConfigError("no gateway runs here: start one (pipeline-platform up), or name one with --gateway")
     settings = running_settings() if tenant_field else Settings.read()
-    try:
-        with progress_bar() as bar:
-            task = bar.add_task("acknowledged", total=None)
-            result = send_file(
-                settings,
-                target.rstrip("/"),
-                file,
-                write_key=write_key,
-                tenant_field=tenant_field,
-                rate=rate,
-                batch_events=batch,
-                progress=lambda events: bar.advance(task, events),
-            )
-    except FileNotFoundError as error:
-        raise ConfigError(f"no file {error.filename}") from error
+    with progress_bar() as bar:
+        task = bar.add_task("acknowledged", total=None)
+        result = send_file(
+            settings,
+            target.rstrip("/"),
+            file,
+            write_key=write_key,
+            tenant_field=tenant_field,
+            rate=rate,
+            batch_events=batch,
+            progress=lambda events: bar.advance(task, events),
+        )
     for sample in result.bad_line_samples:
         log_console.print(sample, style="yellow", highlight=False, markup=False)
     if as_json:

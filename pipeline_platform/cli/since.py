@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from pipeline_platform.client_time import parse_time
+from pipeline_platform.cli.values import time_of
 from pipeline_platform.errors import ConfigError
 
 Since = Annotated[
     str | None, typer.Option(help="A time (ISO 8601, UTC where it has no zone) or how long ago: 30m, 2h, 3d.")
 ]
-_AGO = re.compile(r"(\d+)([smhd])")
+_AGO = re.compile(r"([0-9]+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -21,9 +21,9 @@ def since_of(text: str | None) -> datetime | None:
     if text is None:
         return None
     ago = _AGO.fullmatch(text)
-    if ago:
+    if ago is None:
+        return time_of(text, "neither a time (2026-01-31T14:00) nor how long ago (30m, 2h, 3d)")
+    try:
         return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-    at = parse_time(text)
-    if at is None:
-        raise ConfigError(f"--since {text}: neither a time (2026-01-31T14:00) nor how long ago (30m, 2h, 3d)")
-    return at
+    except (OverflowError, ValueError):
+        raise ConfigError(f"{text}: longer ago than any time can be") from None

@@ -7,6 +7,7 @@ import typer
 
 from pipeline_platform import tenants
 from pipeline_platform.cli.output import AsJson, console, database, print_json, print_rows
+from pipeline_platform.cli.values import INT4_MAX, number
 from pipeline_platform.tenants import NewKey
 
 Name = Annotated[str, typer.Argument(help="The tenant's name.")]
@@ -36,7 +37,9 @@ def _show(made: NewKey, as_json: bool) -> None:
 def add(
     name: Name,
     plan: Annotated[str, typer.Option(help="Added to every event of the tenant.")] = "free",
-    events_per_s: Annotated[int | None, typer.Option(min=1, help="Its quota; default: a setting.")] = None,
+    events_per_s: Annotated[
+        int | None, typer.Option(min=1, max=INT4_MAX, help="Its quota; default: a setting.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a tenant and its first write key.
@@ -89,7 +92,7 @@ def list_keys(
 
 def rotate(
     name: Name,
-    grace_h: Annotated[float, typer.Option(min=0, help="Hours that the tenant's other keys still work.")] = 24.0,
+    grace_h: Annotated[float, number(0, 87_600, "Hours that the tenant's other keys still work.")] = 24.0,
     as_json: AsJson = False,
 ) -> None:
     """A new write key; the tenant's others stop working after the grace.
@@ -100,7 +103,7 @@ def rotate(
         _show(tenants.rotate_key(conn, name, timedelta(hours=grace_h)), as_json)
 
 
-def revoke(key_id: Annotated[int, typer.Argument(help="From `key list`.")]) -> None:
+def revoke(key_id: Annotated[int, typer.Argument(min=1, max=INT4_MAX, help="From `key list`.")]) -> None:
     """Stop a write key now.
 
     Example: pipeline-platform key revoke 3

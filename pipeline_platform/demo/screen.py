@@ -19,6 +19,7 @@ from rich.text import Text
 from pipeline_platform.db import connect
 from pipeline_platform.demo import figures
 from pipeline_platform.demo.playing import Playing
+from pipeline_platform.terminal import mark
 
 _SAMPLE_S = 0.5
 _LINE_EVERY_S = 10.0
@@ -58,12 +59,11 @@ class Screen:
     def act(self, number: int, title: str) -> None:
         """The next act begins."""
         self._act = (number, title)
-        self._console.print(f"[bold]{number}/{self._acts}[/bold] {title}", highlight=False, soft_wrap=True)
+        self._console.print(Text.assemble((f"{number}/{self._acts}", "bold"), " ", title), soft_wrap=True)
 
     def say(self, text: str, *, good: bool = True) -> None:
         """One thing that was done or found."""
-        mark = "[green]✓[/green]" if good else "[red]✗[/red]"
-        self._console.print(f"    {mark} {text}", highlight=False, soft_wrap=True)
+        self._console.print(Text("    ") + mark(good, text), soft_wrap=True)
 
     def follow(self, playing: Playing | None, events: int = 0) -> None:
         """Show how far this traffic of about so many events is; None: no traffic."""
@@ -108,8 +108,8 @@ class Screen:
         table = Table("", "accepted", "delivered", "lost", "now", box=SIMPLE_HEAD, title_justify="left")
         for column in table.columns[1:]:
             column.justify, column.min_width = "right", 10
-        table.add_row("[blue]platform", *_cells(now.accepted, now.delivered, now.dead_lettered, delivered))
-        table.add_row("[dark_orange]old pipeline", *_cells(now.offered, now.written, now.lost, written))
+        table.add_row(Text("platform", "blue"), *_cells(now.accepted, now.delivered, now.dead_lettered, delivered))
+        table.add_row(Text("old pipeline", "dark_orange"), *_cells(now.offered, now.written, now.lost, written))
         parts: list[RenderableType] = [Text(f"{number}/{self._acts} {title}", style="bold"), table]
         if self._playing:
             playing, events = self._playing
@@ -117,5 +117,5 @@ class Screen:
         return Group(*parts)
 
 
-def _cells(accepted: int, delivered: int, lost: int, rate: float) -> tuple[str, str, str, str]:
-    return f"{accepted:,}", f"{delivered:,}", f"[red]{lost:,}" if lost else "0", f"{rate:,.0f}/s"
+def _cells(accepted: int, delivered: int, lost: int, rate: float) -> tuple[str, str, Text, str]:
+    return f"{accepted:,}", f"{delivered:,}", Text(f"{lost:,}", "red" if lost else ""), f"{rate:,.0f}/s"

@@ -16,7 +16,7 @@ import psycopg
 from pipeline_platform import arrays
 from pipeline_platform.client_time import parse_time
 from pipeline_platform.db import connect, queries
-from pipeline_platform.errors import InvalidEventError, PipelineError
+from pipeline_platform.errors import DamagedFileError, InvalidEventError, PipelineError
 from pipeline_platform.event import MESSAGE_ID_NAMESPACE, AcceptedEvent, RejectedEvent, TenantId
 from pipeline_platform.event_reader import Limits, read_event, rejected_event
 from pipeline_platform.history.source import CHUNK_EVENTS, Line, Source, Survey, hour_of
@@ -76,8 +76,17 @@ def import_file(
     on_total: Callable[[int], None],
     progress: Callable[[int], None],
 ) -> ImportResult:
-    """Import what is missing. Raises PipelineError where the same import runs already."""
-    survey = source.survey(f"shift={shift_to_now}", lambda _: None)
+    """Import what is missing. PipelineError where the same import runs already; DamagedFileError: nothing was written.
+
+    A part of a file would be another import than the file: what has no messageId would come in twice.
+    """
+    try:
+        survey = source.survey(f"shift={shift_to_now}", lambda _: None)
+    except DamagedFileError as error:
+        raise PipelineError(
+            f"{error}: nothing was imported. Repair the file, or import what can be read of it: "
+            "gzip -dc FILE | pipeline-platform import - …"
+        ) from error
     on_total(survey.events)
     more = f"-c transaction_timeout={int(ACCEPT_SECONDS_MAX * 1000)}"
     with connect(settings.database_url, "import", statement_timeout_s=0, more=more) as conn:

@@ -1,7 +1,6 @@
 """The file of an import: read twice, first counted by hour, then cut into chunks that are the same in every run."""
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -11,14 +10,14 @@ from pathlib import Path
 
 from pipeline_platform.client_time import parse_time
 from pipeline_platform.errors import ConfigError, InvalidEventError
-from pipeline_platform.ndjson import open_lines, peek_text, read_object, take_text, write_object
+from pipeline_platform.ndjson import numbered, open_lines, peek_text, pieces, read_object, write_object
+from pipeline_platform.tenants import take_tenant
 
 # Never to change: a half-done import would be cut elsewhere when it goes on.
 CHUNK_EVENTS = 1_000
 # Times outside are mistakes, and one of them as the last would shift all the others out of the calendar.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200
 _SAMPLES = 20
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +52,22 @@ class Source:
     path: str
     tenant_field: str
     received_at_field: str | None
+    line_bytes_max: int
 
     def lines(self, on_bad: Callable[[int, InvalidEventError], None]) -> Iterator[Line]:
         """All lines that name a tenant and, where asked for, a time."""
         with open_lines(self.path) as lines:
-            for number, raw in enumerate(lines, 1):
-                line = raw.strip()
-                if not line:
-                    continue
+            for number, line in numbered(lines, self.line_bytes_max):
                 try:
+                    if isinstance(line, InvalidEventError):
+                        raise line
                     yield self._line(line)
                 except InvalidEventError as error:
                     on_bad(number, error)
 
     def _line(self, line: bytes) -> Line:
         fields = read_object(line)
-        tenant = take_text(fields, self.tenant_field)
+        tenant = take_tenant(fields, self.tenant_field)
         received_at = None
         if self.received_at_field is not None:
             received_at = parse_time(peek_text(fields.get(self.received_at_field)) or "")
@@ -97,7 +96,7 @@ class Source:
     def _digest(self, options: str) -> str:
         digest = hashlib.sha256(f"{self.tenant_field}|{self.received_at_field}|{options}|".encode())
         with open_lines(self.path) as content:
-            while piece := content.read(_READ_BYTES):
+            for piece in pieces(content):
                 digest.update(piece)
         return digest.hexdigest()
 
@@ -106,12 +105,15 @@ class Source:
 def readable_twice(path: str) -> Generator[str]:
     """The path of a file; standard input is spooled to a temporary one. ConfigError where there is none."""
     if path != "-":
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise ConfigError(f"no file {path}")
+        if not Path(path).is_file():
+            raise ConfigError(f"{path} is no file that can be read twice: give it as standard input, with -")
         yield path
         return
     with open_lines("-") as stream, tempfile.NamedTemporaryFile(prefix="pipeline-import-") as spool:
-        shutil.copyfileobj(stream, spool)
+        for piece in pieces(stream):
+            spool.write(piece)
         spool.flush()
         yield spool.name
 

@@ -17,10 +17,10 @@ from typing import IO, Any
 import httpx
 
 from pipeline_platform.db import connect
-from pipeline_platform.errors import InvalidEventError, PipelineError
-from pipeline_platform.ndjson import open_lines, read_object, take_text, write_object
+from pipeline_platform.errors import ConfigError, DamagedFileError, InvalidEventError, PipelineError
+from pipeline_platform.ndjson import numbered, open_lines, read_object, write_object
 from pipeline_platform.settings import Settings
-from pipeline_platform.tenants import create_key, ensure_tenant
+from pipeline_platform.tenants import create_key, ensure_tenant, take_tenant
 
 _BATCH_BYTES_MAX = 500_000
 _IN_FLIGHT = 4
@@ -59,7 +59,10 @@ class WriteKeys:
         self._settings = settings
         self._only = only
         self._path = settings.home / "write-keys.json"
-        self._known: dict[str, str] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        try:
+            self._known: dict[str, str] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        except ValueError as error:
+            raise ConfigError(f"{self._path} is damaged: remove it, new keys are made then") from error
 
     def of(self, tenant: str) -> str:
         return self._only or self._known.get(tenant) or self.renew(tenant)
@@ -72,9 +75,11 @@ class WriteKeys:
             ensure_tenant(conn, tenant)
             self._known[tenant] = create_key(conn, tenant, "send").write_key
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        unfinished = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump(self._known, file)
+        unfinished.replace(self._path)
         return self._known[tenant]
 
 
@@ -90,10 +95,13 @@ def send_file(
     progress: Callable[[int], None],
 ) -> SendResult:
     """Send every line; returns when all are acknowledged or can never be. PipelineError after 5 minutes in vain."""
+    _check_address(gateway)
     result = SendResult()
     keys = WriteKeys(settings, write_key)
     with open_lines(path) as lines:
-        batches = _batches(lines, tenant_field, batch_events, result)
+        # Around an event a request has some bytes of its own.
+        bytes_max = settings.body_bytes_max - len('{"batch":[]}')
+        batches = _batches(lines, tenant_field, batch_events, bytes_max, result)
         try:
             asyncio.run(_send_all(batches, gateway, keys, rate, result, progress))
         except ExceptionGroup as group:
@@ -104,7 +112,18 @@ def send_file(
     return result
 
 
-def _batches(lines: IO[bytes], tenant_field: str | None, batch_events: int, result: SendResult) -> Iterator[_Batch]:
+def _check_address(gateway: str) -> None:
+    try:
+        url = httpx.URL(gateway)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{gateway} is no address of a gateway: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(f"{gateway} is no address of a gateway: write it as http://127.0.0.1:8080")
+
+
+def _batches(
+    lines: IO[bytes], tenant_field: str | None, batch_events: int, bytes_max: int, result: SendResult
+) -> Iterator[_Batch]:
     waiting: dict[str, list[bytes]] = {}
     sizes: dict[str, int] = {}
     number = 0
@@ -114,16 +133,11 @@ def _batches(lines: IO[bytes], tenant_field: str | None, batch_events: int, resu
         sizes.pop(tenant)
         return _Batch(number, tenant, b'{"batch":[' + b",".join(events) + b"]}", len(events))
 
-    for line_number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            tenant, event = _read_line(line.strip(), tenant_field)
-        except InvalidEventError as error:
-            result.bad_lines += 1
-            if len(result.bad_line_samples) < _BAD_LINES_SHOWN:
-                result.bad_line_samples.append(f"line {line_number}: {error}")
-            continue
+    for tenant, event in _events(lines, tenant_field, bytes_max, result):
+        if sizes.get(tenant, 0) + len(event) > _BATCH_BYTES_MAX and tenant in waiting:
+            # A large event alone: a request that is too large costs its neighbours.
+            yield close(tenant)
+            number += 1
         waiting.setdefault(tenant, []).append(event)
         sizes[tenant] = sizes.get(tenant, 0) + len(event)
         if len(waiting[tenant]) >= batch_events or sizes[tenant] >= _BATCH_BYTES_MAX:
@@ -134,13 +148,35 @@ def _batches(lines: IO[bytes], tenant_field: str | None, batch_events: int, resu
         number += 1
 
 
+def _events(
+    lines: IO[bytes], tenant_field: str | None, bytes_max: int, result: SendResult
+) -> Iterator[tuple[str, bytes]]:
+    """Each event with its tenant's name; lines that are none are noted, as is the place where a file breaks off."""
+
+    def note(why: str) -> None:
+        result.bad_lines += 1
+        if len(result.bad_line_samples) < _BAD_LINES_SHOWN:
+            result.bad_line_samples.append(why)
+
+    try:
+        for number, line in numbered(lines, bytes_max):
+            try:
+                if isinstance(line, InvalidEventError):
+                    raise line
+                yield _read_line(line, tenant_field)
+            except InvalidEventError as error:
+                note(f"line {number}: {error}")
+    except DamagedFileError as error:
+        note(f"{error}: what comes before was sent")
+
+
 def _read_line(line: bytes, tenant_field: str | None) -> tuple[str, bytes]:
     """The tenant's name and the event without it: the tenant is no part of the protocol."""
     if tenant_field is None:
         read_object(line)
         return "", line
     fields = read_object(line)
-    name = take_text(fields, tenant_field)
+    name = take_tenant(fields, tenant_field)
     return name, write_object(fields)
 
 
@@ -191,7 +227,7 @@ async def _send(client: httpx.AsyncClient, url: str, keys: WriteKeys, batch: _Ba
             ):
                 _count(answer, batch, result)
                 return
-            why, wait_s = f"{answer.status_code} {answer.text[:200]}", float(answer.headers.get("Retry-After", "1"))
+            why, wait_s = f"{answer.status_code} {answer.text[:200]}", _retry_after(answer)
         if time.monotonic() + wait_s > deadline:
             raise PipelineError(
                 f"the gateway at {url} took nothing for {_GIVE_UP_S:.0f} s ({why}); send the file again"
@@ -199,15 +235,25 @@ async def _send(client: httpx.AsyncClient, url: str, keys: WriteKeys, batch: _Ba
         await asyncio.sleep(wait_s)
 
 
+def _retry_after(answer: httpx.Response) -> float:
+    """Seconds; a server between us and the gateway may say a date, or nothing."""
+    said = answer.headers.get("Retry-After", "")
+    return float(said) if said.isdecimal() else 1.0
+
+
 def _count(answer: httpx.Response, batch: _Batch, result: SendResult) -> None:
     try:
         said: dict[str, Any] = answer.json()
-    except ValueError as error:
-        raise PipelineError(f"{answer.url} answers {answer.status_code} and no JSON: is it a gateway?") from error
-    if answer.status_code == HTTPStatus.OK:
-        result.acknowledged += batch.events
-        result.accepted += said["accepted"]
-        result.rejected += len(said["rejected"])
-        return
+        if answer.status_code == HTTPStatus.OK:
+            accepted, rejected = int(said["accepted"]), len(said["rejected"])
+            result.acknowledged += batch.events
+            result.accepted += accepted
+            result.rejected += rejected
+            return
+        said.get("code")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PipelineError(
+            f"{answer.url} answers {answer.status_code}, and not as a gateway does: is it one?"
+        ) from error
     why = f"{answer.status_code} {said.get('code')}: {said.get('message')}"
     result.refused[why] = result.refused.get(why, 0) + batch.events

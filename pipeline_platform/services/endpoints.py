@@ -42,7 +42,14 @@ def read_endpoints(home: Path) -> Endpoints | None:
         return None
     except PermissionError as error:
         raise ConfigError(f"{error.filename} is another user's: run as the user who started the platform") from error
-    return Endpoints(**json.loads(text))
+    except OSError as error:
+        raise ConfigError(f"the home {home} cannot be read ({error.strerror}): see PIPELINE_HOME") from error
+    try:
+        return Endpoints(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{home / 'endpoints.json'} is damaged: start the platform again (pipeline-platform down, then up)"
+        ) from error
 
 
 def connected(settings: Settings) -> Settings:

@@ -4,22 +4,83 @@ PostgreSQL refuses to run as root. Started by root, the servers run as the accou
 need is opened for it: others may pass (never list) the directories above. Nothing is ever removed.
 """
 
+import contextlib
 import fcntl
 import os
 import pwd
 import secrets
+import shlex
 import shutil
 import socket
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pipeline_platform.errors import ConfigError
 
+_PID_DIGITS = 10
+_ACCOUNT = "pgserver"
+# Where administrators' commands are, which the PATH of a container or of cron may leave out.
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _LOCK_WAIT_S = 0.5  # `lock_owner` holds a free lock for an instant
+
+
+def usable_home(home: Path) -> Path:
+    """The absolute path of the home, made where it is missing. ConfigError where we cannot own all of it.
+
+    Files that one user writes into another's home are those that the other cannot read at the next start.
+    """
+    try:
+        absolute = home.resolve()
+        absolute.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"the home {home} cannot be made ({why}): set PIPELINE_HOME to a directory of yours"
+        ) from error
+    us = os.geteuid()
+    if not os.access(absolute, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        raise ConfigError(
+            f"the home {absolute} belongs to {_user(absolute.stat().st_uid)} and cannot be written by {_user(us)}: "
+            "set PIPELINE_HOME to a directory of yours"
+        )
+    owners = {us, *(user.pw_uid for user in _service_users())}
+    for path in (absolute, *_shallow(absolute)):
+        owner = path.stat().st_uid
+        if owner != us and (path == absolute or owner not in owners):
+            command = f"sudo chown -R {_user(us)} {shlex.quote(str(absolute))}"
+            raise ConfigError(
+                f"{path} belongs to {_user(owner)}, and this is {_user(us)}: run as {_user(owner)}, "
+                f"set PIPELINE_HOME to another directory, or take this one over: {command}"
+            )
+    return absolute
+
+
+def _service_users() -> list[pwd.struct_passwd]:
+    try:
+        return [pwd.getpwnam(_ACCOUNT)] if os.geteuid() == 0 else []
+    except KeyError:
+        return []
+
+
+def _shallow(home: Path) -> Iterator[Path]:
+    """What lies in the home and in its directories, not deeper; without links that lead nowhere."""
+    for path in home.iterdir():
+        if path.exists():
+            yield path
+            if path.is_dir() and os.access(path, os.R_OK | os.X_OK, effective_ids=True):
+                yield from (inner for inner in path.iterdir() if inner.exists())
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def secret(path: Path) -> str:
@@ -49,18 +110,25 @@ class HomeLock:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._wait(path)
+            # Always as many bytes, over the old ones: a lock can be taken again while the disk is full.
+            os.pwrite(self._descriptor, _owner(os.getpid()), 0)
+        except BaseException:
+            # An open descriptor would keep the lock, and who tries again later would be told that it is in use.
+            os.close(self._descriptor)
+            raise
+
+    def _wait(self, path: Path) -> None:
         deadline = time.monotonic() + _LOCK_WAIT_S
         while not self._take():
             if time.monotonic() > deadline:
                 owner = os.read(self._descriptor, 32).decode().strip()
-                os.close(self._descriptor)
                 raise ConfigError(
-                    f"{path.parent} is in use by process {owner or 'unknown'}: "
+                    f"{path.parent} is in use by process {owner if owner.strip('0') else 'unknown'}: "
                     "stop it (pipeline-platform down), or set PIPELINE_HOME to another directory"
                 )
             time.sleep(_LOCK_WAIT_S / 10)
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
 
     def _take(self) -> bool:
         try:
@@ -71,9 +139,11 @@ class HomeLock:
 
     def release(self) -> None:
         if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            # Zeros for the owner: a file system that copies on write may have no room for them, and needs none.
+            with contextlib.suppress(OSError):
+                os.pwrite(descriptor, _owner(0), 0)
+            os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +152,10 @@ class HomeLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _owner(pid: int) -> bytes:
+    return f"{pid:0{_PID_DIGITS}d}\n".encode()
 
 
 def lock_owner(path: Path) -> int | None:
@@ -114,21 +188,24 @@ def service_user() -> pwd.struct_passwd | None:
     if os.geteuid() != 0:
         return None
     try:
-        return pwd.getpwnam("pgserver")
+        return pwd.getpwnam(_ACCOUNT)
     except KeyError:
         pass
     try:
         subprocess.run(
-            ["useradd", "--system", "--shell", "/usr/sbin/nologin", "pgserver"],
+            ["useradd", "--system", "--shell", "/usr/sbin/nologin", _ACCOUNT],
             check=True,
             capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:{_SBIN}"},
         )
     except (OSError, subprocess.CalledProcessError) as error:
+        why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else f"useradd: {error.strerror}"
         raise ConfigError(
-            "PostgreSQL refuses to run as root and the account pgserver cannot be made: "
+            f"PostgreSQL refuses to run as root and the account {_ACCOUNT} cannot be made ({why}): "
             "run as an ordinary user, or set PIPELINE_DATABASE_URL and PIPELINE_REDIS_URL"
         ) from error
-    return pwd.getpwnam("pgserver")
+    return pwd.getpwnam(_ACCOUNT)
 
 
 def make_reachable(path: Path, user: pwd.struct_passwd | None) -> None:

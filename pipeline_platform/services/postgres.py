@@ -202,7 +202,7 @@ def _make_room_for_sockets(data: Path, port: int) -> bool:
     for left in data.glob(".s.PGSQL.*"):
         left.unlink()
     # PostgreSQL's own name for it. In quotes in its configuration, and a comma would separate two.
-    return not set("',\n") & set(str(data)) and home_files.takes_socket(data / f".s.PGSQL.{port}")
+    return not set("',\\\n") & set(str(data)) and home_files.takes_socket(data / f".s.PGSQL.{port}")
 
 
 def _write_configuration(

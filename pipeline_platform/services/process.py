@@ -7,6 +7,7 @@ did not start, save one left behind in a home whose lock we hold.
 
 import contextlib
 import ctypes
+import logging
 import os
 import pwd
 import shutil
@@ -24,6 +25,9 @@ from pipeline_platform.errors import ServiceError
 
 _PR_SET_PDEATHSIG = 1
 LOG_BYTES_MAX = 16 << 20
+_LOG = logging.getLogger(__name__)
+# A wait that nobody is told of looks like a program that hangs.
+SAY_AFTER_S, SAY_EVERY_S = 5.0, 15.0
 
 
 def _in_child(parent: int, death_signal: signal.Signals, niceness: int = 0) -> Callable[[], None]:
@@ -166,8 +170,12 @@ def wait_until(
     ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path, limit_s: float
 ) -> None:
     """Return once `ready()`; ServiceError, with the end of the log, when it ended or is too late."""
-    deadline = time.monotonic() + limit_s
+    started = time.monotonic()
+    deadline, say_at = started + limit_s, started + SAY_AFTER_S
     while not ready():
+        if time.monotonic() > say_at:
+            say_at += SAY_EVERY_S
+            _LOG.warning("waiting for %s, since %.0f s: see %s", what, time.monotonic() - started, log)
         if process.poll() is not None:
             raise ServiceError(f"{what} ended with {process.returncode} while starting. {log}:\n{log_tail(log)}")
         if time.monotonic() > deadline:

@@ -60,7 +60,7 @@ def _serve(home: Path, lock: home_files.HomeLock, maxmemory: str, port: int) -> 
     sockets.mkdir(exist_ok=True)
     home_files.own(sockets, user, 0o700)
     path = sockets / "redis"
-    has_socket = '"' not in str(path) and home_files.takes_socket(path)
+    has_socket = not set('"\\\n') & set(str(path)) and home_files.takes_socket(path)
     socket = f'unixsocket "{path}"\nunixsocketperm 600' if has_socket else ""
     configuration = room / "redis.conf"
     configuration.touch(0o600)

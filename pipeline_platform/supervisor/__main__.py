@@ -5,11 +5,12 @@ import os
 import sys
 
 from pipeline_platform.errors import ConfigError, PipelineError
-from pipeline_platform.logs import set_up_logging
+from pipeline_platform.logs import Redactor, set_up_logging
 from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor import screen
 from pipeline_platform.supervisor.dagster import dagster, dagster_dev
 from pipeline_platform.supervisor.run import supervise
+from pipeline_platform.visible import visible_lines
 
 
 def main() -> int:
@@ -23,8 +24,10 @@ def main() -> int:
     parser.add_argument("--with-legacy", action="store_true", help="with the simulated old pipeline")
     arguments = parser.parse_args()
     legacy = arguments.with_legacy
+    redactor = Redactor(Settings.model_construct())
     try:
         settings = Settings.read()
+        redactor = Redactor(settings)
         set_up_logging(settings)
         if arguments.dagster_dev:
             supervise(settings, dagster_dev, screen.summary, legacy=legacy)
@@ -33,7 +36,7 @@ def main() -> int:
             kind_of_dagster = None if arguments.no_dagster else dagster
             supervise(settings, kind_of_dagster, lambda _home, _endpoints: None, legacy=legacy)
     except PipelineError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{visible_lines(redactor.text(str(error)))}\n")
         return 2 if isinstance(error, ConfigError) else 1
     return 0
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline_platform.errors import ConfigError, ServiceError
+from pipeline_platform.errors import ConfigError, PipelineError, ServiceError
 from pipeline_platform.services import process
 
 _LOG = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ _BACKOFF_BASE_S = 0.5
 _BACKOFF_MAX_S = 30.0
 _HEALTHY_AFTER_S = 60.0
 _EXIT_CONFIG = 2
+_TELL_AGAIN_S = 5.0
 
 
 class Running(Protocol):
@@ -108,8 +109,17 @@ class Children:
         begun = time.monotonic()
         for slot in tier:
             slot.start()
-        waiting = list(tier)
+        waiting, say_at = list(tier), begun + process.SAY_AFTER_S
         while waiting:
+            if time.monotonic() > say_at:
+                say_at += process.SAY_EVERY_S
+                for slot in waiting:
+                    _LOG.warning(
+                        "waiting for %s, since %.0f s: see %s",
+                        slot.child.name,
+                        time.monotonic() - begun,
+                        slot.child.log,
+                    )
             for slot in list(waiting):
                 self._retry_start(slot)
                 if slot.running and slot.child.ready():
@@ -130,14 +140,23 @@ class Children:
             slot.start()
 
     def watch(self, changed: Callable[[], None], stop_requested: Callable[[], bool]) -> None:
-        """Start again what ends, until asked to stop; `changed()` after each restart."""
+        """Start again what ends, until asked to stop; `changed()` after each restart, again where the disk is full."""
         rotate_at = 0.0
+        tell_at: float | None = None
         while not stop_requested():
             if time.monotonic() >= rotate_at:
                 rotate_at = time.monotonic() + _ROTATE_EVERY_S
                 self._rotate_logs()
             for slot in (slot for tier in self._tiers for slot in tier):
-                self._keep(slot, changed)
+                if self._keep(slot):
+                    tell_at = 0.0
+            if tell_at is not None and time.monotonic() >= tell_at:
+                try:
+                    changed()
+                    tell_at = None
+                except OSError as error:
+                    tell_at = time.monotonic() + _TELL_AGAIN_S
+                    _LOG.warning("the new processes cannot be written down, which is tried again: %s", error)
             time.sleep(_TICK_S)
 
     def _rotate_logs(self) -> None:
@@ -147,7 +166,8 @@ class Children:
             except OSError as error:
                 _LOG.warning("the logs in %s are rotated later: %s", directory, error)
 
-    def _keep(self, slot: _Slot, changed: Callable[[], None]) -> None:
+    def _keep(self, slot: _Slot) -> bool:
+        """True where it was started again."""
         code = slot.note_end()
         if code is not None:
             wait_s = slot.start_at - time.monotonic()
@@ -157,11 +177,13 @@ class Children:
         if slot.running is None and time.monotonic() >= slot.start_at:
             try:
                 slot.start()
-            except ServiceError as error:
+            except (PipelineError, OSError) as error:
+                # A full disk too, or too many processes: the next try may find that it is over.
                 slot.note_failure()
                 _LOG.warning("%s does not start: %s", slot.child.name, error)
             else:
-                changed()
+                return True
+        return False
 
     def stop(self) -> None:
         """Stop every child in an orderly way, the last tier first, all of a tier at once."""

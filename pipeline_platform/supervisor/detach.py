@@ -9,6 +9,7 @@ from pipeline_platform.services import process, read_endpoints
 from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor import screen
 from pipeline_platform.supervisor.programs import environment
+from pipeline_platform.visible import visible_lines
 
 _TICK_S = 0.1
 
@@ -59,6 +60,6 @@ def _relay(log: Path, start: int) -> int:
     with log.open("rb") as file:
         file.seek(start)
         text = file.read()
-    sys.stderr.write(text.decode(errors="replace"))
+    sys.stderr.write(visible_lines(text.decode(errors="replace")))
     sys.stderr.flush()
     return start + len(text)

@@ -6,6 +6,7 @@ is killed with SIGKILL, its children end by their death signal and the watchman 
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,11 +19,12 @@ from types import FrameType
 
 import psutil
 import psycopg
+import redis
 
 from pipeline_platform import db
 from pipeline_platform.errors import ConfigError, ServiceError
 from pipeline_platform.services import Endpoints, end_orphans, process
-from pipeline_platform.services.home_files import HomeLock, lock_owner
+from pipeline_platform.services.home_files import HomeLock, lock_owner, usable_home
 from pipeline_platform.settings import Settings
 from pipeline_platform.supervisor import dagster as dagster_programs
 from pipeline_platform.supervisor import programs, screen
@@ -38,6 +40,8 @@ _SQL = db.queries("supervisor")
 _LEFTOVER_GRACE_S = 10.0
 _DOWN_LIMIT_S = 180.0
 _SIGNAL_EVERY_S = 10.0
+_MB = 1 << 20
+_REDIS_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,8 @@ def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settin
             children.start(server.child)
             settings = settings.model_copy(update={field: server.url})
             by_socket[field] = server.socket_url
+        elif name == "redis":
+            look_at_redis(settings.redis_url)
     _prepare(settings, parts)
     # What every event passes; everything else says and uses the address that works from anywhere.
     fast = settings.model_copy(update=by_socket)
@@ -146,6 +152,19 @@ def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settin
     )
 
 
+def look_at_redis(url: str) -> None:
+    """Say where one's own Redis is of no use: everything else goes on without it."""
+    times = {"socket_timeout": _REDIS_S, "socket_connect_timeout": _REDIS_S}
+    with redis.Redis.from_url(url, **times) as client:  # pyright: ignore[reportUnknownMemberType]
+        try:
+            client.get("pipeline-platform")
+        except redis.RedisError as error:
+            screen.fails(
+                f"redis refuses or does not answer ({error}): events are processed without it, look-ups are slower. "
+                "See PIPELINE_REDIS_URL"
+            )
+
+
 def _prepare(settings: Settings, parts: Parts) -> None:
     try:
         db.migrate(settings.database_url)
@@ -162,8 +181,13 @@ def _prepare(settings: Settings, parts: Parts) -> None:
 
 
 def _at_home(settings: Settings) -> Settings:
-    home = settings.home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    home = usable_home(settings.home)
+    free, needed = shutil.disk_usage(home).free, settings.disk_free_bytes_min
+    if free < needed:
+        raise ConfigError(
+            f"{home} has {free / _MB:,.0f} MB of free space; below {needed / _MB:,.0f} MB the gateway takes no events: "
+            "free some, set PIPELINE_HOME to another disk, or set PIPELINE_DISK_FREE_BYTES_MIN lower"
+        )
     return settings.model_copy(update={"home": home})
 
 

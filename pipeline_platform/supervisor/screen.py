@@ -1,27 +1,31 @@
 """What `up` and `down` print: progress to standard error, addresses to standard output."""
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from rich.console import Console
-from rich.status import Status
-
 from pipeline_platform.services.endpoints import Endpoints
+from pipeline_platform.terminal import Terminal, mark
 
-_ERR = Console(stderr=True, highlight=False)
+_ERR = Terminal(stderr=True)
 
 
-def busy(text: str) -> Status:
+def busy(text: str) -> AbstractContextManager[Callable[[str], None]]:
     """A spinner while something takes its time; nothing where standard error is no terminal."""
-    return _ERR.status(text)
+    return _ERR.waiting(text)
 
 
 def serves(name: str, seconds: float) -> None:
-    _ERR.print(f"[green]✓[/green] {name} serves after {seconds:.1f} s")
+    _ERR.print(mark(True, f"{name} serves after {seconds:.1f} s"))
+
+
+def fails(text: str) -> None:
+    _ERR.print(mark(False, text), soft_wrap=True)
 
 
 def say(text: str) -> None:
-    _ERR.print(text, markup=False)
+    _ERR.print(text, soft_wrap=True)
 
 
 def summary(home: Path, endpoints: Endpoints) -> None:

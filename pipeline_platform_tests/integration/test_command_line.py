@@ -11,7 +11,7 @@ import pytest
 
 from pipeline_platform import tenants
 from pipeline_platform.db import queries
-from pipeline_platform.errors import NoSuchThingError, PipelineError
+from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
 from pipeline_platform.event import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
@@ -65,6 +65,22 @@ def test_keys_are_rotated_with_grace_and_revoked_at_once(conn: Conn) -> None:
         tenants.add_tenant(conn, "acme")
     assert actions(conn).count("key rotate") == 2
     assert [row["revoked_at"] is None for row in tenants.list_keys(conn, "acme")] == [False, False, False]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\x1b[31m", "a\x9b", "a\u202eb", "x" * 201])
+def test_a_name_that_cannot_be_seen_on_one_line_is_refused(conn: Conn, name: str) -> None:
+    for add in (tenants.add_tenant, tenants.ensure_tenant):
+        with pytest.raises(ConfigError, match="a tenant's name"):
+            add(conn, name)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        conn.execute("INSERT INTO control.tenants (name) VALUES (%s)", (name,))
+    assert tenants.add_tenant(conn, "Üß 日本 👩\u200d🚀").name
+
+
+def test_a_tenant_that_cannot_be_added_is_wrong_usage(settings: Settings) -> None:
+    done = run_command(settings, "tenant", "add", "")
+    assert done.code == 2
+    assert "a tenant's name is not blank" in done.said
 
 
 def test_reading_commands_answer_with_one_object(conn: Conn, settings: Settings) -> None:

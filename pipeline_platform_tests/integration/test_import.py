@@ -290,3 +290,23 @@ def test_real_history_fills_the_retained_hours(importer: Importer, conn: Conn, d
     assert len(counted.hours) == len(found["hours"])
     assert len(counted.tenants) == 11
     assert audit(conn).differences == []
+
+
+def test_a_line_with_a_name_that_no_tenant_can_have_costs_itself_alone(importer: Importer, conn: Conn) -> None:
+    good = {"type": "track", "event": "E", "userId": "u", "timestamp": this_hour().isoformat()}
+    names: list[Any] = ["x" * 3_000, "a\x00b", " ", "a\nb", None]
+    importer.write(*[good | {"tenant": name, "messageId": str(name)[:9]} for name in [*names, "t", 4711]])
+    found = importer.run(exit_code=1)
+    assert (found["accepted"], found["bad_lines"]) == (2, len(names))
+    assert [name for (name,) in conn.execute("SELECT name FROM control.tenants ORDER BY name")] == ["4711", "t"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "followed"])
+def test_nothing_of_a_damaged_file_is_imported(importer: Importer, conn: Conn, damage: str) -> None:
+    event = {"type": "track", "event": "E", "userId": "u", "timestamp": this_hour().isoformat(), "tenant": "t"}
+    packed = gzip.compress("".join(json.dumps(event | {"n": number}) + "\n" for number in range(100)).encode())
+    importer.file.write_bytes(packed[:-20] if damage == "cut" else packed + b"nonsense")
+    code, _, err = importer.start("--received-at", "timestamp")
+    assert code == 1
+    assert "nothing was imported" in " ".join(err.split())
+    assert conn.execute("SELECT count(*) FROM queue.batches").fetchone() == (0,)

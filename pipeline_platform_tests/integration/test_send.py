@@ -12,6 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from pipeline_platform.errors import ConfigError
+from pipeline_platform.operate.send import send_file
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import Done, run_command
 from pipeline_platform_tests.support.gateway import Gateway
@@ -99,6 +101,83 @@ def test_what_is_bad_is_named_and_the_rest_is_sent(sender: Sender, gateway: Gate
     assert (done.answer["accepted"], done.answer["rejected"], done.answer["bad_lines"]) == (2, 1, 1)
     assert "line 2:" in done.err
     assert gateway.stored == 2
+
+
+_NAMES = ["x" * 3_000, "  ", "a\nb", "a\x1b[31m", "a\x00b", {"name": "a"}, True, None]
+
+
+def test_a_line_with_a_name_that_no_tenant_can_have_costs_itself_alone(sender: Sender, conn: Conn) -> None:
+    bad = [event(f"b{number}", tenant=name) for number, name in enumerate(_NAMES)]
+    done = sender.send(lines(event("a", tenant="t"), *bad, event("c", tenant=4711)), "--tenant-field", "tenant")
+    assert done.code == 1
+    assert (done.answer["accepted"], done.answer["bad_lines"]) == (2, len(_NAMES))
+    assert [f"line {number}:" in done.err for number in range(1, len(_NAMES) + 3)] == [
+        False,
+        *[True for _ in _NAMES],
+        False,
+    ]
+    assert "\x1b" not in done.err
+    names = conn.execute("SELECT name FROM control.tenants WHERE name !~ '^tenant ' ORDER BY name").fetchall()
+    assert names == [("4711",), ("t",)]
+
+
+def test_what_no_reader_of_lines_likes_is_read(sender: Sender, gateway: Gateway) -> None:
+    bom, first, second = b"\xef\xbb\xbf", lines(event("a")).strip(), lines(event("b")).strip()
+    assert sender.send(bom + first + b"\r\n\r\n" + second, "--write-key", gateway.key).answer["accepted"] == 2
+    assert sender.send(b"", "--write-key", gateway.key).code == 0
+    assert gateway.stored == 2
+
+
+_LINES = [
+    b"[" * 100_000,
+    b'{"tenant":' + b"[" * 100_000,
+    b'{"\xff":1}',
+    b'{"tenant":"\\ud800"}',
+    bytes(range(10)) + bytes(range(11, 256)),
+    b'{"a":"' + b"x" * (6 << 20) + b'"}',
+]
+
+
+@pytest.mark.parametrize("by_field", [True, False])
+def test_a_line_that_nobody_can_read_costs_itself_alone(sender: Sender, gateway: Gateway, by_field: bool) -> None:
+    content = b"\n".join([*_LINES, lines(event("a", tenant="t"), event("c", tenant="t"))])
+    done = sender.send(content, *(("--tenant-field", "tenant") if by_field else ("--write-key", gateway.key)))
+    assert done.code == 1
+    assert done.answer["accepted"] == 2
+    assert done.answer["bad_lines"] + done.answer["rejected"] == len(_LINES)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "followed"])
+def test_a_damaged_file_is_sent_up_to_the_damage(sender: Sender, gateway: Gateway, damage: str) -> None:
+    packed = gzip.compress(lines(*[event(f"m{number}-{hash(str(number))}") for number in range(5_000)]))
+    middle = len(packed) // 2
+    content = {
+        "cut": packed[:middle],
+        "flipped": packed[:middle] + bytes(byte ^ 0xFF for byte in packed[middle : middle + 9]) + packed[middle + 9 :],
+        "followed": packed + b"nonsense",
+    }[damage]
+    done = sender.send(content, "--write-key", gateway.key)
+    assert done.code == 1
+    assert done.answer["accepted"] > 0
+    assert done.answer["accepted"] == gateway.stored
+    assert "the file is damaged after line" in done.said
+
+
+def test_standard_input_may_be_packed_and_a_directory_is_no_file(settings: Settings, gateway: Gateway) -> None:
+    words = ("--write-key", gateway.key, "--gateway", gateway.process.url, "--json")
+    done = run_command(settings, "send", "-", *words, stdin=gzip.compress(lines(event("a"))))
+    assert done.answer["accepted"] == 1
+    done = run_command(settings, "send", str(settings.home), *words)
+    assert done.code == 2
+    assert "Is a directory" in done.said
+
+
+@pytest.mark.parametrize("address", ["nonsense", "ftp://x", "http://", "http://["])
+def test_what_is_no_address_is_said_at_once(settings: Settings, address: str) -> None:
+    with pytest.raises(ConfigError, match="no address of a gateway"):
+        send_file(
+            settings, address, "-", write_key="k", tenant_field=None, rate=None, batch_events=1, progress=lambda _: None
+        )
 
 
 def test_an_unknown_key_is_said_at_once(sender: Sender) -> None:

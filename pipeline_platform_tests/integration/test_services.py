@@ -195,6 +195,17 @@ def test_a_home_deeper_than_a_socket_path_may_be(home: Path) -> None:
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_home_with_every_kind_of_letter_in_its_name(home: Path) -> None:
+    odd = home / "a 'b' \"c\" ü 日本, \\d #e %f"
+    with start(odd) as server, start_redis(odd) as cache:
+        for url in (server.url, server.socket_url):
+            with psycopg.connect(url) as conn:
+                assert conn.execute("SELECT 1").fetchone() == (1,)
+        for url in (cache.url, cache.socket_url):
+            with redis.Redis.from_url(url) as client:
+                assert client.ping()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts servers as another user")
 def test_a_home_closed_to_others_is_opened_for_passing_only(home: Path) -> None:
     closed = home / "closed"

@@ -3,21 +3,20 @@
 The disks are small tmpfs, so these need root; elsewhere they are skipped.
 """
 
-import os
 import random
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.conftest import temporary_home
 from pipeline_platform_tests.scenarios.conftest import Report
 from pipeline_platform_tests.support.client import Client
+from pipeline_platform_tests.support.disks import fill, make_room, small_disk
 from pipeline_platform_tests.support.ledger import Ledger, Tenant, add_tenants
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
@@ -25,7 +24,6 @@ from pipeline_platform_tests.support.servers import OwnServer, fresh_database, o
 from pipeline_platform_tests.support.waiting import wait_for
 
 _DATA_MB, _WAL_MB = 400, 256
-_PIECE = bytes(1 << 16)
 
 
 class SmallDisks:
@@ -44,36 +42,16 @@ class SmallDisks:
 
     def fill(self, disk: str) -> None:
         """To the last byte, with a file of our own."""
-        with (self.disks[disk] / "ballast").open("ab", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(_PIECE)
+        fill(self.disks[disk])
 
     def make_room(self, disk: str) -> None:
-        (self.disks[disk] / "ballast").unlink()
-
-
-@contextmanager
-def _disk(megabytes: int) -> Iterator[Path]:
-    with temporary_home() as place:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=755", "tmpfs", place],
-            capture_output=True,
-            text=True,
-        )
-        if mounted.returncode:
-            pytest.skip(f"a small disk cannot be mounted here (root is needed): {mounted.stderr.strip()}")
-        try:
-            yield place
-        finally:
-            subprocess.run(["umount", "--lazy", place], check=True)
+        make_room(self.disks[disk])
 
 
 @pytest.fixture
 def small_disks() -> Iterator[SmallDisks]:
-    if os.geteuid() != 0:
-        pytest.skip("small disks are mounted by root only")
     with ExitStack() as stack:
-        disks = SmallDisks(stack.enter_context(_disk(_DATA_MB)), stack.enter_context(_disk(_WAL_MB)))
+        disks = SmallDisks(stack.enter_context(small_disk(_DATA_MB)), stack.enter_context(small_disk(_WAL_MB)))
         stack.callback(disks.server.stop)
         yield disks
 

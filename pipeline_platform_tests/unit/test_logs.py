@@ -45,6 +45,24 @@ def test_secrets_are_removed_by_their_form(name: str) -> None:
     assert "[removed]" in cleaned
 
 
+def test_a_password_that_was_not_escaped_is_removed_part_by_part() -> None:
+    settings = Settings.model_construct(database_url="postgresql://me:first-part@second-part/third-part@db/x")
+    shown = Redactor(settings).text("could not translate host name second-part/third-part; first-part")
+    assert "-part" not in shown
+
+
+def test_a_line_break_of_a_client_makes_no_record(capfd: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import logging, pipeline_platform.logs as logs; from pipeline_platform.settings import Settings;"
+        "logs.set_up_logging(Settings(log_format='text'));"
+        "logging.warning('of %s', 'x\\n2026-01-01 00:00:00,000 ERROR forged: \\x1b[31m\\x9b\\u202e')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    said = capfd.readouterr().err
+    assert "\n    2026-01-01 00:00:00,000 ERROR forged: \\x1b[31m\\x9b\\u202e" in said
+    assert "\x1b" not in said
+
+
 def test_what_is_no_secret_stays() -> None:
     text = (
         "a commit of 12 requests failed (batch 17, fingerprint 0a1b2c3d4e5f60718293a4b5c6d7e8f9): see "

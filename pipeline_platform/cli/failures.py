@@ -1,0 +1,116 @@
+"""How a command that fails ends: one sentence on standard error and an exit code, never a traceback on the screen.
+
+What nobody foresaw is written with its traceback to ``home/logs/cli.log``, and the sentence names that file. Secrets
+are removed from both.
+"""
+
+import io
+import os
+import tempfile
+import traceback
+from pathlib import Path
+
+import psycopg
+import redis
+import typer
+
+from pipeline_platform.cli.output import log_console
+from pipeline_platform.errors import ConfigError, PipelineError, is_transient
+from pipeline_platform.logs import Redactor
+from pipeline_platform.services.process import open_log
+from pipeline_platform.settings import Settings
+from pipeline_platform.terminal import lines
+
+_WRONG, _FAILED = 2, 1
+_UNREACHABLE = ("08", "57P", "28")
+# A value that fits no column, no type and no encoding: another one is to be given.
+_BAD_VALUES = (psycopg.DataError, OverflowError, UnicodeError)
+
+
+def end_of(error: BaseException) -> int:
+    """Say why the command failed; returns its exit code."""
+    usage = _usage(error)
+    if usage is not None:
+        return _say(usage, getattr(error, "exit_code", _WRONG), "")
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _say("pipeline-platform: interrupted", _FAILED)
+    if isinstance(error, BrokenPipeError):
+        # Who read our output has enough; nothing more can be flushed into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _FAILED
+    sentence, code = _sentence(error)
+    return _say(f"pipeline-platform: {sentence}", code)
+
+
+def _sentence(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, ConfigError):
+        return str(error), _WRONG
+    if isinstance(error, PipelineError):
+        return str(error), _FAILED
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(_UNREACHABLE):
+        return (
+            f"PostgreSQL does not answer: {str(error).strip()}. Does the platform run? See: pipeline-platform status",
+            _FAILED,
+        )
+    if is_transient(error):
+        return f"PostgreSQL cannot do it now: {_first_line(error)}. Try again", _FAILED
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
+        return f"the database has another schema ({_first_line(error)}): run pipeline-platform migrate", _WRONG
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return f"the database's user may not do this: {_first_line(error)}", _WRONG
+    if isinstance(error, redis.RedisError):
+        return f"Redis refuses or does not answer: {_first_line(error)}. See: pipeline-platform doctor", _FAILED
+    if isinstance(error, _BAD_VALUES):
+        return f"a given value cannot be used: {_first_line(error)}. {_noted(error)}", _WRONG
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", _FAILED
+    return f"unexpected {type(error).__name__}: {_first_line(error)}. {_noted(error)}", _FAILED
+
+
+def _usage(error: BaseException) -> str | None:
+    """What the parser says of wrong words, with the names of what it knows; None of any other error."""
+    show = getattr(error, "show", None)
+    if show is None:
+        return None
+    said = io.StringIO()
+    show(file=said)
+    return said.getvalue().rstrip("\n")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or "it says no more"
+
+
+def _noted(error: BaseException) -> str:
+    """Keep the traceback; returns the sentence that says where."""
+    text = _without_secrets("".join(traceback.format_exception(error)))
+    for directory in (_home() / "logs", Path(tempfile.gettempdir()) / f"pipeline-platform-{os.geteuid()}"):
+        path = directory / "cli.log"
+        try:
+            with open_log(path) as log:
+                os.write(log, text.encode(errors="backslashreplace"))
+        except OSError:
+            continue
+        return f"The traceback is in {path}"
+    return "The traceback could not be written anywhere"
+
+
+def _home() -> Path:
+    try:
+        return Settings.read().home.resolve()
+    except (ConfigError, OSError):
+        return Path(".pipeline").resolve()
+
+
+def _without_secrets(text: str) -> str:
+    try:
+        settings = Settings.read()
+    except ConfigError:
+        given = {name: os.environ.get(f"PIPELINE_{name.upper()}", "") for name in ("database_url", "redis_url")}
+        settings = Settings.model_construct(**given)
+    return Redactor(settings).text(text)
+
+
+def _say(text: str, code: int, style: str = "red") -> int:
+    log_console.print(lines(_without_secrets(text)), style=style, soft_wrap=True)
+    return code

@@ -1,0 +1,32 @@
+"""Numbers and times that options take, bounded by what the columns and the calendar hold."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from pipeline_platform.client_time import parse_time
+from pipeline_platform.errors import ConfigError
+
+INT4_MAX, INT8_MAX = 2**31 - 1, 2**63 - 1
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200
+
+
+def number(low: float, high: float, text: str) -> Any:
+    """An option that takes a finite number within bounds: infinity and NaN pass click's own check of a range."""
+    return typer.Option(min=low, max=high, help=text, callback=_finite)
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def time_of(text: str, wanted: str) -> datetime:
+    """The time that was written, in UTC. ConfigError for what is none, or none of these centuries."""
+    at = parse_time(text)
+    if at is None or not _FIRST_YEAR <= at.year <= _LAST_YEAR:
+        raise ConfigError(f"{text}: {wanted}")
+    return at.astimezone(UTC)
