@@ -6,7 +6,7 @@ drain is left to the workers, which try it alone.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -68,7 +68,7 @@ def drain_hour(settings: Settings, hour: datetime, *, wait_s: float = 60.0) -> P
 
 
 @contextmanager
-def _note(home: Path, hour: datetime) -> Iterator[ClaimNote]:
+def _note(home: Path, hour: datetime) -> Generator[ClaimNote]:
     """The note of this drain, gone when it ends in any way that leaves the process alive."""
     path = home / "claims" / f"drain-{os.getpid()}-{hour:%Y%m%d%H}"
     try:
