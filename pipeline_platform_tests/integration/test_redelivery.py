@@ -104,30 +104,6 @@ def test_what_was_settled_before_the_death_is_not_counted(conn: Conn, settings: 
     assert conn.execute("SELECT * FROM queue.dead_letters ORDER BY dead_letter_id").fetchall() == before
 
 
-@pytest.mark.usefixtures("letters")
-def test_bad_data_in_enrich_costs_one_letter(
-    conn: Conn, settings: Settings, lookups: Lookups, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """PostgreSQL refuses a value that a look-up asks for."""
-    get = lookups.get
-
-    def failing(own: Conn, keys: Sequence[Any]) -> Any:
-        if any(key.subject_id == "bad" for key in keys):
-            own.execute("SELECT 'x'::uuid")
-        return get(own, keys)
-
-    monkeypatch.setattr(lookups, "get", failing)
-    conn.execute(
-        "UPDATE queue.dead_letters SET payload = %s WHERE event_index = 7",
-        (b'{"type":"track","event":"x","messageId":"m","userId":"bad"}',),
-    )
-    with connect(settings.database_url, "test worker") as own:
-        done = redeliver(settings, own, lookups)
-    assert (done.claimed, done.delivered) == (40, 39)
-    found = conn.execute("SELECT event_index, attempts FROM queue.dead_letters WHERE state = 'waiting'").fetchall()
-    assert found == [(7, 2)]
-
-
 def test_a_note_names_work_and_letters(settings: Settings) -> None:
     path = settings.home / "claims" / "worker-1"
     assert read_claim_note(path) == Held()
