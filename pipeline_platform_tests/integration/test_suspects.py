@@ -59,7 +59,7 @@ def die(conn: Conn, work_ids: list[int]) -> None:
     conn.execute(queries("queue")["reap"], (work_ids,))
 
 
-class Died(Exception):
+class Died(BaseException):
     """Stands for the worker's SIGKILL: its transaction is rolled back."""
 
 
