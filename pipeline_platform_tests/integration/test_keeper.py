@@ -135,9 +135,8 @@ def test_a_chore_that_fails_stops_no_other(conn: Conn, database_url: str, settin
         failing = conn.execute("SELECT name, last_error FROM queue.chores WHERE failing_since IS NOT NULL").fetchall()
         assert failing == [("fold", "canceling statement due to lock timeout")]
         assert conn.execute("SELECT count(*) FROM queue.hours WHERE sealed_at IS NOT NULL").fetchone() == (2,)
-        assert [name for (name,) in conn.execute(done)] == [
-            "drop_hours", "note_clock", "open_partitions", "prune", "roll_up", "rotate_keys", "seal_hours"
-        ]  # fmt: skip
+        others = {"drop_hours", "note_clock", "open_partitions", "prune", "roll_up", "rotate_keys", "seal_hours"}
+        assert others <= {name for (name,) in conn.execute(done)}
         other.rollback()
         chores.tick(keeper)
     assert "fold" in [name for (name,) in conn.execute(done)]

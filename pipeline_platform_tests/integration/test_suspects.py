@@ -1,5 +1,9 @@
 """Work whose worker died: what is tried, in which parts, and when an event is buried."""
 
+import os
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,11 +12,13 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import connect, queries
+from pipeline_platform.errors import NotNowError
 from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import Work, accept_params, claim, claim_suspect, read
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import Engine
+from pipeline_platform.worker.drain import drain_hour
+from pipeline_platform.worker.engine import Engine, Processed
 from pipeline_platform.worker.suspects import isolate_suspect
 
 Conn = psycopg.Connection[Any]
@@ -53,7 +59,7 @@ def die(conn: Conn, work_ids: list[int]) -> None:
     conn.execute(queries("queue")["reap"], (work_ids,))
 
 
-class Died(Exception):
+class Died(BaseException):
     """Stands for the worker's SIGKILL: its transaction is rolled back."""
 
 
@@ -112,3 +118,38 @@ def test_ordinary_claims_pass_over_suspects(conn: Conn, tenant: TenantId) -> Non
     with conn.transaction():
         assert [work.work_id for work in claim(conn, Lane.LIVE, 10, 0)] == [first[0] + 1]
         assert [work.work_id for work in claim_suspect(conn)] == [first[0]]
+
+
+_DYING_DRAIN = """
+import os, signal, sys
+from datetime import UTC, datetime
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker import engine
+from pipeline_platform.worker.drain import drain_hour
+engine.transform = lambda event: os.kill(os.getpid(), signal.SIGKILL)
+drain_hour(Settings.read(), datetime.fromisoformat(sys.argv[1]))
+"""
+
+
+def test_work_that_kills_a_drain_is_left_to_the_workers(
+    conn: Conn, engine: Engine, settings: Settings, tenant: TenantId
+) -> None:
+    for _ in range(3):
+        accept(conn, tenant, 5)
+    row = conn.execute("SELECT date_trunc('hour', min(received_at), 'UTC') FROM queue.work").fetchone()
+    assert row
+    environment = os.environ | {
+        "PIPELINE_HOME": str(settings.home),
+        "PIPELINE_DATABASE_URL": settings.database_url,
+        "PIPELINE_REDIS_URL": settings.redis_url,
+    }
+    died = subprocess.run([sys.executable, "-c", _DYING_DRAIN, row[0].isoformat()], env=environment, check=False)
+    assert died.returncode == -signal.SIGKILL
+    with pytest.raises(NotNowError, match="suspect of crashing"):
+        drain_hour(settings, row[0], wait_s=0)
+    assert conn.execute("SELECT DISTINCT attempts FROM queue.work").fetchall() == [(1,)]
+    assert not list((settings.home / "claims").glob("drain-*"))
+    while isolate_suspect(settings, engine, lambda works: None):
+        pass
+    assert drain_hour(settings, row[0]) == Processed()
+    assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (15,)

@@ -46,7 +46,7 @@ def test_an_event_that_kills_its_worker_is_buried_and_its_neighbours_are_deliver
         assert answer.accepted == 100
         platform.start_crashing_workers(tmp_path)
         buried = "SELECT count(*) FROM queue.dead_letters WHERE state = 'exhausted'"
-        wait_for("the burial", lambda: conn.execute(buried).fetchone() == (1,), 90)
+        wait_for("the burial", lambda: conn.execute(buried).fetchone() == (1,), 240)
         platform.await_drained(conn)
         assert platform.worker_deaths() >= 5
     assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (99,)
@@ -69,7 +69,7 @@ def test_a_dead_letter_that_kills_its_worker_is_exhausted_and_the_other_letters_
         bury_all(hasty)
         platform.start_crashing_workers(tmp_path)
         open_ones = "SELECT count(*) FROM queue.dead_letters WHERE state = 'waiting'"
-        wait_for("the letters to be settled", lambda: conn.execute(open_ones).fetchone() == (0,), 90)
+        wait_for("the letters to be settled", lambda: conn.execute(open_ones).fetchone() == (0,), 240)
         # One in company, or two where the second worker was faster than the count, and four alone.
         assert platform.worker_deaths() in (5, 6)
     found = conn.execute("SELECT state, attempts, error_class, count(*) FROM queue.dead_letters GROUP BY 1, 2, 3")

@@ -333,8 +333,8 @@ def late_chore(world: World) -> Ended:
 
 
 def unsealed(world: World) -> Ended:
-    """A session that holds an hour for writing since yesterday."""
-    (hour,) = past_hours(1)
+    """A session that has held an hour for writing for hours."""
+    hour = past_hours(4)[0]
     world.conn.execute("SELECT queue.open_hour(%s)", (hour,))
     with connect(world.settings.database_url, "a forgotten import") as writing:
         writing.execute("SELECT pg_advisory_lock_shared(queue.hour_lock(%s))", (hour,))

@@ -185,11 +185,11 @@ LEFT JOIN last_step AS s ON abs(extract(epoch FROM now() - s.noted_at)) < 3600
 WHERE s.step_id IS NOT NULL OR a.hour IS NOT NULL
 
 -- name: chores
--- Where all are late no keeper runs: one alert.
+-- Where all are late no keeper runs: one alert. Whoever looks waits as long first, since all may have just been started.
 WITH judged AS (
-    SELECT *, coalesce(done_at, failing_since) + late_after < now() AS is_late,
-           max(coalesce(done_at, failing_since) + late_after) OVER () < now() AS are_all_late
-    FROM queue.chores
+    SELECT *, due_at < now() AS is_late, max(due_at) OVER () < now() AS are_all_late
+    FROM (SELECT c.*, greatest(coalesce(done_at, failing_since), a.backend_start) + late_after AS due_at
+          FROM queue.chores AS c CROSS JOIN pg_stat_activity AS a WHERE a.pid = pg_backend_pid()) AS timed
 ), late AS (
     SELECT *, CASE WHEN are_all_late THEN 'keeper' ELSE name END AS who, coalesce(done_at, failing_since) AS since
     FROM judged WHERE is_late
@@ -212,8 +212,12 @@ HAVING count(*) >= 5
 
 -- name: overdue_hours
 -- An hour should be sealed soon after its end, and dropped soon after its retention. A day's grace for the latter: work
--- that waits out an outage keeps its hour.
-WITH unsealed AS (
+-- that waits out an outage keeps its hour. Where no keeper runs `chore_late` says so; judged is what one has left undone.
+WITH tried AS (
+    SELECT coalesce(max(done_at) FILTER (WHERE name = 'seal_hours'), now()) AS seals_at,
+           coalesce(max(done_at) FILTER (WHERE name = 'drop_hours'), now()) AS drops_at
+    FROM queue.chores
+), unsealed AS (
     SELECT hour, hour + interval '1 hour' AS due_at,
            coalesce((SELECT format('%%s (process %%s) may still write into it', coalesce(nullif(a.application_name, ''),
                                    a.usename::text, 'somebody'), l.pid)
@@ -221,17 +225,18 @@ WITH unsealed AS (
                      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
                        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                        AND l.classid::bigint << 32 | l.objid::bigint = queue.hour_lock(hour) LIMIT 1),
-                    'no keeper has sealed it') AS why
+                    'nobody writes into it now') AS why
     FROM queue.hours
-    WHERE sealed_at IS NULL AND dropped_at IS NULL AND hour + interval '2 hours' < now()
+    WHERE sealed_at IS NULL AND dropped_at IS NULL AND hour + interval '2 hours' < (SELECT seals_at FROM tried)
 ), undropped AS (
     SELECT hour, sealed_at + %(retention)s::interval AS due_at,
            coalesce('it ' || queue.why_kept(hour, %(retention)s::interval),
                     CASE WHEN %(archived_only)s AND NOT queue.is_archived(hour) THEN 'it is not archived' END,
-                    'somebody reads it, or no keeper drops it') AS why
+                    'somebody reads the queue for long') AS why
     FROM queue.hours
     WHERE dropped_at IS NULL
-      AND sealed_at + %(retention)s::interval + queue.unwatched_since(sealed_at) + interval '1 day' < now()
+      AND sealed_at + %(retention)s::interval + queue.unwatched_since(sealed_at) + interval '1 day'
+          < (SELECT drops_at FROM tried)
 )
 SELECT 'hours_overdue', NULL::integer, state,
        format('%%s hours should have been %%s, the oldest, %%s, since %%s: %%s', count(*), state, min(hour), min(due_at),
