@@ -331,6 +331,16 @@ def test_a_diff_whose_hours_are_gone_never_says_removed(conn: Conn, replaying: R
 
 
 @pytest.mark.usefixtures("mangled")
+def test_an_incomplete_diff_is_not_committed(conn: Conn, replaying: Replaying) -> None:
+    replay = _plan(conn)
+    steps.start_diff(conn, replay)
+    assert _run(conn, replaying, replay)["state"] == "diffed"
+    conn.execute("UPDATE replay.chunks SET read_events = events - 1 WHERE chunk = 1")
+    with pytest.raises(ClosedGateError, match="is not complete: 1 of its chunks"):
+        steps.start_commit(conn, replay)
+
+
+@pytest.mark.usefixtures("mangled")
 def test_a_sweep_alone_proves_that_its_hour_is_whole(conn: Conn, replaying: Replaying) -> None:
     replay = _plan(conn)
     steps.start_diff(conn, replay)
