@@ -305,3 +305,23 @@ def test_of_an_event_twice_in_a_batch_one_dead_letter_is_delivered(
     assert world.undo() == {"restored": 0, "kept_newer": 1, "left_alone": 0}
     assert world.fate() == ("delivered", 1)
     world.is_exact()
+
+
+@pytest.mark.parametrize("place", [1, 2, 3], ids=["before_commit", "before_undo", "after_undo"])
+@pytest.mark.parametrize(
+    ("decide", "rows"), [(_erase, [0, 0, 0]), (_recover, [1, 1, 1])], ids=["erase", "recover"]
+)  # fmt: skip
+def test_a_corrected_row_of_whom_something_was_decided(
+    conn: Conn, world: World, decide: Step, rows: list[int], place: int
+) -> None:
+    if decide is _recover:
+        turn(conn, "shadow")
+    world.accept(_SUBJECT, "other")
+    world.drain()
+    for table in ("analytics", "shadow"):
+        conn.execute(f"UPDATE {table}.events SET name = 'mangled'")  # pyright: ignore
+    for step in _PLACES[place](decide):
+        step(world)
+    assert world.fate() == (None, rows[place - 1])
+    assert world.fate("other") == (None, 1)
+    world.is_exact()
