@@ -18,7 +18,7 @@ from pipeline_platform.db import connect, queries
 from pipeline_platform.defs.alerts import sensor_reports
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.run_failures import failed_runs
-from pipeline_platform.event import Lane
+from pipeline_platform.event import Lane, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.operate.circuit import close_circuit
 from pipeline_platform.operate.dead_letters import Filter, discard
@@ -217,6 +217,18 @@ def paused(world: World) -> Ended:
     steps.set_paused(world.conn, replay, is_paused=False)
 
 
+def held_hours(world: World) -> Ended:
+    """A diff that nobody works on, of an hour that was sealed longer ago than its retention."""
+    [hour] = past_hours(1)
+    plant(world.conn, TenantId(world.tenant), hour, 3)
+    world.deliver()
+    replay = make_plan(world.conn, Scope(hour, hour + timedelta(hours=1)), "a test").replay_id
+    steps.start_diff(world.conn, replay)
+    world.conn.execute("UPDATE queue.hours SET sealed_at = now() - interval '80 hours' WHERE hour = %s", (hour,))
+    yield
+    steps.cancel(world.conn, replay)
+
+
 @dg.op(config_schema={"broken": bool})
 def breakable(context: dg.OpExecutionContext) -> None:
     """Fails where it is told to."""
@@ -336,4 +348,5 @@ CAUSES = {
     Kind.SENSOR_SILENT: Cause(silent_sensor, {"alert_sensor_silent_s": 0.5}),
     Kind.CHANNEL_DOWN: Cause(dead_channel, {"alert_channel_down_s": 3.0, "alert_transaction_age_s": 0.2}),
     Kind.DATABASE_AWAY: Cause(away, {"alert_database_away_s": 0.5}),
+    Kind.REPLAY_HOLDS_HOURS: Cause(held_hours, {}),
 }
