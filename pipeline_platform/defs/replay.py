@@ -140,7 +140,7 @@ def run_step(
     state = steps.progress(conn, replay_id).state
     if step == "diff" and state not in ("planned", "diffing"):
         return report.diff(conn, replay_id)
-    if state == "planned":
+    if step == "diff" and state == "planned":
         steps.start_diff(conn, replay_id)
     elif step == "commit" and state != "committing":
         steps.start_commit(conn, replay_id, takes_newer=takes_newer)

@@ -50,7 +50,8 @@ class World:
         self.replay_id = 0
 
     def event(self, message_id: str) -> AcceptedEvent:
-        payload = json.dumps({"messageId": message_id, "userId": f"u-{message_id}", "event": "Bought"}).encode()
+        body = {"type": "track", "messageId": message_id, "userId": f"u-{message_id}", "event": "Bought"}
+        payload = json.dumps(body).encode()
         return AcceptedEvent(self.tenant, event_id_of(message_id), EventType.TRACK, None, payload)
 
     def accept(self, *message_ids: str) -> None:
@@ -179,7 +180,7 @@ _FATES: list[tuple[Step, list[tuple[str, int]]]] = [
     (_erase, [("discarded", 0), ("discarded", 0), ("delivered", 0), ("discarded", 0)]),
     (_redrive, [("delivered", 1), ("delivered", 1), ("exhausted", 0), ("delivered", 1)]),
     # What was let in anew is delivered, or counts as a duplicate of the row that then stays.
-    (_readmit, [("exhausted", 1), ("exhausted", 1), ("delivered", 1), ("exhausted", 1)]),
+    (_readmit, [("waiting", 1), ("waiting", 1), ("delivered", 1), ("exhausted", 1)]),
     (_recover, [("delivered", 1), ("delivered", 1), ("delivered", 1), ("exhausted", 0)]),
     (_cut_over, [("delivered", 1), ("delivered", 1), ("exhausted", 0), ("exhausted", 0)]),
 ]
@@ -227,7 +228,26 @@ def test_a_commit_waits_for_a_discard_under_way(
     world.is_exact()
 
 
-def test_an_undo_puts_nothing_beside_what_was_delivered_again(conn: Conn, world: World) -> None:
+def _lose_keys(conn: Conn) -> None:
+    """Two generations later, as after days."""
+    conn.execute("TRUNCATE analytics.keys")
+    conn.execute("UPDATE analytics.key_generations SET opened_at = clock_timestamp()")
+
+
+def test_nothing_is_added_once_keys_since_the_diff_are_gone(
+    conn: Conn, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(world, monkeypatch, _SUBJECT)
+    world.diff()
+    world.accept(_SUBJECT)
+    world.drain()
+    _lose_keys(conn)
+    world.commit()
+    assert world.fate() == ("waiting", 1)
+
+
+@pytest.mark.parametrize("keys_are_kept", [True, False])
+def test_an_undo_puts_nothing_beside_what_was_delivered_again(conn: Conn, world: World, keys_are_kept: bool) -> None:
     world.accept("kept")
     world.drain()
     # Rows with keys that no accepted event stands for.
@@ -243,6 +263,8 @@ def test_an_undo_puts_nothing_beside_what_was_delivered_again(conn: Conn, world:
     assert world.fate() == (None, 0)
     world.accept(_SUBJECT)
     world.drain()
+    if not keys_are_kept:
+        _lose_keys(conn)
     assert world.undo() == {"restored": 1, "kept_newer": 1, "left_alone": 0}
     assert (world.fate(), world.fate("other")) == ((None, 1), (None, 1))
     rows = conn.execute("SELECT count(*), count(DISTINCT event_id) FROM analytics.events").fetchone()
@@ -274,7 +296,7 @@ def test_of_an_event_twice_in_a_batch_one_dead_letter_is_delivered(
     world.diff()
     world.commit()
     states = "SELECT state FROM queue.dead_letters ORDER BY dead_letter_id"
-    assert conn.execute(states).fetchall() == [("delivered",), ("exhausted",)]
+    assert conn.execute(states).fetchall() == [("delivered",), ("waiting",)]
     world.is_exact()
     redrive(conn, Filter(), "a test")
     world.redeliver()
@@ -282,4 +304,24 @@ def test_of_an_event_twice_in_a_batch_one_dead_letter_is_delivered(
     # The second counts as the first one's duplicate: the row stays.
     assert world.undo() == {"restored": 0, "kept_newer": 1, "left_alone": 0}
     assert world.fate() == ("delivered", 1)
+    world.is_exact()
+
+
+@pytest.mark.parametrize("place", [1, 2, 3], ids=["before_commit", "before_undo", "after_undo"])
+@pytest.mark.parametrize(
+    ("decide", "rows"), [(_erase, [0, 0, 0]), (_recover, [1, 1, 1])], ids=["erase", "recover"]
+)  # fmt: skip
+def test_a_corrected_row_of_whom_something_was_decided(
+    conn: Conn, world: World, decide: Step, rows: list[int], place: int
+) -> None:
+    if decide is _recover:
+        turn(conn, "shadow")
+    world.accept(_SUBJECT, "other")
+    world.drain()
+    for table in ("analytics", "shadow"):
+        conn.execute(f"UPDATE {table}.events SET name = 'mangled'")  # pyright: ignore
+    for step in _PLACES[place](decide):
+        step(world)
+    assert world.fate() == (None, rows[place - 1])
+    assert world.fate("other") == (None, 1)
     world.is_exact()

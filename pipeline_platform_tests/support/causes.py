@@ -19,6 +19,7 @@ from pipeline_platform.defs.alerts import sensor_reports
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.run_failures import failed_runs
 from pipeline_platform.event import Lane, RejectedEvent, TenantId
+from pipeline_platform.event import Lane, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.operate.circuit import close_circuit
 from pipeline_platform.operate.dead_letters import Filter, discard
@@ -218,6 +219,18 @@ def paused(world: World) -> Ended:
     steps.set_paused(world.conn, replay, is_paused=False)
 
 
+def held_hours(world: World) -> Ended:
+    """A diff that nobody works on, of an hour that was sealed longer ago than its retention."""
+    [hour] = past_hours(1)
+    plant(world.conn, TenantId(world.tenant), hour, 3)
+    world.deliver()
+    replay = make_plan(world.conn, Scope(hour, hour + timedelta(hours=1)), "a test").replay_id
+    steps.start_diff(world.conn, replay)
+    world.conn.execute("UPDATE queue.hours SET sealed_at = now() - interval '80 hours' WHERE hour = %s", (hour,))
+    yield
+    steps.cancel(world.conn, replay)
+
+
 @dg.op(config_schema={"broken": bool})
 def breakable(context: dg.OpExecutionContext) -> None:
     """Fails where it is told to."""
@@ -413,4 +426,5 @@ CAUSES = {
     Kind.WORKERS_CRASHING: Cause(crashing, {}),
     Kind.REJECTED_HIGH: Cause(rejected, {"objective_events_min": 10}),
     Kind.MIRROR_LAG_HIGH: Cause(late_mirror, {"alert_mirror_lag_s": 0.5}),
+    Kind.REPLAY_HOLDS_HOURS: Cause(held_hours, {}),
 }

@@ -77,6 +77,9 @@ todo AS MATERIALIZED (
                       WHERE d.tenant_id = s.tenant_id AND d.event_id = s.event_id
                         AND d.batch_id = (s.row ->> 'batch_id')::bigint AND d.state IN ('discarded', 'duplicate'))
       AND NOT replay.is_erased(s.tenant_id, s.event_id, s.received_at, s.row)
+      -- Whatever was delivered since the diff still has its key.
+      AND (SELECT min(opened_at) FROM analytics.key_generations)
+          <= (SELECT diffed_at FROM replay.chunks WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s)
 ), fresh AS (
     INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
     SELECT g.generation, t.tenant_id, t.event_id, t.received_at
