@@ -260,6 +260,11 @@ def _too_long(what: str, bytes_max: int) -> InvalidEventError:
 
 def _client_time(event: _Event) -> datetime | None:
     """The client's own time, unchanged: the same in every resend. None where it cannot be used."""
+    if event.received_at is None and event.timestamp:
+        # What most SDKs send.
+        at = parse_time(event.timestamp)
+        if at is not None:
+            return at
     return client_time(event.timestamp, event.original_timestamp, has_been_received=event.received_at is not None)
 
 

@@ -105,11 +105,11 @@ class ChangingSubjects:
             for _, name, value in kept_traits(event, row)
         ]
         self._subjects = {key: Subject() for key in keys}
-        self._brought: dict[int, list[tuple[str, int, str | None]]] = {}
+        self._brought: dict[int, list[tuple[str, int, str | None]]] = {place: [] for place, *_ in brought}
         found = lookups.read_apart(conn, list(keys), [(name, value) for _, name, value in brought]) if keys else ()
         for place_of, kind, tenant_id, subject_id, name, at, event_id, size, value in found:
             if place_of:
-                self._brought.setdefault(brought[place_of - 1][0], []).append((name, size, value))
+                self._brought[brought[place_of - 1][0]].append((name, size, value))
             else:
                 self._subjects[Key(kind, tenant_id, subject_id)].learn(name, Trait(at, event_id, size, value))
 

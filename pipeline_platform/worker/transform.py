@@ -121,25 +121,36 @@ def _context(own: _Raw, around: dict[str, _Raw]) -> bytes | None:
     return msgspec.json.encode({**around, **(_decode_object(mine) if mine else {})})
 
 
+def _add(found: list[bytes], name: bytes, raw: _Raw) -> None:
+    token = bytes(raw)
+    if token not in _EMPTY:
+        found.append(name + token)
+
+
 def _rest(kind: EventType, body: _Body, envelope: _Envelope, others: dict[str, _Raw]) -> bytes | None:
     """An object of what has no column; NULL where that is nothing. A write key is a credential: it is left out."""
-    is_track, is_group = kind is EventType.TRACK, kind is EventType.GROUP
-    found = [
-        name + bytes(raw)
-        for name, raw in (
-            (b'"timestamp":', body.timestamp),
-            (b'"originalTimestamp":', body.originalTimestamp),
-            (b'"sentAt":', body.sentAt or envelope.sentAt),
-            (b'"integrations":', body.integrations or envelope.integrations),
-            (b'"category":', body.category),
-            (b'"channel":', body.channel),
-            (b'"_metadata":', body.metadata),
-            (b'"name":', body.name if is_track else None),
-            (b'"event":', None if is_track else body.event),
-            (b'"groupId":', None if is_group else body.groupId),
-        )
-        if raw and bytes(raw) not in _EMPTY
-    ]
+    found: list[bytes] = []
+    if body.timestamp:
+        _add(found, b'"timestamp":', body.timestamp)
+    if body.integrations or envelope.integrations:
+        _add(found, b'"integrations":', body.integrations or envelope.integrations)
+    if body.sentAt or envelope.sentAt:
+        _add(found, b'"sentAt":', body.sentAt or envelope.sentAt)
+    if body.originalTimestamp:
+        _add(found, b'"originalTimestamp":', body.originalTimestamp)
+    if body.channel:
+        _add(found, b'"channel":', body.channel)
+    if body.metadata:
+        _add(found, b'"_metadata":', body.metadata)
+    if body.category:
+        _add(found, b'"category":', body.category)
+    if body.groupId and kind is not EventType.GROUP:
+        _add(found, b'"groupId":', body.groupId)
+    if kind is EventType.TRACK:
+        if body.name:
+            _add(found, b'"name":', body.name)
+    elif body.event:
+        _add(found, b'"event":', body.event)
     if others:
         kept = {name: value for name, value in others.items() if bytes(value) not in _EMPTY}
         if kept:

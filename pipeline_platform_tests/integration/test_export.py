@@ -34,8 +34,8 @@ _HOSTILE = [
 _JSON = '{"n": 123456789012345678901234567890.10, "e": 1.50, "deep": {"a": [null, {"b": "x\\ny"}]}, "=1+1": ""}'
 _INSERT = """
 INSERT INTO analytics.events (tenant_id, event_id, message_id, type, name, user_id, occurred_at, received_at,
-                              delivered_at, properties, context, batch_id)
-VALUES (%s, gen_random_uuid(), %s, 'track', %s, %s, %s, %s, now(), %s, %s, 1)
+                              delivered_at, properties, context, rest, batch_id)
+VALUES (%s, gen_random_uuid(), %s, 'track', %s, %s, %s, %s, now(), %s, %s, %s, 1)
 """
 
 
@@ -48,7 +48,7 @@ def tenant(conn: Conn) -> int:
 
 
 def _put(conn: Conn, tenant: int, name: str | None, occurred: datetime, received: datetime, text: str = "x") -> None:
-    conn.execute(_INSERT, (tenant, text, name, text, occurred, received, _JSON, Jsonb({"v": text})))
+    conn.execute(_INSERT, (tenant, text, name, text, occurred, received, _JSON, Jsonb({"v": text}), _JSON))
 
 
 @pytest.fixture
@@ -63,7 +63,9 @@ def hostile(conn: Conn, tenant: int) -> list[Row]:
 
 
 def _rows(conn: Conn) -> list[Row]:
-    columns = ", ".join(f"{name}::text" if name.endswith(("_id", "ties", "its", "text")) else name for name in COLUMNS)
+    columns = ", ".join(
+        f"{name}::text" if name.endswith(("_id", "ties", "its", "text", "rest")) else name for name in COLUMNS
+    )
     query: Any = f"SELECT {columns} FROM analytics.events ORDER BY received_at, event_id"
     return conn.execute(query).fetchall()
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -300,10 +301,13 @@ def test_any_body_is_judged_or_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("part", ["context", "integrations"])
-@pytest.mark.parametrize(("events", "is_accepted"), [(1_000, True), (2_000, False)])
+@pytest.mark.parametrize(("events", "is_accepted"), [(80, True), (100, False)])
 def test_what_is_around_the_events_is_bounded_with_all_its_copies(part: str, events: int, is_accepted: bool) -> None:
-    more = b',"%s":{"x":"%s"}' % (part.encode(), b"x" * 10_000)
-    found = judged(batch(*[GOOD] * events, more=more))
+    more = b',"%s":{"x":"%s"}' % (part.encode(), b"x" * 200_000)
+    limits = replace(LIMITS, event_bytes_max=256 << 10)
+    request = open_request(None, batch(*[GOOD] * events, more=more), limits, 100)
+    assert request
+    found = judge(request, TENANT, limits, None)
     assert len(found.accepted) == (events if is_accepted else 0)
     assert {event.code for event in found.rejected} == (set() if is_accepted else {"event_too_large"})
     assert all("send fewer events" in event.message for event in found.rejected)

@@ -2,16 +2,19 @@
 
 import base64
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from pipeline_platform.event import AcceptedEvent, RejectedEvent, TenantId, event_id_of
+from pipeline_platform.event import AcceptedEvent, BatchId, Lane, QueuedEvent, RejectedEvent, TenantId, event_id_of
 from pipeline_platform.event_reader import Limits
 from pipeline_platform.gateway.bodies import Inflater, coding_of
 from pipeline_platform.gateway.protocol import judge, key_of_header, open_request, salvage_request
 from pipeline_platform.settings import Settings
+from pipeline_platform.worker.transform import _read_body, transform  # pyright: ignore[reportPrivateUsage]
 from pipeline_platform_tests.capture_golden import GOLDEN, WRITE_KEY
 from pipeline_platform_tests.support.sdks import AT, SDKS, TYPES
 
@@ -36,6 +39,25 @@ def judged(request: dict[str, Any]) -> tuple[list[AcceptedEvent], list[RejectedE
     return found.accepted, found.rejected
 
 
+def _queued(event: AcceptedEvent) -> QueuedEvent:
+    now = datetime.now(UTC)
+    return QueuedEvent(
+        event.tenant_id,
+        event.event_id,
+        event.type,
+        event.client_at,
+        now,
+        event.payload,
+        event.envelope,
+        Lane.LIVE,
+        BatchId(1),
+        0,
+        now,
+        1,
+        False,
+    )
+
+
 def test_every_sdk_is_there() -> None:
     assert {name for name in SDKS.values() for path in FILES if path.name.startswith(name)} == set(SDKS.values())
 
@@ -55,4 +77,12 @@ def test_golden_requests(path: Path) -> None:
     assert accepted[1].client_at == AT
     assert all(event.client_at is not None for event in accepted)
     assert all("sentAt" in json.loads(event.envelope) for event in accepted)
-    assert [(event.code, event.message_id) for event in rejected] == [("invalid_json", golden["unsound_message_id"])]
+    unsound = [("invalid_json", it) for it in [golden["unsound_message_id"]] if it]
+    assert [(event.code, event.message_id) for event in rejected] == unsound
+    rows = [transform(_queued(event)) for event in accepted]
+    assert rows[0].traits
+    assert msgspec.json.decode(rows[0].traits)["plan"] == "pro"
+    assert msgspec.json.decode(rows[2].rest or b"{}")["category"] == "Docs"
+    assert all(b"imestamp" in (row.rest or b"") and b"sentAt" in (row.rest or b"") for row in rows)
+    # The fast way: common SDKs send no field that takes the transform a second look.
+    assert all(not _read_body(event.payload)[1] for event in accepted)
