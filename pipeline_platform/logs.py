@@ -111,18 +111,22 @@ def traceback_of(error: BaseException | None) -> str:
     return whole.rstrip() if not _quotes_data(error) else "".join(_bare(error)).rstrip()
 
 
-def _quotes_data(error: BaseException | None) -> bool:
+def _quotes_data(error: BaseException) -> bool:
     """Whether it, or one that led to it, is an error of bad data."""
-    while error is not None:
-        if is_bad_data(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return is_bad_data(error) or any(_quotes_data(before) for before in _led_to(error))
+
+
+def _led_to(error: BaseException) -> list[BaseException]:
+    before = error.__cause__ or error.__context__
+    grouped = (
+        cast("BaseExceptionGroup[BaseException]", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
+    )
+    return [*([before] if before else []), *grouped]
 
 
 def _bare(error: BaseException) -> Iterator[str]:
     """The frames and kinds of an error and of those that led to it, the first one first."""
-    if before := error.__cause__ or error.__context__:
+    for before in _led_to(error):
         yield from _bare(before)
         yield "\nwhich led to:\n\n"
     yield "Traceback (most recent call last):\n"

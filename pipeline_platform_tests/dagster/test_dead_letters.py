@@ -92,3 +92,4 @@ def test_dagster_keeps_nothing_that_an_error_quotes(
         assert tables_with(storage, "meets_bad_data")
         assert tables_with(storage, _ADDRESS) == {}
     assert _ADDRESS not in "".join(capfd.readouterr())
+    assert {table.split(".")[0] for table in tables_with(conn, _ADDRESS)} == {"queue"}

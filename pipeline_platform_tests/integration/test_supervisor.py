@@ -69,12 +69,11 @@ def ready(home: Path) -> bool:
 
 
 def open_to_others(home: Path) -> list[str]:
-    """What others may read or list under a home; the server's account has to pass directories."""
-    modes = {path: path.lstat().st_mode for path in (home, *home.rglob("*"))}
+    """What others may read or list under a home. The server's account passes directories, and a socket's guards it."""
+    forbidden = {stat.S_IFDIR: 0o066, stat.S_IFREG: 0o077}
+    modes = {path: path.lstat().st_mode for path in (home, *home.rglob("*")) if path.exists()}
     return [
-        f"{path} {stat.filemode(mode)}"
-        for path, mode in modes.items()
-        if not stat.S_ISLNK(mode) and mode & (0o066 if stat.S_ISDIR(mode) else 0o077)
+        f"{path} {stat.filemode(mode)}" for path, mode in modes.items() if mode & forbidden.get(stat.S_IFMT(mode), 0)
     ]
 
 

@@ -149,9 +149,10 @@ try:
         raise ValueError("no row") from error
 except ValueError:
     logging.exception("an event cannot be stored")
+logging.error("several went wrong", exc_info=ExceptionGroup("", [bad]))
 raise bad
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert "ann@example" not in done.stderr
-    assert done.stderr.count("InvalidTextRepresentation") >= 2 and done.stderr.count("22P02") == 3
+    assert done.stderr.count("InvalidTextRepresentation") >= 2 and done.stderr.count("22P02") == 4
     assert "invalid input syntax for type json: [removed]" in done.stderr and "ValueError" in done.stderr
