@@ -7,12 +7,12 @@ lists them; a test holds the two together.
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
-from redis.connection import parse_url
 
 from pipeline_platform.errors import ConfigError
 
@@ -204,11 +204,14 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
+        if not url:
+            return url
         try:
-            host = str(parse_url(url).get("host", "")) if url else ""
+            parts = urlsplit(url)
+            is_well = parts.scheme in ("redis", "rediss", "unix") and (parts.port or 1) and "@" not in parts.path
         except ValueError:
-            raise ValueError(_NO_REDIS) from None
-        if "@" in host:
+            is_well = False
+        if not is_well or parts.netloc.count("@") > 1:
             raise ValueError(_NO_REDIS)
         return url
 
