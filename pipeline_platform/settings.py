@@ -208,10 +208,11 @@ class Settings(BaseSettings):
             return url
         try:
             parts = urlsplit(url)
-            is_well = parts.scheme in ("redis", "rediss", "unix") and (parts.port or 1) and "@" not in parts.path
+            # Reading the port is what finds a wrong one.
+            quoted = parts.netloc.count("@") < 2 and "@" not in parts.path and parts.port != 0
         except ValueError:
-            is_well = False
-        if not is_well or parts.netloc.count("@") > 1:
+            raise ValueError(_NO_REDIS) from None
+        if parts.scheme not in ("redis", "rediss", "unix") or not quoted:
             raise ValueError(_NO_REDIS)
         return url
 
