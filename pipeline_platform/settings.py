@@ -7,12 +7,12 @@ lists them; a test holds the two together.
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
-from redis.connection import parse_url
 
 from pipeline_platform.errors import ConfigError
 
@@ -213,11 +213,15 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
+        if not url:
+            return url
         try:
-            host = str(parse_url(url).get("host", "")) if url else ""
+            parts = urlsplit(url)
+            # Reading the port is what finds a wrong one.
+            quoted = parts.netloc.count("@") < 2 and "@" not in parts.path and parts.port != 0
         except ValueError:
             raise ValueError(_NO_REDIS) from None
-        if "@" in host:
+        if parts.scheme not in ("redis", "rediss", "unix") or not quoted:
             raise ValueError(_NO_REDIS)
         return url
 

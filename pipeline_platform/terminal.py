@@ -22,7 +22,8 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Strings of `print`, of tables and of their titles all come through here."""
-        return super().render_str(visible(text), **options | {"markup": False, "emoji": False, "highlight": False})
+        plain: dict[str, Any] = {**options, "markup": False, "emoji": False, "highlight": False}
+        return super().render_str(visible(text), **plain)
 
     @contextmanager
     def waiting(self, text: str) -> Generator[Callable[[str], None]]:

@@ -106,8 +106,10 @@ def _without_secrets(text: str) -> str:
     try:
         settings = Settings.read()
     except ConfigError:
-        given = {name: os.environ.get(f"PIPELINE_{name.upper()}", "") for name in ("database_url", "redis_url")}
-        settings = Settings.model_construct(**given)
+        given = os.environ.get
+        settings = Settings.model_construct(
+            database_url=given("PIPELINE_DATABASE_URL", ""), redis_url=given("PIPELINE_REDIS_URL", "")
+        )
     return Redactor(settings).text(text)
 
 

@@ -56,6 +56,8 @@ def send(
         )
     for sample in result.bad_line_samples:
         log_console.print(sample, style="yellow", highlight=False, markup=False)
+    if result.damage:
+        log_console.print(result.damage, style="red", soft_wrap=True)
     if as_json:
         print_json(asdict(result))
     else:

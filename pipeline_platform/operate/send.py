@@ -30,7 +30,10 @@ _BAD_LINES_SHOWN = 20
 
 @dataclass(slots=True)
 class SendResult:
-    """What the gateway said, in events; refused: requests that can never be accepted, by status and message."""
+    """What the gateway said, in events; refused: requests that can never be accepted, by status and message.
+
+    damage: where the file could not be read on.
+    """
 
     acknowledged: int = 0
     accepted: int = 0
@@ -38,10 +41,11 @@ class SendResult:
     refused: dict[str, int] = field(default_factory=dict[str, int])
     bad_lines: int = 0
     bad_line_samples: list[str] = field(default_factory=list[str])
+    damage: str | None = None
 
     @property
     def complete(self) -> bool:
-        return not (self.rejected or self.refused or self.bad_lines)
+        return not (self.rejected or self.refused or self.bad_lines or self.damage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ def _events(
             except InvalidEventError as error:
                 note(f"line {number}: {error}")
     except DamagedFileError as error:
-        note(f"{error}: what comes before was sent")
+        result.damage = f"{error}: what comes before was sent"
 
 
 def _read_line(line: bytes, tenant_field: str | None) -> tuple[str, bytes]:

@@ -125,7 +125,7 @@ class HomeLock:
             if time.monotonic() > deadline:
                 owner = os.read(self._descriptor, 32).decode().strip()
                 raise ConfigError(
-                    f"{path.parent} is in use by process {owner if owner.strip('0') else 'unknown'}: "
+                    f"{path.parent} is in use by process {owner if owner != '0' else 'unknown'}: "
                     "stop it (pipeline-platform down), or set PIPELINE_HOME to another directory"
                 )
             time.sleep(_LOCK_WAIT_S / 10)
@@ -155,7 +155,7 @@ class HomeLock:
 
 
 def _owner(pid: int) -> bytes:
-    return f"{pid:0{_PID_DIGITS}d}\n".encode()
+    return f"{pid:>{_PID_DIGITS}}\n".encode()
 
 
 def lock_owner(path: Path) -> int | None:
