@@ -8,7 +8,7 @@ import json
 import runpy
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -85,6 +85,8 @@ def readmit(
                 break
             after = rows[-1][0]
             events = _corrected(rows, correct, Limits.of(settings), done)
+            if events and not dry_run:
+                _recall_keys(conn, settings, events)
             taken = list(events) if dry_run else _accept(conn, list(events.items()), done)
             done.accepted += len(taken)
             if taken and not dry_run:
@@ -111,6 +113,17 @@ def _corrected(
         except Exception as error:  # noqa: BLE001 -- whatever the operator's function raises is this event's
             done.refuse(quarantine_id, "correction_failed", f"{type(error).__name__}: {error}")
     return events
+
+
+def _recall_keys(conn: Conn, settings: Settings, events: Mapping[int, AcceptedEvent]) -> None:
+    """Make sure that whichever of these events production has is recognised, however long ago it was delivered."""
+    params = {
+        "tenant_ids": [event.tenant_id for event in events.values()],
+        "event_ids": [event.event_id for event in events.values()],
+        "ids": list(events),
+        "retention": settings.retention,
+    }
+    conn.execute(_SQL["recall_keys"], params)
 
 
 def _accept(conn: Conn, events: Sequence[tuple[int, AcceptedEvent]], done: Readmitted) -> list[int]:
