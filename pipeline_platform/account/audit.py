@@ -202,7 +202,8 @@ def audit(
             for kind, tenant_id, hour, events, samples in conn.execute(_SQL["strays"], {"samples": _SAMPLES})
         ]
     excluded = conn.execute(_SQL["excluded"]).fetchone() or (0, 0)
-    return Audit(audited, strays, names, *excluded, audit_production(conn, names, retention, full=full))
+    production = audit_production(conn, names, retention, full=full)
+    return Audit(audited, strays, names, excluded[0], excluded[1], production)
 
 
 def audit_production(
@@ -228,21 +229,24 @@ def production_of_hour(conn: psycopg.Connection[Any], hour: datetime) -> list[Di
     """Whose rows of one hour are not as many as the account delivered; of a dropped hour too."""
     rows = conn.execute(_PRODUCTION["of_hour"], {"hour": hour}).fetchall()
     names = tenant_names(conn) if rows else {}
-    return [_not_as_delivered("production", tenant_id, hour, *counts, names) for tenant_id, *counts in rows]
+    return [
+        _not_as_delivered("production", _name(names, tenant_id), hour, delivered, counted)
+        for tenant_id, delivered, counted in rows
+    ]
 
 
 def _count_day(
     conn: psycopg.Connection[Any], day: datetime, changes: str | None, names: dict[int, str]
 ) -> list[Difference]:
     rows = conn.execute(_PRODUCTION["count_day"], {"day": day, "changes": changes}).fetchall()
-    return [_not_as_delivered(kind, tenant_id, hour, *counts, names) for kind, tenant_id, hour, *counts in rows]
+    return [
+        _not_as_delivered(kind, _name(names, tenant_id), hour, delivered, counted)
+        for kind, tenant_id, hour, delivered, counted in rows
+    ]
 
 
-def _not_as_delivered(
-    kind: str, tenant_id: int, hour: datetime, delivered: int, rows: int, names: dict[int, str]
-) -> Difference:
-    name = _name(names, tenant_id)
-    return Difference(kind, hour, name, number="delivered", counted=delivered, recounted=rows)
+def _not_as_delivered(kind: str, tenant: str | None, hour: datetime, delivered: int, rows: int) -> Difference:
+    return Difference(kind, hour, tenant, number="delivered", counted=delivered, recounted=rows)
 
 
 def _doubled(
