@@ -38,7 +38,9 @@ def check_hour(conn: psycopg.Connection[Any], hour: datetime) -> dg.AssetCheckEv
     audited = audit_hour(conn, hour)
     # Asked for afterwards: retention may have dropped it meanwhile.
     dropped = _dropped(conn, hour)
-    differences = [*([] if dropped else audited.differences), *production_of_hour(conn, hour)]
+    # Where the recount differs, it names the events; else production is counted without what the recount goes by.
+    differences = [] if dropped else audited.differences
+    differences = differences or production_of_hour(conn, hour)
     parts = audited.counted.values()
     unbalanced = sum(not part.balanced for part in parts)
     return dg.AssetCheckEvaluation(
