@@ -1,16 +1,20 @@
-"""The recount: every event of the kept hours by its key, compared with what the counters say.
+"""The recount: every event of the kept hours by its key, compared with the counters; then production by itself.
 
 Sees what counters cannot: an event that was counted as delivered and is in no table, a row that no accepted event
 explains, one identity in two rows. An hour is the unit: it is recounted in a snapshot of its own and compared with the
 counters of that same snapshot, so it is exact under load and holds no long transaction open. Hours whose batches were
-dropped cannot be recounted and are left out; the result says how many.
+dropped cannot be recounted by event; the result says how many.
+
+Production by itself shares no premise with whoever wrote it. Rows of all hours are counted by tenant and hour and held
+against the account, and no identity may have two rows where the second had to be recognised. A day is not counted again
+while PostgreSQL reports no change of its tables.
 
 A difference is a bug or a change by hand: keep the output, and do not repair the counters.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -18,7 +22,9 @@ import psycopg
 from pipeline_platform.account.numbers import Numbers, total
 from pipeline_platform.db import queries
 
-_SQL = queries("account")
+_SQL, _PRODUCTION = queries("account"), queries("production")
+# As the setting retention_h by default.
+RETENTION = timedelta(hours=72)
 _SAMPLES = 5
 # An hour of a million events is sorted and hashed in memory; measured: 3 times as fast as with the default of 4 MB.
 _WORK_MEM = "256MB"
@@ -30,8 +36,9 @@ Group = tuple[int, str]
 class Difference:
     """Something that does not add up in one hour.
 
-    kind: counter (the account says `counted`, the rows say `recounted`), lost, doubled, extra, row_without_key,
-    key_without_row: `events` of them, a few named in samples (event_id, batch_id, event_index).
+    kind: counter, production (the account says `counted`, the rows say `recounted`), exchanged (as many rows as were
+    counted before, of other events); lost, doubled, extra, altered, row_without_key, key_without_row: `events` of them,
+    a few named in samples (event_id, batch_id, event_index).
     """
 
     kind: str
@@ -43,6 +50,17 @@ class Difference:
     recounted: int | None = None
     events: int | None = None
     samples: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Production:
+    """The rows of production by themselves: days that have any, those counted by this audit, rows of both tables."""
+
+    days: int = 0
+    counted_days: int = 0
+    rows: int = 0
+    shadow_rows: int = 0
+    differences: Sequence[Difference] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +94,7 @@ class Audit:
     names: dict[int, str] = field(repr=False)
     excluded_hours: int = 0
     excluded_events: int = 0
+    production: Production = field(default_factory=Production)
 
     @property
     def numbers(self) -> Numbers:
@@ -83,7 +102,10 @@ class Audit:
 
     @property
     def differences(self) -> list[Difference]:
-        return [difference for hour in self.hours for difference in hour.differences] + self.strays
+        return [difference for hour in self.hours for difference in hour.differences] + [
+            *self.strays,
+            *self.production.differences,
+        ]
 
     @property
     def balanced(self) -> bool:
@@ -109,6 +131,12 @@ class Audit:
                 for hour in self.hours
                 if hour.groups or hour.differences
             ],
+            "production": {
+                "rows": self.production.rows,
+                "shadow_rows": self.production.shadow_rows,
+                "days": self.production.days,
+                "counted_days": self.production.counted_days,
+            },
             "excluded": {"hours": self.excluded_hours, "received": self.excluded_events},
             "differences": self.differences,
         }
@@ -120,7 +148,7 @@ def audit_hour(conn: psycopg.Connection[Any], hour: datetime, names: dict[int, s
     conn: in autocommit mode, outside a transaction, without a statement time-out below some minutes. names: of
     tenants by id, read where not given.
     """
-    names = names if names is not None else _tenant_names(conn)
+    names = names if names is not None else tenant_names(conn)
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         conn.execute(_SQL["hold_hour"], {"hour": hour})
@@ -148,9 +176,19 @@ def audit_hour(conn: psycopg.Connection[Any], hour: datetime, names: dict[int, s
     return HourAudit(hour, groups, counted, differences)
 
 
-def audit(conn: psycopg.Connection[Any], on_hour: Callable[[int, int], None] | None = None) -> Audit:
-    """Recount every hour that is still kept. on_hour: told how many hours are done, and of how many."""
-    names = _tenant_names(conn)
+def audit(
+    conn: psycopg.Connection[Any],
+    on_hour: Callable[[int, int], None] | None = None,
+    *,
+    retention: timedelta = RETENTION,
+    full: bool = False,
+) -> Audit:
+    """Recount every hour that is still kept, then production.
+
+    on_hour: told how many hours are done, and of how many. retention: how long an identity is known at least. full:
+    count all of production again, and look for doubled identities in all of it.
+    """
+    names = tenant_names(conn)
     hours = [hour for (hour,) in conn.execute(_SQL["hours"])]
     audited: list[HourAudit] = []
     for hour in hours:
@@ -164,7 +202,64 @@ def audit(conn: psycopg.Connection[Any], on_hour: Callable[[int, int], None] | N
             for kind, tenant_id, hour, events, samples in conn.execute(_SQL["strays"], {"samples": _SAMPLES})
         ]
     excluded = conn.execute(_SQL["excluded"]).fetchone() or (0, 0)
-    return Audit(audited, strays, names, *excluded)
+    production = audit_production(conn, names, retention, full=full)
+    return Audit(audited, strays, names, excluded[0], excluded[1], production)
+
+
+def audit_production(
+    conn: psycopg.Connection[Any], names: dict[int, str], retention: timedelta, *, full: bool = False
+) -> Production:
+    """Count the days whose rows changed, compare all of them with the account, and look for doubled identities."""
+    days = conn.execute(_PRODUCTION["days"], {"retention": retention}).fetchall()
+    changes = {day: said for day, said, *_ in days}
+    due = [day for day, _, is_changed, _ in days if full or is_changed]
+    found = [each for day in due for each in _count_day(conn, day, changes[day], names)]
+    # What was counted before is held against the account of now; where they differ, the rows may have changed since.
+    for (day,) in conn.execute(_PRODUCTION["differing_days"]).fetchall():
+        if day not in due:
+            due.append(day)
+            found += _count_day(conn, day, changes.get(day), names)
+    looked_at = [day for day, _, _, is_near in days if full or is_near or day in due]
+    production, shadow = conn.execute(_PRODUCTION["rows"]).fetchone() or (0, 0)
+    doubled = _doubled(conn, looked_at, retention, names)
+    return Production(len(days), len(due), production, shadow, [*found, *doubled])
+
+
+def production_of_hour(conn: psycopg.Connection[Any], hour: datetime) -> list[Difference]:
+    """Whose rows of one hour are not as many as the account delivered; of a dropped hour too."""
+    rows = conn.execute(_PRODUCTION["of_hour"], {"hour": hour}).fetchall()
+    names = tenant_names(conn) if rows else {}
+    return [
+        _not_as_delivered("production", _name(names, tenant_id), hour, delivered, counted)
+        for tenant_id, delivered, counted in rows
+    ]
+
+
+def _count_day(
+    conn: psycopg.Connection[Any], day: datetime, changes: str | None, names: dict[int, str]
+) -> list[Difference]:
+    rows = conn.execute(_PRODUCTION["count_day"], {"day": day, "changes": changes}).fetchall()
+    return [
+        _not_as_delivered(kind, _name(names, tenant_id), hour, delivered, counted)
+        for kind, tenant_id, hour, delivered, counted in rows
+    ]
+
+
+def _not_as_delivered(kind: str, tenant: str | None, hour: datetime, delivered: int, rows: int) -> Difference:
+    return Difference(kind, hour, tenant, number="delivered", counted=delivered, recounted=rows)
+
+
+def _doubled(
+    conn: psycopg.Connection[Any], days: list[datetime], retention: timedelta, names: dict[int, str]
+) -> list[Difference]:
+    params = {"days": days, "retention": retention, "samples": _SAMPLES}
+    with conn.transaction():
+        conn.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
+        rows = conn.execute(_PRODUCTION["doubled"], params).fetchall()
+    return [
+        Difference("doubled", hour, _name(names, tenant_id), events=events, samples=samples)
+        for tenant_id, hour, events, samples in rows
+    ]
 
 
 def _not_duplicate(lost: int) -> Numbers:
@@ -191,7 +286,7 @@ def _differing_counters(
     return found
 
 
-def _tenant_names(conn: psycopg.Connection[Any]) -> dict[int, str]:
+def tenant_names(conn: psycopg.Connection[Any]) -> dict[int, str]:
     return dict(conn.execute(_SQL["tenant_names"]).fetchall())
 
 

@@ -1,9 +1,9 @@
 """Whether roll-ups, exports and the account say the same, for every tenant and hour.
 
 One hour of received_at at a time: what an export of it would hold is counted through the export's own statement, by
-hour of occurred_at, type and name, and held against the cells, and their sum against the account's `delivered`. All
-in one snapshot, so it is exact under load: what that snapshot says may not be rolled up yet is not judged. It repairs
-nothing. A difference is a bug or a change by hand.
+hour of occurred_at, type and name, and held against the cells, their sum against the account's `delivered`, and
+the rows' identities against those that were accepted. All in one snapshot, so it is exact under load: what that
+snapshot says may not be rolled up yet is not judged. It repairs nothing. A difference is a bug or a change by hand.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,8 @@ Cells = Mapping[tuple[datetime, str, str | None], int]
 @dataclass(frozen=True, slots=True)
 class Difference:
     """What disagrees. kind `rollups`: cells of an hour of occurred_at say rolled_up, an export has exported; `account`:
-    the account says that delivered events of an hour of received_at are in production, and an export has exported."""
+    the account says that delivered events of an hour of received_at are in production, and an export has exported;
+    `identities`: its rows of an hour of received_at are of fewer events, or of other ones than were accepted."""
 
     kind: str
     tenant: str
@@ -38,6 +39,7 @@ class Difference:
     exported: int
     rolled_up: int | None = None
     delivered: int | None = None
+    identities: int | None = None
     # Of the cells that differ, a few: type and name.
     cells: Sequence[tuple[str, str | None]] = ()
 
@@ -45,6 +47,10 @@ class Difference:
         where = f"{self.tenant}, {self.hour:%Y-%m-%d %H}:00"
         if self.kind == "account":
             return f"{where}: the account has delivered {self.delivered:,}, an export {self.exported:,}"
+        if self.kind == "identities":
+            are_fewer = self.identities is not None and self.identities < self.exported
+            of = f"{self.identities:,} events" if are_fewer else "other events than were accepted"
+            return f"{where}: {self.exported:,} rows of {of}"
         names = ", ".join(f"{kind} {name or ''}".strip() for kind, name in self.cells)
         return f"{where}: the roll-ups say {self.rolled_up:,}, an export {self.exported:,} ({names})"
 
@@ -95,10 +101,15 @@ def compare(conn: Conn, hour: datetime) -> Agreement:
             cells[tenant_id][at, kind, name] = events
         exported = {tenant_id: count_hour(conn, tenant_id, hour) for tenant_id in names}
         delivered = conn.execute(_SQL["delivered"], {"hour": hour, "tenant_ids": list(names)}).fetchall()
+        other = conn.execute(_SQL["identities"], {"hour": hour}).fetchall()
     differences = [
         Difference("account", names[tenant_id], hour, sum(exported[tenant_id].values()), delivered=counted - shadow)
         for tenant_id, counted, shadow in delivered
         if counted - shadow != sum(exported[tenant_id].values())
+    ]
+    differences += [
+        Difference("identities", names.get(tenant_id, str(tenant_id)), hour, rows, identities=identities)
+        for tenant_id, rows, identities in other
     ]
     for tenant_id, name in names.items():
         if tenant_id not in waiting:

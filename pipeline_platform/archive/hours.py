@@ -166,6 +166,7 @@ def restore(conn: Conn, hour: datetime, reason: str) -> int:
             for batch in files.batches(files.read(row["address"])):
                 conn.execute(_SQL["restore_batch"], _batch_params(batch))
                 events += len(batch)
+            conn.execute(_SQL["recall_hour"], {"hour": hour})
             reach("archive.mid_restore")
             note(conn, "archive restore", reason, {"hour": hour.isoformat(), "events": events})
     return events

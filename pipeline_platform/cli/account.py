@@ -11,7 +11,15 @@ from pipeline_platform.account.audit import audit as audit_rows
 from pipeline_platform.account.funnel import Funnel, Part, funnel_of
 from pipeline_platform.account.old_pipeline import OldPipeline
 from pipeline_platform.account.trace import trace as trace_event
-from pipeline_platform.cli.output import AsJson, console, database, print_json, print_rows, progress_bar
+from pipeline_platform.cli.output import (
+    AsJson,
+    console,
+    database,
+    print_json,
+    print_rows,
+    progress_bar,
+    running_settings,
+)
 from pipeline_platform.cli.since import Since, since_of
 from pipeline_platform.event import event_id_of
 
@@ -107,14 +115,26 @@ def funnel(
     raise typer.Exit(0 if found.balanced else 1)
 
 
-def audit(as_json: AsJson = False) -> None:
-    """Recount the account from the rows, by key, over all kept hours. Exit 1 where anything differs.
+def audit(
+    full: Annotated[
+        bool, typer.Option("--full", help="Count all rows of production again, also of days that have not changed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recount the account from the rows: by key over all kept hours, and production as a whole. Exit 1 where anything
+    differs.
 
     Example: pipeline-platform audit
     """
+    retention = running_settings().retention
     with database() as conn, progress_bar() as bar:
         task = bar.add_task("hours recounted", total=None)
-        found = audit_rows(conn, lambda done, total: bar.update(task, completed=done, total=total))
+        found = audit_rows(
+            conn,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            retention=retention,
+            full=full,
+        )
     answer = found.to_json()
     if as_json:
         print_json(answer | {"differences": [_plain(difference) for difference in found.differences]})
@@ -127,6 +147,12 @@ def audit(as_json: AsJson = False) -> None:
         for difference in found.differences:
             shown = json.dumps(_plain(difference), default=str)
             console.print(f"differs: {shown}", highlight=False, markup=False, soft_wrap=True)
+        rows = found.production
+        console.print(
+            f"production: {rows.rows + rows.shadow_rows:,} rows of {rows.days} days; days counted now: "
+            f"{rows.counted_days}",
+            highlight=False,
+        )
         verdict = "rows and account agree" if not found.differences else "ROWS AND ACCOUNT DIFFER"
         console.print(f"{len(found.hours)} hours recounted: {verdict}", highlight=False)
     raise typer.Exit(0 if not found.differences and found.balanced else 1)

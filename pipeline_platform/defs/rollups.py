@@ -31,7 +31,8 @@ SAME_TOTALS = dg.AssetCheckSpec(
     "same_totals",
     asset=ROLLUPS,
     description="Roll-ups, an export and the account say the same for every tenant and hour: each cell of the hour is "
-    "what an export holds, and their sum what the account delivered into production.",
+    "what an export holds, their sum what the account delivered into production, and no identity is there twice or was "
+    "never accepted.",
 )
 
 

@@ -9,7 +9,7 @@ import json
 import runpy
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -97,6 +97,8 @@ def _readmit(
             after = rows[-1][0]
             events = _corrected(rows, correct, Limits.of(settings), done)
             _refuse_erased(conn, events, {row[0]: row[-1] for row in rows}, done)
+            if events and not dry_run:
+                _recall_keys(conn, settings, events)
             taken = list(events) if dry_run else _accept(conn, list(events.items()), done)
             done.accepted += len(taken)
             if taken and not dry_run:
@@ -135,6 +137,17 @@ def _refuse_erased(
     for place in sorted(erased):
         del events[ids[place]]
         done.refuse(ids[place], "erased", "the person was erased after the event was received")
+
+
+def _recall_keys(conn: Conn, settings: Settings, events: Mapping[int, AcceptedEvent]) -> None:
+    """Make sure that whichever of these events production has is recognised, however long ago it was delivered."""
+    params = {
+        "tenant_ids": [event.tenant_id for event in events.values()],
+        "event_ids": [event.event_id for event in events.values()],
+        "ids": list(events),
+        "retention": settings.retention,
+    }
+    conn.execute(_SQL["recall_keys"], params)
 
 
 def _accept(conn: Conn, events: Sequence[tuple[int, AcceptedEvent]], done: Readmitted) -> list[int]:

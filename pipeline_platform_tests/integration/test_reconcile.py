@@ -355,6 +355,7 @@ def test_keys_that_are_gone_are_looked_up_in_the_rows(conn: Conn, ids: list[uuid
     """A row that arrives after the generation of its key was dropped is late, and not extra."""
     end = _now(conn)
     _arrives(conn, ids[:1], end + timedelta(minutes=30))
+    conn.execute("UPDATE queue.hours SET dropped_at = now()")
     conn.execute("SELECT analytics.rotate_keys('0 s', '0 s'), analytics.rotate_keys('0 s', '0 s')")
     assert conn.execute("SELECT count(*) FROM analytics.keys").fetchone() == (0,)
     assert _compare(conn, end, end + timedelta(hours=1)).totals == Counts()

@@ -243,6 +243,21 @@ def test_a_row_that_went_missing_is_told_from_the_account(conn: Conn, world: Wor
     assert sum(count_hour(conn, world.tenant, hour).values()) == 41
 
 
+def test_as_many_rows_of_fewer_events_are_named(conn: Conn, world: World) -> None:
+    _fill(world)
+    hour = hours(conn)[0]
+    assert agree(conn, hour).holds
+    conn.execute(
+        "INSERT INTO analytics.events SELECT (jsonb_populate_record(e, jsonb_build_object('received_at',"
+        " e.received_at + interval '1 microsecond'))).* FROM analytics.events AS e WHERE message_id = 'm4';"
+        " DELETE FROM analytics.events WHERE message_id = 'm5'"
+    )
+    rollups.mark(conn, [hour])
+    (one,) = agree(conn, hour).differences
+    assert (one.kind, one.exported, one.identities) == ("identities", 42, 41)
+    assert one.text().endswith("42 rows of 41 events")
+
+
 def test_people_are_counted_from_the_rows(conn: Conn, world: World) -> None:
     _fill(world)
     rollups.refresh_all(conn)

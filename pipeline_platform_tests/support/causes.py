@@ -19,7 +19,6 @@ from pipeline_platform.defs.alerts import sensor_reports
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.run_failures import failed_runs
 from pipeline_platform.event import Lane, RejectedEvent, TenantId
-from pipeline_platform.event import Lane, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.operate.circuit import close_circuit
 from pipeline_platform.operate.dead_letters import Filter, discard

@@ -91,8 +91,9 @@ GROUP BY n.tenant_id HAVING sum(n.events - n.failed - n.discarded) > 0
 --   doubled          more outcomes than occurrences, or a row whose identity has another row as well
 --   extra            a row, dead letter or work that belongs to no accepted event
 --   row_without_key  a delivered row whose identity is not kept: a resend would be delivered again
+--   altered          a row of another type than was accepted, or whose message id is not its identity
 WITH occurrence AS MATERIALIZED (
-    SELECT batch_id, event_index, tenant_id, event_id, lane
+    SELECT batch_id, event_index, tenant_id, event_id, lane, ascii(type::text) AS type
     FROM queue.events
     WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
 ), waiting AS MATERIALIZED (
@@ -111,17 +112,20 @@ WITH occurrence AS MATERIALIZED (
 ), evidence AS (
     SELECT o.batch_id, o.tenant_id, o.event_id, o.lane, o.event_index, w.times AS waiting, l.state, l.stage, x.was,
            w.times > 1 OR (w.times > 0 AND l.state IS NOT NULL) AS is_twice,
-           NULL::timestamptz AS row_at, NULL::timestamptz AS delivered_at, NULL::timestamptz AS key_at
+           NULL::timestamptz AS row_at, NULL::timestamptz AS delivered_at, NULL::timestamptz AS key_at,
+           o.type, NULL::integer AS row_type, NULL::boolean AS is_other
     FROM occurrence AS o
     LEFT JOIN waiting AS w USING (batch_id, event_index)
     LEFT JOIN letter AS l USING (batch_id, event_index, tenant_id, event_id)
     LEFT JOIN erased AS x USING (batch_id, event_index, tenant_id, event_id)
     UNION ALL
     SELECT e.batch_id, e.tenant_id, e.event_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, e.received_at, e.delivered_at,
-           k.received_at
+           k.received_at, NULL, ascii(e.type),
+           length(e.message_id) = 36 AND lower(e.message_id) <> e.event_id::text
+           AND e.message_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
     FROM account.delivered AS e
     -- OFFSET 0 keeps this a probe of the index a row: as a join it could be planned as a scan of all keys.
-    LEFT JOIN LATERAL (SELECT received_at FROM analytics.keys AS k
+    LEFT JOIN LATERAL (SELECT DISTINCT received_at FROM analytics.keys AS k
                        WHERE k.tenant_id = e.tenant_id AND k.event_id = e.event_id OFFSET 0) AS k ON true
     WHERE e.received_at >= %(hour)s AND e.received_at < %(hour)s + interval '1 hour'
 ), event AS (
@@ -136,14 +140,16 @@ WITH occurrence AS MATERIALIZED (
            -- A row with two keys comes twice, with its own key only once.
            greatest(count(*) FILTER (WHERE row_at = coalesce(key_at, row_at)), least(count(row_at), 1)) AS rows,
            bool_or(key_at <> row_at) AS is_anothers, count(row_at) - count(key_at) AS keyless,
-           max(delivered_at) AS delivered_at
+           max(delivered_at) AS delivered_at,
+           -- Twins in one batch may be of two types: which of them the row is nobody knows.
+           bool_or(is_other) OR (min(type) = max(type) AND min(row_type) <> min(type)) AS is_altered
     FROM evidence
     GROUP BY batch_id, tenant_id, event_id
 ), outcome AS MATERIALIZED (
     SELECT batch_id, tenant_id, event_id, lane, event_index, occurrences, waiting, dead, discarded, dead_at_load, erased,
            rows, occurrences - waiting - dead - discarded - rows AS others,
            is_twice IS TRUE OR rows > 1 OR (is_anothers IS TRUE AND is_keyed) AS is_doubled,
-           keyless > 0 AND is_keyed AS is_keyless
+           keyless > 0 AND is_keyed AS is_keyless, is_altered IS TRUE AS is_altered
     FROM event
     -- Keys of what was delivered before the oldest generation are gone, as they should be.
     CROSS JOIN LATERAL (
@@ -177,6 +183,9 @@ WITH occurrence AS MATERIALIZED (
                 ELSE 'row_without_key' END,
            tenant_id, lane, 1, event_id, batch_id, event_index
     FROM outcome WHERE occurrences = 0 OR is_doubled OR others < 0 OR is_keyless
+    UNION ALL
+    SELECT 'altered', tenant_id, lane, 1, event_id, batch_id, event_index
+    FROM outcome WHERE occurrences > 0 AND is_altered
     UNION ALL
     SELECT 'extra', l.tenant_id, NULL, 1, l.event_id, l.batch_id, l.event_index
     FROM letter AS l LEFT JOIN occurrence AS o USING (batch_id, event_index, tenant_id, event_id)
@@ -221,7 +230,7 @@ problem AS (
     LEFT JOIN queue.hours AS h ON h.hour = date_trunc('hour', e.received_at, 'UTC')
     WHERE h.hour IS NULL
     UNION ALL
-    SELECT 'key_without_row', k.tenant_id, k.received_at, k.event_id, NULL
+    SELECT DISTINCT 'key_without_row', k.tenant_id, k.received_at, k.event_id, NULL::bigint
     FROM kept JOIN analytics.keys AS k ON k.received_at >= kept.since
     LEFT JOIN account.delivered AS e
            ON e.tenant_id = k.tenant_id AND e.received_at = k.received_at AND e.event_id = k.event_id
@@ -236,8 +245,8 @@ SELECT kind, tenant_id, date_trunc('hour', received_at, 'UTC') AS hour, count(*)
 FROM problem GROUP BY 1, 2, 3
 
 -- name: trace_delivered
--- By its key, kept for as long as the queue's batches.
-SELECT t.name AS tenant, e.received_at, e.occurred_at, e.delivered_at, e.type, e.name, e.user_id, e.anonymous_id,
+-- By its key, which may be in several generations, kept for as long as the queue's batches.
+SELECT DISTINCT t.name AS tenant, e.received_at, e.occurred_at, e.delivered_at, e.type, e.name, e.user_id, e.anonymous_id,
        e.batch_id
 FROM control.tenants AS t
 JOIN analytics.keys AS k ON k.tenant_id = t.tenant_id AND k.event_id = %(event_id)s

@@ -67,6 +67,9 @@ WHERE kind = 'archive_failed' AND fingerprint = %(hour)s AND resolved_at IS NULL
 -- name: restore_hour
 SELECT queue.restore_hour(%(hour)s)
 
+-- name: recall_hour
+SELECT queue.recall_hour(%(hour)s)
+
 -- name: restore_batch
 INSERT INTO queue.batches (batch_id, received_at, lane, events, received_ats, epoch, tenant_ids, event_ids, client_ats, types,
                            lengths, envelope_of, envelopes, codec, payload)

@@ -25,5 +25,13 @@ ORDER BY q.quarantine_id
 LIMIT %(limit)s
 FOR UPDATE OF q SKIP LOCKED
 
+-- name: recall_keys
+-- What was sent again and delivered since, or was delivered before, is in production though its key may be gone.
+SELECT analytics.recall_keys(
+    %(tenant_ids)s::integer[], %(event_ids)s::uuid[],
+    (SELECT min(received_at) FROM queue.quarantine
+     WHERE tenant_id = ANY(%(tenant_ids)s::integer[]) AND quarantine_id = ANY(%(ids)s::bigint[])) - %(retention)s::interval,
+    clock_timestamp())
+
 -- name: readmitted
 UPDATE queue.quarantine SET readmitted_at = clock_timestamp() WHERE quarantine_id = ANY(%s::bigint[])

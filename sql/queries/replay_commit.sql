@@ -48,7 +48,9 @@ WITH todo AS MATERIALIZED (
     INSERT INTO replay.before_images (replay_id, chunk, tenant_id, event_id, received_at, action, is_shadow, had_key, row)
     SELECT t.replay_id, t.chunk, t.tenant_id, t.event_id, t.received_at, t.action, t.is_shadow,
            t.action = 'changed' OR k.event_id IS NOT NULL, g.row
-    FROM todo AS t JOIN gone AS g USING (tenant_id, event_id) LEFT JOIN keyless AS k USING (tenant_id, event_id)
+    FROM todo AS t JOIN gone AS g USING (tenant_id, event_id)
+    -- An identity may have a key in several generations.
+    LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM keyless) AS k USING (tenant_id, event_id)
 )
 UPDATE replay.scratch AS s
 SET committed_as = CASE WHEN EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = s.tenant_id AND g.event_id = s.event_id)

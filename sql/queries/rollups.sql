@@ -44,6 +44,22 @@ SELECT t.tenant_id,
         WHERE s.tenant_id = t.tenant_id AND s.received_at >= %(hour)s AND s.received_at < %(hour)s + interval '1 hour')
 FROM unnest(%(tenant_ids)s::integer[]) AS t(tenant_id)
 
+-- name: identities
+-- Tenants whose rows of the hour have an identity twice, or are as many as were accepted and of other events. Batches that
+-- are gone say nothing.
+SELECT r.tenant_id, r.rows, r.identities
+FROM (SELECT tenant_id, count(*) AS rows, count(DISTINCT event_id) AS identities,
+             bit_xor(uuid_hash_extended(event_id, tenant_id)) AS sum
+      FROM account.delivered
+      WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
+      GROUP BY tenant_id) AS r
+LEFT JOIN (SELECT tenant_id, count(*) AS events, bit_xor(uuid_hash_extended(event_id, tenant_id)) AS sum
+           FROM queue.events
+           WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
+           GROUP BY tenant_id) AS a USING (tenant_id)
+WHERE r.rows <> r.identities OR (r.rows = a.events AND r.sum <> a.sum)
+ORDER BY r.tenant_id
+
 -- name: checked
 INSERT INTO analytics.rollup_hours AS h (received_hour, checked_at) VALUES (%(hour)s, %(at)s)
 ON CONFLICT (received_hour) DO UPDATE SET checked_at = excluded.checked_at

@@ -16,20 +16,32 @@ input AS MATERIALIZED (
         AS i(tenant_id, event_id, is_first, lane, batch_received_at, batch_id, message_id, type, name, user_id,
              anonymous_id, group_id, previous_id, occurred_at, received_at, properties, traits, context, tenant_name,
              tenant_plan, user_traits, group_traits, epoch, is_measured, rest)
+), judged AS MATERIALIZED (
+    SELECT i.tenant_id, i.event_id, i.received_at,
+           -- A probe of the index a key: as a join it could be planned as a scan of all keys.
+           (SELECT old.received_at FROM analytics.keys AS old
+            WHERE old.tenant_id = i.tenant_id AND old.event_id = i.event_id
+              AND old.generation < (SELECT generation FROM open_generation)
+            LIMIT 1) AS known_at
+    FROM input AS i
+    WHERE i.is_first
 ), fresh AS (
     INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
-    SELECT open_generation.generation, i.tenant_id, i.event_id, i.received_at
-    FROM input AS i CROSS JOIN open_generation
-    WHERE i.is_first AND NOT EXISTS (
-        SELECT FROM analytics.keys AS old
-        WHERE old.tenant_id = i.tenant_id AND old.event_id = i.event_id
-          AND old.generation < (SELECT generation FROM open_generation)
-        -- Keeps this a probe of the index a key: as a join it could be planned as a scan of all keys.
-        OFFSET 0)
+    SELECT (SELECT generation FROM open_generation), tenant_id, event_id, received_at
+    FROM judged
+    WHERE known_at IS NULL
     -- One order for all workers, so that two of them with the same events wait for each other and never deadlock.
-    ORDER BY i.tenant_id, i.event_id
+    ORDER BY tenant_id, event_id
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, event_id
+), carried AS (
+    -- A duplicate keeps its identity known for another life of a generation.
+    INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
+    SELECT (SELECT generation FROM open_generation), tenant_id, event_id, known_at
+    FROM judged
+    WHERE known_at IS NOT NULL
+    ORDER BY tenant_id, event_id
+    ON CONFLICT DO NOTHING
 ), loaded AS (
     INSERT INTO analytics.events (
         tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at,
