@@ -198,7 +198,10 @@ class BoundedProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete and (cycle.response_started or not cycle.more_body)
 
     def _end_with_refusal(self) -> None:
-        self.transport.write(self._refusal)
+        is_answered = self._is_in_message and not self._is_in_head and self.cycle.response_complete
+        if not is_answered:
+            # A second answer to the same request would be taken for the answer to the next.
+            self.transport.write(self._refusal)
         self.transport.close()
         self._wait(self.deadlines.head_s)
 

@@ -45,6 +45,7 @@ class HttpServer:
             lifespan="off",
             proxy_headers=False,
             log_config=None,
+            timeout_graceful_shutdown=5,
         )
         self.server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run)

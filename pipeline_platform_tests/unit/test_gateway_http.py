@@ -159,6 +159,11 @@ def test_expect_100_continue(server: HttpServer) -> None:
     assert [asked.path for asked in server.asked] == ["/one", "/early"]
 
 
+def test_a_request_is_answered_once_whatever_is_wrong_with_its_rest(server: HttpServer) -> None:
+    begin = chunked().replace(b"/one", b"/early")
+    assert statuses(server.exchange(begin, b"no chunk\r\n" + SMUGGLED)) == [401]
+
+
 def test_requests_that_came_together_are_answered_in_their_order(server: HttpServer) -> None:
     server.asked.clear()
     paths = [b"/one%d" % number for number in range(10)]
