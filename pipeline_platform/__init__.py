@@ -1,8 +1,9 @@
 """An event pipeline that accounts for every event. This is the map: the route of one event, file by file.
 
 1 accept, gateway/: a request becomes durable, then it is answered
-    http_protocol.py    connections and the heads of requests, bounded
-    app.py              the parts of a process and its routes
+    http_protocol.py    connections and what is no body, bounded; deadlines.py: one timer for all of them
+    app.py              the parts of a process and its routes; background.py: its tasks, none of which may end
+    browser_settings.py what SDKs in browsers ask for first
     ingest.py           the way of one request: key, body, quota, judgement, commit, answer
     bodies.py           reads and decompresses a body as a stream that stops at the cap
     protocol.py         finds the envelope and its events (pure); salvage.py does for bodies that are no valid JSON

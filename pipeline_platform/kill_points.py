@@ -1,14 +1,20 @@
-"""Named places where a test may kill this process: the hardest crash at the worst moment.
+"""Named places where a test may kill this process, or raise an error that nobody foresaw, at the worst moment.
 
 ``PIPELINE_KILL_POINT=gateway.after_commit`` ends the process by SIGKILL when it first gets there,
-``gateway.after_commit:3`` when it gets there for the third time. Without the variable, `reach` does nothing.
+``gateway.after_commit:3`` when it gets there for the third time. ``gateway.keys:raise`` raises an error at each time.
+Without the variable, `reach` does nothing.
 """
 
 import os
 import signal
 
-_NAME, _, _TIMES = os.environ.get("PIPELINE_KILL_POINT", "").partition(":")
-_left = int(_TIMES or 1)
+_NAME, _, _HOW = os.environ.get("PIPELINE_KILL_POINT", "").partition(":")
+_RAISES = _HOW == "raise"
+_left = 1 if _RAISES else int(_HOW or 1)
+
+
+class InjectedError(Exception):
+    """An error that nobody foresaw."""
 
 
 def reach(name: str) -> None:
@@ -16,6 +22,8 @@ def reach(name: str) -> None:
     global _left  # noqa: PLW0603 -- one process, one countdown
     if name != _NAME:
         return
+    if _RAISES:
+        raise InjectedError(name)
     _left -= 1
     if _left <= 0:
         os.kill(os.getpid(), signal.SIGKILL)

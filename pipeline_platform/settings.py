@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     tenant_events_per_s_max: int = Field(
         default=100_000, ge=1, description="A tenant's rate beyond which the answer is 429."
     )
+    tenant_bytes_per_s_max: int = Field(
+        default=64 << 20,
+        ge=1024,
+        description="A tenant's bytes a second, decompressed, beyond which the answer is 429.",
+    )
     key_refresh_s: float = Field(default=5.0, gt=0, description="Longest time a revoked write key still works.")
 
     circuit_ratio: float = Field(

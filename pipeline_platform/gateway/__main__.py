@@ -17,6 +17,8 @@ import uvicorn
 
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.gateway.app import make_app, make_gateway
+from pipeline_platform.gateway.bodies import body_seconds_max
+from pipeline_platform.gateway.deadlines import Deadlines
 from pipeline_platform.gateway.http_protocol import bound
 from pipeline_platform.logs import set_up_logging
 from pipeline_platform.metrics.processes import share_numbers
@@ -47,8 +49,7 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    _serve(settings, listener)
-    return 0
+    return _serve(settings, listener)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -63,14 +64,22 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(settings: Settings, listener: socket.socket) -> None:
+def _serve(settings: Settings, listener: socket.socket) -> int:
+    """Serve until a signal (0) or until a part of the gateway has failed (1)."""
     host, port = listener.getsockname()[:2]
     share_numbers(settings.home, f"gateway-{port}")
-    app = make_app(make_gateway(settings, settings.database_url, start_tracing(f"gateway-{port}")))
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    gateway = make_gateway(settings, settings.database_url, start_tracing(f"gateway-{port}"), stop)
+    connections = _connections(settings.connections_max)
+    request_s = body_seconds_max(settings) + settings.answer_timeout_s + settings.body_timeout_s
+    deadlines = Deadlines(settings.body_timeout_s, request_s, _KEEP_ALIVE_S, connections)
     config = uvicorn.Config(
-        app,
+        make_app(gateway),
         loop="uvloop",
-        http=bound(_connections(settings.connections_max), settings.body_timeout_s),
+        http=bound(connections, deadlines),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -78,14 +87,9 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         proxy_headers=False,
         server_header=False,
         backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_STOP_GRACE_S,
     )
     server = uvicorn.Server(config)
-
-    def stop(*_: object) -> None:
-        server.should_exit = True
-
     # uvicorn raises the signal once more when it has stopped: being asked to stop is no failure.
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, stop)
@@ -93,6 +97,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     gc.freeze()
     _LOG.info("gateway on http://%s:%d", host, port)
     server.run(sockets=[listener])
+    return 1 if gateway.background.ended else 0
 
 
 def _connections(wanted: int) -> int:

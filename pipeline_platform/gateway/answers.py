@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+from starlette.responses import Response
 from starlette.types import Send
 
 from pipeline_platform.errors import NotNowError, RequestRefusedError
@@ -25,10 +26,11 @@ _HEADERS = (
 )
 _PREFLIGHT_HEADERS = (
     _ANY_ORIGIN,
-    (b"access-control-allow-methods", b"POST, OPTIONS"),
+    (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
     (b"access-control-allow-headers", b"*, Authorization"),
     (b"access-control-max-age", b"86400"),
 )
+_DOCUMENT_HEADERS = (*_HEADERS, (b"cache-control", b"public, max-age=300"))
 # After these the rest of the body is not read.
 _CLOSE = (b"connection", b"close")
 
@@ -68,6 +70,10 @@ class Answer(NamedTuple):
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
+    def response(self) -> Response:
+        """The same where time does not matter."""
+        return Response(self.body, self.status, {name.decode(): value.decode() for name, value in self.headers})
+
 
 PREFLIGHT = Answer(204, _PREFLIGHT_HEADERS, b"")
 
@@ -75,6 +81,11 @@ PREFLIGHT = Answer(204, _PREFLIGHT_HEADERS, b"")
 def accepted(count: int, rejections: list[Rejection]) -> Answer:
     """200, after COMMIT."""
     return Answer(200, _HEADERS, _json({"success": True, "accepted": count, "rejected": rejections}))
+
+
+def document(body: bytes) -> Answer:
+    """200 with JSON that may be cached for a while."""
+    return Answer(200, _DOCUMENT_HEADERS, body)
 
 
 def refused(error: RequestRefusedError) -> Answer:

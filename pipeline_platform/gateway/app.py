@@ -3,9 +3,8 @@
 Whatever goes wrong unforeseen is logged and answered 429, so that no SDK drops its events.
 """
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,8 +17,10 @@ from starlette.types import ASGIApp
 
 from pipeline_platform.event_reader import Limits
 from pipeline_platform.gateway import answers
-from pipeline_platform.gateway.answers import Answer, TryLaterError
+from pipeline_platform.gateway.answers import TryLaterError
+from pipeline_platform.gateway.background import Background
 from pipeline_platform.gateway.bodies import BodyBudget
+from pipeline_platform.gateway.browser_settings import BrowserSettings
 from pipeline_platform.gateway.group_commit import GroupCommit
 from pipeline_platform.gateway.ingest import Ingest
 from pipeline_platform.gateway.keys import Keys
@@ -45,6 +46,7 @@ class Gateway:
     links: tuple[Link, ...]
     # What the tracking API's routes lead to: the ingest, or what traces it.
     entry: ASGIApp
+    background: Background
 
     async def healthz(self, _: Request) -> Response:
         """The process lives and its event loop turns."""
@@ -52,29 +54,36 @@ class Gateway:
 
     async def readyz(self, _: Request) -> Response:
         """Events can be accepted; else what is missing."""
-        missing = self.ingest.watch.missing
+        missing = [*self.ingest.watch.missing, *(f"the background task {name}" for name in self.background.ended)]
         return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
 
     @contextlib.asynccontextmanager
     async def running(self, _: Starlette) -> AsyncGenerator[None]:
         """Everything in the background, from before the first request to after the last answer."""
-        self.ingest.committer.start()
-        parts = (self.ingest.keys, self.ingest.watch, self.notifier)
-        tasks = [asyncio.create_task(part.run()) for part in parts]
+        self.ingest.committer.start(self.background)
+        self.background.start("keys", self.ingest.keys.run())
+        self.background.start("watch", self.ingest.watch.run())
+        self.background.start("notifier", self.notifier.run())
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.background.stop()
             await self.ingest.committer.stop()
             for link in self.links:
                 await link.close()
             self.ingest.side.shutdown(wait=False, cancel_futures=True)
 
 
-def make_gateway(settings: Settings, database_url: str, tracer: Tracer | None = None) -> Gateway:
-    """The parts of one process, connected to each other and not yet to the database."""
+def make_gateway(
+    settings: Settings,
+    database_url: str,
+    tracer: Tracer | None = None,
+    failed: Callable[[], None] = lambda: None,
+) -> Gateway:
+    """The parts of one process, connected to each other and not yet to the database.
+
+    `failed` is called when the process has to end, because a part of it has.
+    """
     keys = Link(database_url, "gateway keys", _SIDE_TIMEOUT_S)
     watch = Link(database_url, "gateway watch", _SIDE_TIMEOUT_S)
     wakes = StatementLink(database_url, "gateway notifier", _SIDE_TIMEOUT_S, "-c synchronous_commit=off")
@@ -88,22 +97,29 @@ def make_gateway(settings: Settings, database_url: str, tracer: Tracer | None = 
         settings=settings,
         limits=Limits.of(settings),
         keys=Keys(settings, keys),
-        quota=Quota(settings.tenant_events_per_s, settings.tenant_events_per_s_max),
+        quota=Quota(settings.tenant_events_per_s, settings.tenant_events_per_s_max, settings.tenant_bytes_per_s_max),
         budget=BodyBudget(settings.bodies_bytes_max),
         committer=committer,
         watch=Watch(settings, watch),
         side=ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge"),
         numbers=numbers,
     )
-    return Gateway(ingest, notifier, (keys, watch, wakes), NotingArrival(ingest) if tracer else ingest)
+    entry = NotingArrival(ingest) if tracer else ingest
+    return Gateway(ingest, notifier, (keys, watch, wakes), entry, Background(failed))
 
 
 def make_app(gateway: Gateway) -> Starlette:
     """The routes. With and without a slash at the end: a redirect would make some SDKs drop their events."""
+    settings = BrowserSettings(gateway.ingest.keys)
     app = Starlette(
         routes=[
             Route("/v1/{call}", gateway.entry, methods=["POST", "OPTIONS"]),
             Route("/v1/{call}/", gateway.entry, methods=["POST", "OPTIONS"]),
+            Route("/beacon/v1/{call}", gateway.entry, methods=["POST", "OPTIONS"]),
+            Route("/beacon/v1/{call}/", gateway.entry, methods=["POST", "OPTIONS"]),
+            Route("/v1/projects/{key}/settings", settings.segment, methods=["GET", "OPTIONS"]),
+            Route("/sourceConfig", settings.rudderstack, methods=["GET", "OPTIONS"]),
+            Route("/sourceConfig/", settings.rudderstack, methods=["GET", "OPTIONS"]),
             Route("/healthz", gateway.healthz),
             Route("/readyz", gateway.readyz),
             processes_route(gateway.ingest.settings.home),
@@ -118,14 +134,9 @@ def make_app(gateway: Gateway) -> Starlette:
 async def _no_such_route(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    return _response(answers.refusal(error.status_code, code, str(error.detail), error.headers))
+    return answers.refusal(error.status_code, code, str(error.detail), error.headers).response()
 
 
 async def _unforeseen(_: Request, __: Exception) -> Response:
     # The server logs the error itself once this is sent.
-    return _response(answers.not_now(TryLaterError("not_stored", "the gateway failed: send this again", 5.0)))
-
-
-def _response(answer: Answer) -> Response:
-    headers = {name.decode(): value.decode() for name, value in answer.headers}
-    return Response(answer.body, answer.status, headers)
+    return answers.not_now(TryLaterError("not_stored", "the gateway failed: send this again", 5.0)).response()

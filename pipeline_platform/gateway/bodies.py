@@ -1,4 +1,4 @@
-"""Request bodies, read and decompressed as a stream that stops at the cap: a bomb never unfolds.
+"""Request bodies, read and decompressed as a stream that stops at the size limit.
 
 A body that comes too slowly is given up (429: the client may try again). All bodies in hand share one budget,
 so memory stays flat whatever arrives.
@@ -39,6 +39,25 @@ class BodyBudget:
 
     def give_back(self, size: int) -> None:
         self.bytes_held -= size
+
+
+@dataclass(slots=True)
+class Held:
+    """What one request takes of `budget`, and what its body costs its tenant's quota of bytes."""
+
+    budget: BodyBudget
+    held: int = 0
+    cost: int = 0
+
+    def take(self, received: int, unfolded: int) -> None:
+        """A piece of a body. Raises TryLaterError where the budget is used up."""
+        self.cost += max(received, unfolded)
+        self.budget.take(unfolded)
+        self.held += unfolded
+
+    def release(self) -> None:
+        self.budget.give_back(self.held)
+        self.held = 0
 
 
 class Inflater:
@@ -116,42 +135,47 @@ def coding_of(content_encoding: str) -> str | None:
     raise RequestRefusedError(400, "unsupported_encoding", message)
 
 
+def body_seconds_max(settings: Settings) -> float:
+    """The longest time that a whole body may take."""
+    return _PIECES_OF_TIME * settings.body_timeout_s
+
+
 class ClientLeftError(Exception):
     """The client went away before its body was whole: there is nobody to answer."""
 
 
 async def read_body(
-    receive: Receive, content_encoding: str, settings: Settings, budget: BodyBudget, clock: asyncio.Timeout
+    receive: Receive, content_encoding: str, bytes_max: int, held: Held, clock: asyncio.Timeout, piece_s: float
 ) -> bytes:
-    """The whole body, decompressed; the caller gives its length back to `budget` when it is done with it.
+    """The whole body, decompressed; the caller releases `held` when it is done with it.
 
-    Raises RequestRefusedError (400, 413), TryLaterError and ClientLeftError; then nothing is held.
-    clock: the running time-out of the request, set anew for each piece.
+    Raises RequestRefusedError (400, 413), TryLaterError and ClientLeftError.
+    clock: the running time-out of the request, set anew for each piece, which may take `piece_s`.
     """
     coding = coding_of(content_encoding)
-    inflater = Inflater(coding, settings.body_bytes_max) if coding else None
+    inflater = Inflater(coding, bytes_max) if coding else None
     now = asyncio.get_running_loop().time
-    end = now() + _PIECES_OF_TIME * settings.body_timeout_s
+    end = now() + _PIECES_OF_TIME * piece_s
     body: list[bytes] = []
-    size = received = 0
+    received = 0
     more = True
-    try:
-        while more:
-            clock.reschedule(min(end, now() + settings.body_timeout_s))
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientLeftError
-            more, piece = message.get("more_body", False), message.get("body", b"")
-            received += len(piece)
+    while more:
+        clock.reschedule(min(end, now() + piece_s))
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        more, piece = message.get("more_body", False), message.get("body", b"")
+        received += len(piece)
+        try:
             unfolded = inflater.feed(piece) if inflater else piece
-            if max(received, size + len(unfolded)) > settings.body_bytes_max:
-                raise too_large(settings.body_bytes_max)
-            budget.take(len(unfolded))
-            size += len(unfolded)
-            body.append(unfolded)
-        if inflater:
-            inflater.end()
-    except BaseException:
-        budget.give_back(size)
-        raise
+            if max(received, held.held + len(unfolded)) > bytes_max:
+                raise too_large(bytes_max)
+        except RequestRefusedError:
+            # How much was decompressed before the fault is not known.
+            held.cost += bytes_max
+            raise
+        held.take(len(piece), len(unfolded))
+        body.append(unfolded)
+    if inflater:
+        inflater.end()
     return body[0] if len(body) == 1 else b"".join(body)

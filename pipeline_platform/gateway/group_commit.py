@@ -21,6 +21,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event import Lane
 from pipeline_platform.gateway.answers import TryLaterError
+from pipeline_platform.gateway.background import Background
 from pipeline_platform.gateway.careful import Late, accept_carefully
 from pipeline_platform.gateway.link import Link, StatementLink
 from pipeline_platform.gateway.protocol import Judged
@@ -65,17 +66,14 @@ class GroupCommit:
         ]
         self._careful = Link(url, "gateway careful", settings.answer_timeout_s, more)
         self._careful_turn = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Connect and commit in the background until `stop`."""
-        self._tasks = [asyncio.create_task(self._run(link)) for link in self._links]
+    def start(self, background: Background) -> None:
+        """Connect and commit in the background until that is stopped."""
+        for number, link in enumerate(self._links):
+            background.start(f"committer {number}", self._run(link))
 
     async def stop(self) -> None:
-        """End the committers. Requests still waiting hear "not now"."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Called when the background is stopped. Requests still waiting hear "not now"."""
         _refuse(list(self._pending), TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
         for link in (*self._links, self._careful):
             await link.close()

@@ -1,59 +1,183 @@
-"""uvicorn's HTTP protocol, with the bounds that it lacks: connections, the time and size of a request's head.
+"""uvicorn's HTTP protocol with the bounds that it lacks: connections, bytes outside of bodies, time in each phase.
 
-A client that sends its head slowly, or nothing at all, is cut off; the body has limits of its own (bodies.py).
+A connection is always in one phase, and each phase has a deadline that arriving bytes never move (deadlines.py): a
+head has to be complete, the rest of a body that nobody reads has to arrive, a request has to be answered and the
+answer read, an idle connection has to begin its next request. Who is late is cut off, whatever was sent.
+
+An Upgrade is ignored, as RFC 9110 (7.8) says of those that are not supported: the request is read as HTTP/1.1, with
+its body.
 """
 
-import asyncio
+from math import inf
 from typing import Any, ClassVar
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_HEAD_BYTES_MAX = 64 << 10
+from pipeline_platform.gateway.deadlines import Deadlines
+
+_OUTSIDE_BYTES_MAX = 64 << 10
+_HEADERS_MAX = 128
+_PIPELINED_MAX = 16
 _BUSY_RETRY_S = 5
+_TOO_MUCH_OUTSIDE = f"a head, trailers or chunk extensions of more than {_OUTSIDE_BYTES_MAX} bytes"
+# RFC 9110, 6.5.1: fields that say how to read a message stand in its head.
+_NEVER_IN_TRAILERS = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+
+
+class _RefusedError(Exception):
+    """Raised in a callback of the parser, which then reads no further."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. `bound` makes the class for given limits."""
 
-    connections_max: ClassVar[int] = 4_096
-    head_timeout_s: ClassVar[float] = 5.0
+    connections_max: ClassVar[int]
+    deadlines: ClassVar[Deadlines]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
+        # In the loop's time: when the present phase ends.
+        self.deadline = inf
+        self.is_idle = False
+        # Bytes since the last piece of a body and the last end of a head or a message.
+        self._outside_bytes = 0
+        self._is_in_head = False
+        self._is_in_message = False
+        # What is answered last, after which nothing more is read.
+        self._refusal = b""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def connection_made(self, transport: Any) -> None:
         """Refuse what is too much, and wait for the first head."""
         super().connection_made(transport)
+        self.deadlines.add(self)
+        self._wait(self.deadlines.head_s)
         if len(self.connections) > self.connections_max:
-            self._refuse("429 Too Many Requests", "busy", "too many connections", f"retry-after: {_BUSY_RETRY_S}\r\n")
-        else:
-            self._wait_for_head()
+            more = f"retry-after: {_BUSY_RETRY_S}\r\n"
+            self._refuse("429 Too Many Requests", "busy", "too many connections", more)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is left to wait for."""
-        self._stop_waiting()
+        """No deadline is left."""
+        self.deadlines.remove(self)
         super().connection_lost(exc)
 
+    def end_phase(self) -> None:
+        """The deadline has passed: close, and abort when even that does not end it."""
+        if self.transport.is_closing():
+            self.transport.abort()
+        else:
+            self.transport.close()
+            self._wait(self.deadlines.head_s)
+
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, which knows no limit of its own."""
-        super().data_received(data)
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > _HEAD_BYTES_MAX and not self.transport.is_closing():
-                self.send_400_response(f"the head of a request may have {_HEAD_BYTES_MAX} bytes")
+        """Feed the parser, which knows no limits."""
+        if self._refusal:
+            return
+        self._outside_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            # What a callback raised is the context of the parser's own error.
+            because = error.__context__
+            self.send_400_response(str(because) if isinstance(because, _RefusedError) else f"this is no HTTP: {error}")
+        else:
+            if self._outside_bytes > _OUTSIDE_BYTES_MAX:
+                self.send_400_response(_TOO_MUCH_OUTSIDE)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # This parser takes what follows for another protocol. A new one gets the head without its Upgrade.
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            # As uvicorn does: what follows a request with Connection: close does not spoil that request.
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser.feed_data(head)
+            self._feed(data[upgrade.args[0] :])
+
+    def _head_without_upgrade(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
         """The first byte of a head."""
+        if len(self.pipeline) >= _PIPELINED_MAX:
+            raise _RefusedError(f"more than {_PIPELINED_MAX} requests of a connection wait for their answers")
         super().on_message_begin()
-        self._wait_for_head()
+        self._is_in_head = self._is_in_message = True
+        if self.is_idle or self.cycle is None:
+            self._wait(self.deadlines.head_s)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; one of the trailers is ignored, because the request is under way when it arrives."""
+        name = name.lower()
+        if not self._is_in_head:
+            if name in _NEVER_IN_TRAILERS:
+                raise _RefusedError(f"{name.decode('latin-1')} in the trailers of a request")
+            return
+        if len(self.headers) >= _HEADERS_MAX:
+            raise _RefusedError(f"a request may have {_HEADERS_MAX} headers")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._stop_waiting()
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _RefusedError("this is no proxy: CONNECT")
+            return  # it comes again without the Upgrade
+        if self._outside_bytes > _OUTSIDE_BYTES_MAX and self._head_size() > _OUTSIDE_BYTES_MAX:
+            raise _RefusedError(_TOO_MUCH_OUTSIDE)
+        self._is_in_head = False
+        self._outside_bytes = 0
         super().on_headers_complete()
+        if self.expect_100_continue:
+            # Answered before its body it may leave the body out: what follows could be either.
+            self.cycle.keep_alive = False
+        if not self.pipeline:
+            self._wait(self.deadlines.request_s)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body, which has limits of its own (bodies.py)."""
+        self._outside_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if self.parser.should_upgrade():
+            return
+        self._outside_bytes = 0
+        self._is_in_message = False
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._wait(self.deadlines.idle_s, is_idle=True)
+
+    def on_response_complete(self) -> None:
+        """The answer is written: the next request, or waiting for it."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            self._wait(self.deadlines.head_s)
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._wait(self.deadlines.request_s)
+            self._start_asgi_task(cycle, app)
+        elif self._refusal:
+            self._end_with_refusal()
+        elif self._is_in_message:
+            # The rest of a body that nobody reads, or the head of the next request.
+            self._wait(self.deadlines.head_s)
+        else:
+            self._wait(self.deadlines.idle_s, is_idle=True)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the same shape as everything else."""
@@ -62,21 +186,30 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: str, code: str, message: str, more: str = "") -> None:
         body = msgspec.json.encode({"success": False, "code": code, "message": message})
         head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{more}"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self._refusal = head.encode() + b"connection: close\r\n\r\n" + body
+        if not self._owes_answers():
+            self._end_with_refusal()
+
+    def _owes_answers(self) -> bool:
+        """Whether requests that arrived whole are answered first. The one whose body is broken is not."""
+        if self.pipeline:
+            return True
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and (cycle.response_started or not cycle.more_body)
+
+    def _end_with_refusal(self) -> None:
+        is_answered = self._is_in_message and not self._is_in_head and self.cycle.response_complete
+        if not is_answered:
+            # A second answer to the same request would be taken for the answer to the next.
+            self.transport.write(self._refusal)
         self.transport.close()
+        self._wait(self.deadlines.head_s)
 
-    def _wait_for_head(self) -> None:
-        if self._head_timer is None:
-            self._head_bytes = 0
-            self._head_timer = self.loop.call_later(self.head_timeout_s, self.transport.close)
-
-    def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _wait(self, seconds: float, is_idle: bool = False) -> None:
+        self.deadline = self.loop.time() + seconds
+        self.is_idle = is_idle
 
 
-def bound(connections_max: int, head_timeout_s: float) -> type[BoundedProtocol]:
+def bound(connections_max: int, deadlines: Deadlines) -> type[BoundedProtocol]:
     """The protocol with these limits, for `uvicorn.Config(http=…)`."""
-    limits = {"connections_max": connections_max, "head_timeout_s": head_timeout_s}
-    return type("BoundedProtocol", (BoundedProtocol,), limits)
+    return type("BoundedProtocol", (BoundedProtocol,), {"connections_max": connections_max, "deadlines": deadlines})

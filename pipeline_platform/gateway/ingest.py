@@ -1,5 +1,8 @@
 """The way of one request: key, body, quota, judgement, commit, answer.
 
+The key comes first. A body that has its key inside is read up to a lower limit, and searched for the key before
+anything else is done with it.
+
 Never answers 200 before COMMIT, never redirects, never sends a 5xx. A plain ASGI application: the objects that
 frameworks make of a request would cost more than its events.
 """
@@ -7,7 +10,7 @@ frameworks make of a request would cost more than its events.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +21,7 @@ from pipeline_platform.event import EventType, Lane
 from pipeline_platform.event_reader import Limits
 from pipeline_platform.gateway import answers
 from pipeline_platform.gateway.answers import Answer, Rejection, TryLaterError
-from pipeline_platform.gateway.bodies import BodyBudget, ClientLeftError, read_body
+from pipeline_platform.gateway.bodies import BodyBudget, ClientLeftError, Held, read_body
 from pipeline_platform.gateway.group_commit import GroupCommit
 from pipeline_platform.gateway.keys import Keys, Tenant
 from pipeline_platform.gateway.protocol import (
@@ -28,6 +31,9 @@ from pipeline_platform.gateway.protocol import (
     OpenedRequest,
     judge,
     key_of_header,
+    key_of_query,
+    keys_of_body,
+    open_lines,
     open_request,
     salvage_request,
 )
@@ -39,14 +45,25 @@ from pipeline_platform.settings import Settings
 _T = TypeVar("_T")
 # Larger bodies are judged beside the event loop: a hostile one takes up to 0.2 µs a byte.
 _INLINE_BYTES_MAX = 256 << 10
+# Without a key in the head: more than an SDK sends at once. Decompressing and searching so much costs 2 ms.
+_KEYLESS_BYTES_MAX = 1 << 20
+_KEYLESS_PART_OF_BUDGET = 4
+# Cutting a body that is no valid JSON takes so many times as long as reading it: its tenant's quota pays for it.
+_SALVAGE_COST = 20
+# It is hashed with each event.
+_IDEMPOTENCY_KEY_MAX = 1_024
+# The media types of bodies with an event a line.
+_LINES = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/jsonlines"})
 
 
 class _Head(NamedTuple):
     """What of a request's head matters."""
 
     write_key: str | None
+    query_key: str | None
     content_encoding: str
     idempotency_key: str | None
+    is_lines: bool
 
 
 @dataclass(slots=True)
@@ -62,6 +79,11 @@ class Ingest:
     watch: Watch
     side: ThreadPoolExecutor
     numbers: GatewayNumbers
+    # Bodies whose key is not known yet: they never use up what others need.
+    keyless_budget: BodyBudget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keyless_budget = BodyBudget(self.budget.bytes_max // _KEYLESS_PART_OF_BUDGET)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -88,35 +110,74 @@ class Ingest:
             return None
 
     async def _ingest(self, kind: EventType | None, head: _Head, receive: Receive) -> Answer:
-        if head.write_key:
-            # Before the body: who has no key sends none of it to memory.
-            await self.keys.tenant_of(head.write_key, None)
+        tenant = None
+        if head.write_key or head.query_key:
+            # Before the body: without a valid key none of it is read.
+            tenant = await self.keys.tenant_of(head.write_key, head.query_key)
+            self._check_bytes(tenant)
+        held = Held(self.budget if tenant else self.keyless_budget)
         body = None
         try:
             async with asyncio.timeout(None) as clock:
-                body = await read_body(receive, head.content_encoding, self.settings, self.budget, clock)
+                bytes_max = self.settings.body_bytes_max if tenant else self._keyless_bytes_max
+                encoding, piece_s = head.content_encoding, self.settings.body_timeout_s
+                body = await read_body(receive, encoding, bytes_max, held, clock, piece_s)
                 clock.reschedule(asyncio.get_running_loop().time() + self.settings.answer_timeout_s)
-                return await self._accept(kind, body, head)
+                tenant = tenant or await self._tenant_of_body(body)
+                return await self._accept(kind, body, head, tenant, held)
         except TimeoutError as error:
             if body is None:
                 raise TryLaterError("body_too_slow", "the body came too slowly: send it again", 1.0) from error
             raise TryLaterError("timeout", "the events were not stored in time: send this again", 1.0) from error
         finally:
-            self.budget.give_back(len(body or b""))
+            held.release()
+            if tenant is not None:
+                self.quota.spend_bytes(tenant.tenant_id, held.cost)
 
-    async def _accept(self, kind: EventType | None, body: bytes, head: _Head) -> Answer:
+    @property
+    def _keyless_bytes_max(self) -> int:
+        return min(_KEYLESS_BYTES_MAX, self.settings.body_bytes_max)
+
+    async def _tenant_of_body(self, body: bytes) -> Tenant:
+        """Of any key in it, so that reading further is paid for by somebody. Which key counts is decided after that."""
+        keys = await self._aside(partial(keys_of_body, body)) if len(body) > _INLINE_BYTES_MAX else keys_of_body(body)
+        refusal: RequestRefusedError | None = None
+        for key in keys or [None]:
+            try:
+                tenant = await self.keys.tenant_of(None, key)
+            except RequestRefusedError as error:
+                refusal = error
+            else:
+                self._check_bytes(tenant)
+                return tenant
+        assert refusal is not None
+        raise refusal
+
+    def _check_bytes(self, tenant: Tenant) -> None:
+        wait_s = self.quota.bytes_wait_s(tenant.tenant_id)
+        if wait_s > 0:
+            raise TryLaterError("over_quota", "too many bytes a second: send this again later", wait_s)
+
+    async def _accept(self, kind: EventType | None, body: bytes, head: _Head, tenant: Tenant, held: Held) -> Answer:
         aside = len(body) > _INLINE_BYTES_MAX
-        opened = await self._open(kind, body, aside)
-        tenant = await self.keys.tenant_of(head.write_key, opened.write_key)
+        opened = await self._open(kind, body, head, held)
+        if opened.write_key or not (head.write_key or head.query_key):
+            tenant = await self.keys.tenant_of(head.write_key or head.query_key, opened.write_key)
         lane = self._lane(tenant, len(opened.events))
         arguments = (opened, tenant.tenant_id, self.limits, head.idempotency_key)
         judged = await self._aside(partial(judge, *arguments)) if aside else judge(*arguments)
         return await self._store(lane, judged)
 
-    async def _open(self, kind: EventType | None, body: bytes, aside: bool) -> OpenedRequest:
+    async def _open(self, kind: EventType | None, body: bytes, head: _Head, held: Held) -> OpenedRequest:
+        if head.is_lines and kind is None:
+            return open_lines(body, self.limits, self.settings.request_events_max)
         arguments = (kind, body, self.limits, self.settings.request_events_max)
+        aside = len(body) > _INLINE_BYTES_MAX
         opened = await self._aside(partial(open_request, *arguments)) if aside else open_request(*arguments)
-        return opened or await self._aside(partial(salvage_request, *arguments))
+        if opened is None:
+            held.cost += _SALVAGE_COST * len(body)
+            opened = await self._aside(partial(salvage_request, *arguments))
+        return opened
 
     async def _aside(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self.side, work)
@@ -138,12 +199,19 @@ class Ingest:
 
 def _head(scope: Scope) -> _Head:
     authorization = encoding = idempotency_key = None
+    is_lines = False
     for name, value in scope["headers"]:
         if name == b"authorization":
             authorization = value
         elif name == b"content-encoding":
             # Sent twice it means the same as a list.
             encoding = value if encoding is None else encoding + b"," + value
+        elif name == b"content-type":
+            is_lines = value.partition(b";")[0].strip().lower() in _LINES
         elif name == b"idempotency-key":
             idempotency_key = value.decode("latin-1")
-    return _Head(key_of_header(authorization), (encoding or b"").decode("latin-1"), idempotency_key)
+    if idempotency_key is not None and len(idempotency_key) > _IDEMPOTENCY_KEY_MAX:
+        message = f"Idempotency-Key may have {_IDEMPOTENCY_KEY_MAX} characters"
+        raise RequestRefusedError(400, "invalid_idempotency_key", message)
+    keys = key_of_header(authorization), key_of_query(scope["query_string"])
+    return _Head(*keys, (encoding or b"").decode("latin-1"), idempotency_key, is_lines)

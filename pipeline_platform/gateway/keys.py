@@ -19,6 +19,7 @@ from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.event import TenantId
 from pipeline_platform.gateway.answers import TryLaterError
 from pipeline_platform.gateway.link import Link
+from pipeline_platform.kill_points import reach
 from pipeline_platform.settings import Settings
 from pipeline_platform.write_keys import hash_write_key
 
@@ -54,14 +55,14 @@ class Keys:
         self._wanted: dict[bytes, asyncio.Future[Tenant | None]] = {}
         self._wake = asyncio.Event()
 
-    async def tenant_of(self, in_header: str | None, in_body: str | None) -> Tenant:
-        """The tenant of a request's key. Raises RequestRefusedError (401) and TryLaterError."""
-        if in_header and in_body and not _equal(in_header, in_body):
-            message = "the key of the Authorization header and the body's writeKey differ"
+    async def tenant_of(self, one: str | None, other: str | None) -> Tenant:
+        """The tenant of a request's key, from two places of it. Raises RequestRefusedError (401) and TryLaterError."""
+        if one and other and not _equal(one, other):
+            message = "the write keys of the Authorization header, the query and the body differ"
             raise RequestRefusedError(401, "different_write_keys", message)
-        write_key = in_header or in_body
+        write_key = one or other
         if not write_key:
-            message = "no write key: send it as HTTP Basic user name or as writeKey in the body"
+            message = "no write key: send it as HTTP Basic user name, or as writeKey in the body or the query"
             raise RequestRefusedError(401, "missing_write_key", message)
         key_hash = hash_write_key(write_key)
         known = self._known.get(key_hash)
@@ -83,6 +84,7 @@ class Keys:
             except TimeoutError:
                 pass
             self._wake.clear()
+            reach("gateway.keys")
             try:
                 await self._answer_wanted()
                 if monotonic() >= due:

@@ -11,6 +11,7 @@ import psycopg
 
 from pipeline_platform.db import queries
 from pipeline_platform.gateway.link import StatementLink
+from pipeline_platform.kill_points import reach
 
 _LOG = logging.getLogger(__name__)
 _SQL = queries("gateway")
@@ -33,6 +34,7 @@ class Notifier:
         while True:
             await self._due.wait()
             self._due.clear()
+            reach("gateway.notifier")
             try:
                 await self._link.run(_SQL["wake_workers"])
             except psycopg.Error as error:

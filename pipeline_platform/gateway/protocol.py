@@ -1,16 +1,19 @@
 """The tracking API: from a request's bytes to accepted and rejected events. Pure: no sockets, no database.
 
-`open_request` parses the envelope and leaves each event as its own exact bytes; `judge` decides on each.
+`open_request` parses the envelope and leaves each event as its own exact bytes; `judge` decides on each. What a body
+says of its key (`keys_of_body`) is found first, cheaply: a body may be anybody's until its key is known.
 Every event of a request that is not refused as a whole ends in exactly one of the two lists.
 """
 
 import base64
 import binascii
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -29,6 +32,8 @@ from pipeline_platform.json_limits import Doubts, check_text, check_values, doub
 BATCH_CALLS = frozenset({"batch", "import", "b"})
 SINGLE_CALLS = {kind.value: kind for kind in EventType} | {kind.code: kind for kind in EventType}
 
+_SPACE = b" \t\r\n"
+_QUERY_FIELDS_MAX = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOTHING = (b"", b"null")
 _EXCERPT_CHARS = 200
@@ -36,6 +41,10 @@ _EXCERPT_CHARS = 200
 # request of 2,500 events may have 6.7 kB around them; SDKs have 2 kB at most.
 _COPIES_BYTES_MAX = 16 << 20
 _SENT_AT_BYTES_MAX = 100
+# Beyond so many commas a batch is cut with a limit of events: a parser would make an object of each element.
+_COMMAS_MAX = 300_000
+_KEYS_MAX = 8
+_KEY = re.compile(rb'"writeKey"\s*:\s*("[^"\\]{1,1000}"|\d{1,1000})')
 
 
 class _Batch(msgspec.Struct, rename="camel", gc=False):
@@ -51,6 +60,7 @@ class _Single(msgspec.Struct, rename="camel", gc=False):
 
 
 _decode_batch = msgspec.json.Decoder(_Batch).decode
+_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_single = msgspec.json.Decoder(_Single).decode
 _decode_key = msgspec.json.Decoder(str).decode
 _decode_any = msgspec.json.Decoder(msgspec.Raw).decode
@@ -62,6 +72,9 @@ class _Around(NamedTuple):
     context: bytes
     integrations: bytes
     sent_at: bytes
+
+
+_NO_ENVELOPE = _Around(b"", b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +111,45 @@ def key_of_header(authorization: bytes | None) -> str | None:
     return user.decode("utf-8", "replace") or None
 
 
+def key_of_query(query: bytes) -> str | None:
+    """`writeKey` of a query: beacons cannot send headers."""
+    if not query:
+        return None
+    try:
+        return dict(parse_qsl(query.decode("latin-1"), max_num_fields=_QUERY_FIELDS_MAX)).get("writeKey")
+    except ValueError:
+        return None
+
+
+def keys_of_body(body: bytes) -> list[str]:
+    """The write keys that a body may have, some of them where it is no valid JSON. Costs one pass over it.
+
+    Which of them counts is decided by `open_request` or `salvage_request`. Raises RequestRefusedError (400).
+    """
+    try:
+        key = _write_key(bytes(_decode_single(body.removeprefix(_BYTE_ORDER_MARK)).write_key))
+        return [key] if key else []
+    except msgspec.ValidationError:
+        return []
+    except (msgspec.DecodeError, RecursionError):
+        tokens = dict.fromkeys(match[1] for match in _KEY.finditer(body))
+        return [key for token in [*tokens][:_KEYS_MAX] if (key := _decode_text_or_nothing(token) or token.decode())]
+
+
 def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest | None:
     """The envelope and its events; kind None: a batch. None where only `salvage_request` may still read it.
 
     Raises RequestRefusedError: 400 where it is no request, 413 where it holds too many events.
     """
     body = body.removeprefix(_BYTE_ORDER_MARK)
+    if kind is None and body.lstrip(_SPACE).startswith(b"["):
+        return _open_array(body, limits, events_max)
     try:
         if kind is not None:
             token = bytes(_decode_single(body).write_key)
             return OpenedRequest(_write_key(token), [body], doubts_of(body), kind)
+        if _is_dense(body):
+            return None
         batch = _decode_batch(body)
     except msgspec.ValidationError as error:
         raise _refused("invalid_envelope", "expected an object, and in it batch as an array") from error
@@ -125,6 +167,8 @@ def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max
 def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
     """`open_request` for a body that is no valid JSON: its sound events still count."""
     body = body.removeprefix(_BYTE_ORDER_MARK)
+    if kind is None and body.lstrip(_SPACE).startswith(b"["):
+        return _batch_request(body, elements(body, events_max), _NO_ENVELOPE, b"", limits, events_max)
     found: dict[str, bytes] = {}
     for key, value in members(body):
         try:
@@ -139,9 +183,16 @@ def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_
         return OpenedRequest(_write_key(write_key), [body], doubts_of(body), kind)
     if "batch" not in found:
         raise _refused("missing_batch", "the body has no batch")
-    events = elements(found["batch"])
+    events = elements(found["batch"], events_max)
     around = _Around(*(found.get(name, b"") for name in ("context", "integrations", "sentAt")))
     return _batch_request(body, events, around, write_key, limits, events_max)
+
+
+def open_lines(body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
+    """A batch with an event a line (NDJSON): no envelope, and empty lines are none."""
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    events = [event for line in body.split(b"\n") if (event := line.strip(_SPACE))]
+    return _batch_request(body, events, _NO_ENVELOPE, b"", limits, events_max)
 
 
 def judge(request: OpenedRequest, tenant_id: TenantId, limits: Limits, idempotency_key: str | None) -> Judged:
@@ -167,6 +218,21 @@ def judge(request: OpenedRequest, tenant_id: TenantId, limits: Limits, idempoten
             judged.rejected.append(rejected_event(payload, tenant_id, limits, error))
             judged.rejected_at.append(position)
     return judged
+
+
+def _open_array(body: bytes, limits: Limits, events_max: int) -> OpenedRequest | None:
+    """A batch that is only its events, without an envelope."""
+    if _is_dense(body):
+        return None
+    try:
+        events = [bytes(event) for event in _decode_array(body)]
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return _batch_request(body, events, _NO_ENVELOPE, b"", limits, events_max)
+
+
+def _is_dense(body: bytes) -> bool:
+    return len(body) > 2 * _COMMAS_MAX and body.count(b",") > _COMMAS_MAX
 
 
 def _batch_request(

@@ -1,7 +1,8 @@
 """How much a tenant may send, by token buckets of one second, per gateway process.
 
 Over its own rate a tenant's events wait in the overflow lane, so that it delays nobody but itself; over the
-common maximum it is told to come back later. A request is never cut: what a bucket lacks becomes its debt.
+common maximum it is told to come back later, and so it is over the common maximum of bytes. A request is never cut:
+what a bucket lacks becomes its debt.
 """
 
 from collections.abc import Callable
@@ -36,9 +37,11 @@ class Quota:
 
     default_rate: float
     rate_max: float
+    bytes_rate_max: float
     clock: Callable[[], float] = monotonic
     _own: dict[TenantId, Bucket] = field(default_factory=dict[TenantId, Bucket])
     _most: dict[TenantId, Bucket] = field(default_factory=dict[TenantId, Bucket])
+    _bytes: dict[TenantId, Bucket] = field(default_factory=dict[TenantId, Bucket])
 
     def take(self, tenant_id: TenantId, events: int, own_rate: float | None = None) -> tuple[Lane | None, float]:
         """The lane for so many events and 0, or None and the seconds until the tenant may try again."""
@@ -52,6 +55,14 @@ class Quota:
             return Lane.OVERFLOW, 0.0
         own.tokens -= events
         return Lane.LIVE, 0.0
+
+    def bytes_wait_s(self, tenant_id: TenantId) -> float:
+        """How long until the tenant may send a body again; 0: now."""
+        return _refilled(self._bytes, tenant_id, self.bytes_rate_max, self.clock()).wait_s
+
+    def spend_bytes(self, tenant_id: TenantId, size: int) -> None:
+        """Charge a body that was read."""
+        _refilled(self._bytes, tenant_id, self.bytes_rate_max, self.clock()).tokens -= size
 
 
 def _refilled(buckets: dict[TenantId, Bucket], tenant_id: TenantId, rate: float, now: float) -> Bucket:

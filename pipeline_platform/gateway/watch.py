@@ -15,6 +15,7 @@ import psycopg
 from pipeline_platform.db import queries
 from pipeline_platform.gateway.answers import TryLaterError
 from pipeline_platform.gateway.link import Link
+from pipeline_platform.kill_points import reach
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Watch:
     async def run(self) -> None:
         """Look, for ever."""
         while True:
+            reach("gateway.watch")
             started = monotonic()
             self.missing, self._full = await self._look()
             took_s = monotonic() - started

@@ -161,7 +161,7 @@ def test_unreadable(gateway: Gateway) -> None:
     bodies = {
         b"{": "invalid_json",
         b"": "invalid_json",
-        b"[]": "invalid_envelope",
+        b"17": "invalid_envelope",
         b"{}": "missing_batch",
         b'{"batch":[],"batch":[]}': "two_batches",
     }

@@ -1,15 +1,19 @@
 """The gateway's sockets and its process: slow clients, too many of them, health, stopping, dying."""
 
+import asyncio
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 import httpx
 import pytest
 
+from pipeline_platform.gateway.app import make_app, make_gateway
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.integration.conftest import Start
 from pipeline_platform_tests.support.gateway import (
     Blocked,
+    Conn,
     Gateway,
     GatewayProcess,
     event,
@@ -108,6 +112,43 @@ def test_killed_around_the_commit_nothing_is_acknowledged(start: Start, kill_poi
     gateway.process.start()
     assert gateway.batch(event("m")).status_code == 200
     assert gateway.count("SELECT count(DISTINCT event_id) FROM queue.events") == 1
+
+
+@pytest.mark.parametrize("place", ["gateway.keys", "gateway.watch", "gateway.notifier", "gateway.before_commit"])
+def test_a_background_task_that_ends_ends_the_process(settings: Settings, conn: Conn, place: str) -> None:
+    with GatewayProcess(settings) as process:
+        process.start(f"{place}:raise", route="/healthz")
+        gateway = Gateway(process, conn)
+        with suppress(httpx.TransportError):
+            # Not answered where the process ended before.
+            answer = gateway.batch(event())
+            assert answer.status_code in (200, 429)
+            assert gateway.stored == (answer.status_code == 200)
+        assert process.exit_code() == 1
+        log = process.log.read_text()
+        assert "the background task" in log
+        assert f"InjectedError: {place}" in log
+        process.start()
+        assert gateway.batch(event()).status_code == 200
+        gateway.client.close()
+
+
+async def _end() -> None:
+    raise ZeroDivisionError
+
+
+def test_readyz_names_the_task_that_ended() -> None:
+    gateway = make_gateway(Settings(), "postgresql://nowhere")
+    gateway.ingest.watch.missing = []
+
+    async def ask() -> httpx.Response:
+        gateway.background.start("of this test", _end())
+        transport = httpx.ASGITransport(make_app(gateway))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            return await client.get("/readyz")
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["missing"]) == (503, ["the background task of this test"])
 
 
 def test_wrong_settings_end_it_with_two(settings: Settings) -> None:

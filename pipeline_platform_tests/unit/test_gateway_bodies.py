@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.gateway.answers import TryLaterError
-from pipeline_platform.gateway.bodies import BodyBudget, ClientLeftError, coding_of, read_body
-from pipeline_platform.settings import Settings
+from pipeline_platform.gateway.bodies import BodyBudget, ClientLeftError, Held, coding_of, read_body
 
 TEXT = b'{"batch":[]}' * 50
-SETTINGS = Settings(body_bytes_max=2_000)
+BYTES_MAX = 2_000
 # The same bytes in every second: they are part of the tests' names, which each of xdist's workers makes anew.
 gzipped = partial(gzip.compress, mtime=0)
 
@@ -36,8 +35,15 @@ def read(pieces: Iterable[bytes], encoding: str = "", budget: BodyBudget | None 
         return messages.pop(0)
 
     async def run() -> bytes:
-        async with asyncio.timeout(None) as clock:
-            return await read_body(receive, encoding, SETTINGS, budget or BodyBudget(1 << 20), clock)
+        held = Held(budget or BodyBudget(1 << 20))
+        try:
+            async with asyncio.timeout(None) as clock:
+                body = await read_body(receive, encoding, BYTES_MAX, held, clock, 5.0)
+                assert held.held == len(body) <= held.cost
+                return body
+        except BaseException:
+            held.release()
+            raise
 
     return asyncio.run(run())
 

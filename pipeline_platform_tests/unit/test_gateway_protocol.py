@@ -18,6 +18,9 @@ from pipeline_platform.gateway.protocol import (
     OpenedRequest,
     judge,
     key_of_header,
+    key_of_query,
+    keys_of_body,
+    open_lines,
     open_request,
     salvage_request,
 )
@@ -110,7 +113,8 @@ def test_whatever_is_wrong_with_one_event_99_others_are_accepted(bad: bytes, cod
         (b'{"batch":[NaN] 1}', (400, "invalid_json")),
         (b'{"batch":[NaN], "\\x": 1}', (400, "invalid_json")),
         (b'{"batch":[NaN], 17}', (400, "invalid_json")),
-        (b"[]", (400, "invalid_envelope")),
+        (b"[{]}]", (400, "invalid_json")),
+        (b"[1] [2]", (400, "invalid_json")),
         (b"null", (400, "invalid_envelope")),
         (b'{"batch":{}}', (400, "invalid_envelope")),
         (b'{"batch":null}', (400, "invalid_envelope")),
@@ -131,6 +135,53 @@ def test_too_many_events() -> None:
     assert len(opened(batch(*[GOOD] * 3), events_max=3).events) == 3
     assert refusal(batch(*[GOOD] * 4), events_max=3) == (413, "too_many_events")
     assert refusal(batch(*[GOOD] * 3, b"NaN"), events_max=3) == (413, "too_many_events")
+
+
+def test_so_many_elements_that_none_of_them_is_kept() -> None:
+    assert refusal(b"[" + b"1," * 400_000 + b"1]") == (413, "too_many_events")
+    assert refusal(b'{"batch":[' + b"1," * 400_000 + b"1]}") == (413, "too_many_events")
+
+
+def test_an_array_is_a_batch_without_an_envelope() -> None:
+    assert [event.payload for event in judged(b" [" + GOOD + b", " + GOOD + b"] ").accepted] == [GOOD, GOOD]
+    assert judged(b"[]").accepted == []
+    found = judged(b'\xef\xbb\xbf[{"n": NaN}, ' + GOOD + b"]")
+    assert [event.payload for event in found.accepted] == [GOOD]
+    assert [event.code for event in found.rejected] == ["invalid_json"]
+    assert refusal(b"[1,2,3]", events_max=2) == (413, "too_many_events")
+
+
+def test_lines_are_a_batch_without_an_envelope() -> None:
+    found = judge(open_lines(GOOD + b"\r\n\n{\n" + GOOD, LIMITS, 3), TENANT, LIMITS, None)
+    assert ([event.payload for event in found.accepted], found.accepted_at) == ([GOOD, GOOD], [0, 2])
+    assert [event.code for event in found.rejected] == ["invalid_json"]
+    with pytest.raises(RequestRefusedError, match="4 events"):
+        open_lines(b"1\n" * 4, LIMITS, 3)
+
+
+@pytest.mark.parametrize(
+    ("body", "keys"),
+    [
+        (b'{"batch":[{"writeKey":"a"}],"writeKey":"b"}', ["b"]),
+        (b'{"writeKey":17}', ["17"]),
+        (b"[]", []),
+        (b"{}", []),
+        (b'{"batch":[{"writeKey":"a"},NaN],"writeKey" : "b"}', ["a", "b"]),
+        (b'{"n":NaN,"writeKey":17}', ["17"]),
+        (b'{"n":NaN' + b',"writeKey":"a"' * 99, ["a"]),
+        (b"nonsense", []),
+    ],
+)
+def test_the_keys_that_a_body_may_have(body: bytes, keys: list[str]) -> None:
+    assert keys_of_body(body) == keys
+
+
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [(b"", None), (b"a=b", None), (b"writeKey=", None), (b"writeKey=k%20l&t=1", "k l"), (b"a=1&" * 200, None)],
+)
+def test_the_key_of_the_query(query: bytes, key: str | None) -> None:
+    assert key_of_query(query) == key
 
 
 def test_the_word_batch_inside_events_is_no_second_batch() -> None:

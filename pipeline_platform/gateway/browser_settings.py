@@ -1,0 +1,65 @@
+"""What SDKs in browsers ask for before they send: the settings of their source, minimal and the same for every tenant.
+
+`/v1/projects/KEY/settings` is what @segment/analytics-next fetches from its `cdnURL`, `/sourceConfig` what
+@rudderstack/analytics-js fetches from its `configUrl`. Both name no destinations and switch the SDK's own telemetry
+off: events go to the gateway alone.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pipeline_platform.errors import RequestRefusedError
+from pipeline_platform.gateway import answers
+from pipeline_platform.gateway.answers import Answer, TryLaterError
+from pipeline_platform.gateway.keys import Keys
+from pipeline_platform.gateway.protocol import key_of_header, key_of_query
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserSettings:
+    """The routes of the settings, for valid keys only."""
+
+    keys: Keys
+
+    async def segment(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        return (await self._answer(request, key, None, _segment(key))).response()
+
+    async def rudderstack(self, request: Request) -> Response:
+        in_header = key_of_header(request.headers.get("authorization", "").encode("latin-1"))
+        in_query = key_of_query(request.url.query.encode())
+        return (await self._answer(request, in_header, in_query, _RUDDERSTACK)).response()
+
+    async def _answer(self, request: Request, key: str | None, other: str | None, document: bytes) -> Answer:
+        if request.method == "OPTIONS":
+            return answers.PREFLIGHT
+        try:
+            await self.keys.tenant_of(key, other)
+        except RequestRefusedError as error:
+            return answers.refused(error)
+        except TryLaterError as error:
+            return answers.not_now(error)
+        return answers.document(document)
+
+
+def _segment(key: str) -> bytes:
+    integrations = {"Segment.io": {"apiKey": key}}
+    return msgspec.json.encode({"integrations": integrations, "metrics": {"sampleRate": 0}, "plan": {}})
+
+
+_RUDDERSTACK = msgspec.json.encode(
+    {
+        "source": {
+            "id": "pipeline-platform",
+            "name": "pipeline-platform",
+            "workspaceId": "pipeline-platform",
+            "enabled": True,
+            "config": {"statsCollection": {"errors": {"enabled": False}, "metrics": {"enabled": False}}},
+            "dataplanes": {},
+            "destinations": [],
+        }
+    }
+)
