@@ -114,8 +114,8 @@ class Session:
 
     def check(self, info: psycopg.ConnectionInfo, row: Sequence[Any] | None) -> None:
         """UnfitServerError where the row of `proof` is not what was stated."""
-        _, *values = row or ()
-        found: dict[str, Any] = dict(zip((*_UNTOUCHED, _MARK, *self._stated), values, strict=True))
+        assert row
+        found: dict[str, Any] = dict(zip((*_UNTOUCHED, _MARK, *self._stated), row[1:], strict=True))
         for name, value in _UNTOUCHED.items():
             if found.pop(name) != value:
                 raise UnfitServerError(

@@ -13,7 +13,7 @@ from dagster import DagsterInstance
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._utils.log import configure_loggers
-from dagster_webserver.app import create_app_from_workspace_process_context
+from dagster_webserver.app import create_app_from_workspace_process_context  # pyright: ignore[reportUnknownVariableType]
 from dagster_webserver.version import __version__
 
 from pipeline_platform.web_guard import LocalGuard
