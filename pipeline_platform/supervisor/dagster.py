@@ -93,8 +93,8 @@ def _three(settings: Settings, code_server: Sequence[str], *, show_code_log: boo
     web = (f"{__package__}.dagster_web", "--port", str(settings.dagster_port), "--workspace", str(workspace))
     return [
         child("dagster-code", socket.exists, *code, "--log-level", "warning", show_log=show_code_log),
-        child("dagster-daemon", partial(_healthy, url), *daemon),
-        child("dagster-web", partial(_shows_definitions, url), *web),
+        child("dagster-daemon", partial(_answers_yes, _healthy, url), *daemon),
+        child("dagster-web", partial(_answers_yes, _shows_definitions, url), *web),
     ]
 
 
@@ -122,9 +122,15 @@ def _socket_path(directory: Path) -> Path:
     return path
 
 
-def _shows_definitions(url: str) -> bool:
-    if not answers(f"{url}/server_info"):
+def _answers_yes(question: Callable[[str], bool], url: str) -> bool:
+    """Whether the web server answers, and with yes. It is slow while its siblings start: too slow is not yet."""
+    try:
+        return answers(f"{url}/server_info") and question(url)
+    except httpx.TransportError:
         return False
+
+
+def _shows_definitions(url: str) -> bool:
     entries = _ask(url, _LOADED)["workspaceOrError"].get("locationEntries", [])
     if any(entry["loadStatus"] != "LOADED" for entry in entries):
         return False
@@ -136,12 +142,10 @@ def _shows_definitions(url: str) -> bool:
 
 
 def _healthy(url: str) -> bool:
-    if not answers(f"{url}/server_info"):
-        return False
     states = _ask(url, _HEALTHY)["instance"]["daemonHealth"]["allDaemonStatuses"]
     return all(state["healthy"] for state in states if state["required"])
 
 
 def _ask(url: str, query: str) -> dict[str, Any]:
-    """One GraphQL query's data; the web server is slow while its siblings start."""
+    """One GraphQL query's data. Raises httpx.TransportError."""
     return httpx.post(f"{url}/graphql", json={"query": query}, timeout=60, trust_env=False).json()["data"]
