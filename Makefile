@@ -52,7 +52,7 @@ demo: $(STAMP) ## a migration from a failing pipeline, played and measured in mi
 down: ## stop what runs here and wait until it is gone
 	@if [ -x $(BIN)/pipeline-platform ]; then $(BIN)/pipeline-platform down; else echo "nothing is installed here"; fi
 
-dev: $(STAMP) ## the same with `dagster dev` in the foreground, for work on the definitions
+dev: $(STAMP) ## the same for work on the definitions: Dagster loads them anew when its UI is asked to
 	@$(BIN)/python -m pipeline_platform.supervisor --dagster-dev $(ARGS)
 
 # Two processes, a file each at a time; nothing chosen (5) is no failure.

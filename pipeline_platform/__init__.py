@@ -46,8 +46,8 @@ Beside the route, while an installation moves over from an old pipeline:
 On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
 event_ids.py (whose it is), tombstones.py (who was erased), audit_log.py (who did what), client_time.py, lookups.py
 (cached reads), tenants.py and write_keys.py, ndjson.py (files of events), errors.py (named by what happens next),
-settings.py, db.py (connections, named queries, migrations), arrays.py (PostgreSQL's binary arrays), kill_points.py
-(where tests may kill).
+settings.py, connections.py (what a session states), db.py (connections, named queries, migrations), web_guard.py
+(which pages may give orders), arrays.py (PostgreSQL's binary arrays), kill_points.py (where tests may kill).
 
 How it is watched: metrics/ (its catalogue.py names all), tracing.py, logs.py; rules and a dashboard in observability/.
 

@@ -1,7 +1,7 @@
 """Connections, named queries and migrations: the only module that knows where `sql/` is.
 
-Every connection says who it is (application_name) and is bounded in time. Failing migrations leave the schema as it
-was: each is one transaction.
+Every connection says who it is (application_name), is bounded in time, and states what its session needs, which
+connections.py checks. Failing migrations leave the schema as it was: each is one transaction.
 """
 
 import functools
@@ -12,7 +12,8 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 
-from pipeline_platform.errors import ConfigError
+from pipeline_platform import connections
+from pipeline_platform.errors import ConfigError, UnfitServerError
 
 _LOG = logging.getLogger(__name__)
 _SQL_PLACES = (Path(__file__).parent / "_sql", Path(__file__).parent.parent / "sql")
@@ -44,33 +45,39 @@ def _without_comments(body: str) -> str:
     return "\n".join(line for line in lines if line and not line.startswith("--"))
 
 
-def _options(who: str, statement_timeout_s: float, lock_timeout_s: float, more: str) -> dict[str, Any]:
-    settings = (
-        f"-c statement_timeout={int(statement_timeout_s * 1000)} -c lock_timeout={int(lock_timeout_s * 1000)} "
-        f"-c TimeZone=UTC -c synchronous_commit=on {more}"
-    )
-    return {
-        "application_name": f"pipeline-platform {who}",
-        "options": settings,
-        "connect_timeout": 5,
-        "autocommit": True,
-        "keepalives_idle": 10,
-        "tcp_user_timeout": 15_000,
-    }
-
-
 def connect(
     url: str, who: str, *, statement_timeout_s: float = 30, lock_timeout_s: float = 10, more: str = ""
 ) -> psycopg.Connection[Any]:
-    """A connection in autocommit mode; `who` is shown in pg_stat_activity. Zero seconds: no limit."""
-    return psycopg.Connection.connect(url, **_options(who, statement_timeout_s, lock_timeout_s, more))
+    """A connection in autocommit mode; `who` is shown in pg_stat_activity. Zero seconds: no limit.
+
+    UnfitServerError where the server answers and cannot be used as it is.
+    """
+    session = connections.Session(who, statement_timeout_s, lock_timeout_s, more)
+    with connections.in_plain_words():
+        conn = psycopg.Connection[Any].connect(url, **session.parameters(url))
+    try:
+        connections.check_server(conn.info)
+        session.check(conn.info, conn.execute(session.proof).fetchone())
+    except BaseException:
+        conn.close()
+        raise
+    return conn
 
 
 async def connect_async(
     url: str, who: str, *, statement_timeout_s: float = 30, lock_timeout_s: float = 10, more: str = ""
 ) -> psycopg.AsyncConnection[Any]:
     """`connect`, for the event loop."""
-    return await psycopg.AsyncConnection.connect(url, **_options(who, statement_timeout_s, lock_timeout_s, more))
+    session = connections.Session(who, statement_timeout_s, lock_timeout_s, more)
+    with connections.in_plain_words():
+        conn = await psycopg.AsyncConnection[Any].connect(url, **session.parameters(url))
+    try:
+        connections.check_server(conn.info)
+        session.check(conn.info, await (await conn.execute(session.proof)).fetchone())
+    except BaseException:
+        await conn.close()
+        raise
+    return conn
 
 
 def missing_migrations(conn: psycopg.Connection[Any]) -> list[str]:
@@ -82,28 +89,44 @@ def missing_migrations(conn: psycopg.Connection[Any]) -> list[str]:
 def migrate(url: str) -> list[str]:
     """Apply what is missing of `sql/migrations`, in order; returns their names.
 
-    Concurrent callers wait for each other. ConfigError where an applied migration was edited since, or the database
-    is newer than this code.
+    Concurrent callers wait for each other. ConfigError where an applied migration was edited since, the database is
+    newer than this code, or the server does not let us.
     """
-    files = {path.stem: path.read_text() for path in sorted((sql_dir() / "migrations").glob("*.sql"))}
     with connect(url, "migrate", statement_timeout_s=0, lock_timeout_s=0) as conn:
-        if conn.execute("SELECT pg_try_advisory_lock(hashtext('pipeline_platform.migrate'))").fetchone() != (True,):
-            _LOG.warning("waiting for another migration of this database: see pg_locks, locktype advisory")
-            conn.execute("SELECT pg_advisory_lock(hashtext('pipeline_platform.migrate'))")
-        conn.execute(
-            "CREATE TABLE IF NOT EXISTS public.pipeline_migrations "
-            "(name text PRIMARY KEY, body text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        applied = dict(conn.execute("SELECT name, body FROM public.pipeline_migrations").fetchall())
-        for name, body in applied.items():
-            if files.get(name) != body:
-                raise ConfigError(
-                    f"migration {name} in the database differs from sql/migrations: "
-                    "deploy the code that belongs to this database, or start from an empty one"
-                )
-        missing = [name for name in files if name not in applied]
-        for name in missing:
-            with conn.transaction():
-                conn.execute(cast("LiteralString", files[name]))
-                conn.execute("INSERT INTO public.pipeline_migrations (name, body) VALUES (%s, %s)", (name, files[name]))
-        return missing
+        role, database = conn.info.user, conn.info.dbname
+        try:
+            return _migrate(conn)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UnfitServerError(
+                f"role {role} may not apply the migrations ({error.diag.message_primary}): "
+                f"ALTER DATABASE {database} OWNER TO {role}, or run as the role that applied the others"
+            ) from error
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise UnfitServerError(
+                f"database {database} takes no writes ({error.diag.message_primary}): let PIPELINE_DATABASE_URL name "
+                "the primary (host=a,b with target_session_attrs=read-write finds it)"
+            ) from error
+
+
+def _migrate(conn: psycopg.Connection[Any]) -> list[str]:
+    files = {path.stem: path.read_text() for path in sorted((sql_dir() / "migrations").glob("*.sql"))}
+    if conn.execute("SELECT pg_try_advisory_lock(hashtext('pipeline_platform.migrate'))").fetchone() != (True,):
+        _LOG.warning("waiting for another migration of this database: see pg_locks, locktype advisory")
+        conn.execute("SELECT pg_advisory_lock(hashtext('pipeline_platform.migrate'))")
+    conn.execute(
+        "CREATE TABLE IF NOT EXISTS public.pipeline_migrations "
+        "(name text PRIMARY KEY, body text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    applied = dict(conn.execute("SELECT name, body FROM public.pipeline_migrations").fetchall())
+    for name, body in applied.items():
+        if files.get(name) != body:
+            raise ConfigError(
+                f"migration {name} in the database differs from sql/migrations: "
+                "deploy the code that belongs to this database, or start from an empty one"
+            )
+    missing = [name for name in files if name not in applied]
+    for name in missing:
+        with conn.transaction():
+            conn.execute(cast("LiteralString", files[name]))
+            conn.execute("INSERT INTO public.pipeline_migrations (name, body) VALUES (%s, %s)", (name, files[name]))
+    return missing

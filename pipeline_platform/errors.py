@@ -13,6 +13,10 @@ class ConfigError(PipelineError):
     """The configuration cannot work: exit 2."""
 
 
+class UnfitServerError(ConfigError, psycopg.OperationalError):
+    """PostgreSQL answers and cannot be used as it is: exit 2 at the start; what runs waits until it is mended."""
+
+
 class InvalidEventError(PipelineError):
     """One event can never be written: it goes to quarantine (gateway) or to the dead letters (worker)."""
 

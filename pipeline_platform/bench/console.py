@@ -124,7 +124,8 @@ async def _look(url: str, process: psutil.Process, viewers: int, seconds: float)
 async def _watching(url: str, viewers: int) -> AsyncGenerator[list[int]]:
     """So many open pages; yields the messages and the bytes that all of them got so far."""
     seen = [0, 0]
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=None) as client:  # noqa: S113
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(limits=limits, timeout=None, trust_env=False) as client:  # noqa: S113
 
         async def watch() -> None:
             async with client.stream("GET", f"{url}/events") as answer:
@@ -145,7 +146,7 @@ async def _watching(url: str, viewers: int) -> AsyncGenerator[list[int]]:
 
 async def _until_serving(url: str, log: Path) -> None:
     deadline = time.monotonic() + _READY_S
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         while time.monotonic() < deadline:
             try:
                 if (await client.get(f"{url}/healthz")).is_success:

@@ -66,7 +66,7 @@ def _wait_until_serving(home: Path, port: int) -> None:
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline:
         try:
-            ready = httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+            ready = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).is_success
         except httpx.TransportError:
             ready = False
         if ready and (home / "pool.ready").exists():

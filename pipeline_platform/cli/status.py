@@ -6,8 +6,10 @@ from typing import Any
 import typer
 
 from pipeline_platform.cli.output import AsJson, console, print_json, print_rows, running_settings
-from pipeline_platform.operate.status import findings_of, status_of
+from pipeline_platform.operate.doctor import diagnose
+from pipeline_platform.operate.status import status_of
 from pipeline_platform.services.endpoints import read_endpoints
+from pipeline_platform.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -53,8 +55,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: pipeline-platform doctor
     """
-    settings = running_settings()
-    findings = findings_of(settings, read_endpoints(settings.home))
+    findings = diagnose(Settings.read())
     well = all(finding.well for finding in findings)
     if as_json:
         print_json({"well": well, "findings": [asdict(finding) for finding in findings]})

@@ -7,9 +7,8 @@ have a browser here read ours under a name of its own.
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline_platform.console.page import Pages
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.settings import Settings
+from pipeline_platform.web_guard import host_of, is_loopback
 
 _COOKIE = "console"
 _COOKIE_S = 30 * 86_400
@@ -39,7 +39,7 @@ HEADERS: Mapping[str, str] = {
 
 def check_access(settings: Settings) -> None:
     """ConfigError where everybody could look."""
-    if not settings.console_token and not _is_loopback(settings.console_host):
+    if not settings.console_token and not is_loopback(settings.console_host):
         raise ConfigError(
             f"the console would show everything to whoever reaches {settings.console_host}: set PIPELINE_CONSOLE_TOKEN "
             '(python -c "import secrets; print(secrets.token_urlsafe())"), or PIPELINE_CONSOLE_HOST to 127.0.0.1'
@@ -75,8 +75,8 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         """An answer instead of the app's."""
         if not self._token:
-            host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-            if _is_loopback(host):
+            host = host_of(request.headers)
+            if is_loopback(host):
                 return None
             return PlainTextResponse(
                 f"the console answers to localhost alone, not to {host!r}: set PIPELINE_CONSOLE_TOKEN\n", 421
@@ -108,12 +108,3 @@ class Guard:
 def _same(one: str, other: str) -> bool:
     """In a time that says nothing of where they differ."""
     return hmac.compare_digest(one.encode(), other.encode())
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

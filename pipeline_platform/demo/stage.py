@@ -13,6 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
+from pipeline_platform.connections import forget_libpq_variables
 from pipeline_platform.errors import ServiceError
 from pipeline_platform.services import Endpoints, read_endpoints
 from pipeline_platform.settings import Settings
@@ -46,6 +47,7 @@ def settings_of_demo(settings: Settings, scale: float = 1.0) -> Settings:
 @contextmanager
 def running_platform(settings: Settings) -> Generator[Endpoints]:
     """Start everything in an empty home; stop it at the end, however that comes. ServiceError where it cannot start."""
+    forget_libpq_variables()
     with _signals_as_interrupts():
         _remove_earlier(settings)
         settings.home.mkdir(parents=True)

@@ -100,7 +100,7 @@ def make_gateway(
         quota=Quota(settings.tenant_events_per_s, settings.tenant_events_per_s_max, settings.tenant_bytes_per_s_max),
         budget=BodyBudget(settings.bodies_bytes_max),
         committer=committer,
-        watch=Watch(settings, watch),
+        watch=Watch(settings, watch, lambda: committer.trouble),
         side=ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge"),
         numbers=numbers,
     )

@@ -34,6 +34,8 @@ _ACCEPT = queries("queue")["accept"]
 _LOG = logging.getLogger(__name__)
 _BACKOFF_S_MIN = 0.05
 _BACKOFF_S_MAX = 1.0
+# A failed commit that no other followed says nothing about the next one any more.
+_TROUBLE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -59,6 +61,8 @@ class GroupCommit:
         self._wake = asyncio.Event()
         self._connected = 0
         self._tried = False
+        self._failed_at = float("-inf")
+        self._failure = ""
         more = f"-c transaction_timeout={int(ACCEPT_SECONDS_MAX * 1000)}"
         self._links = [
             StatementLink(url, f"gateway {number}", settings.answer_timeout_s, more, self._wake.set)
@@ -66,6 +70,12 @@ class GroupCommit:
         ]
         self._careful = Link(url, "gateway careful", settings.answer_timeout_s, more)
         self._careful_turn = asyncio.Lock()
+
+    @property
+    def trouble(self) -> str:
+        """Why events cannot be committed now, as far as committers know; empty: nothing speaks against it."""
+        is_recent = time.monotonic() - self._failed_at < _TROUBLE_S
+        return self._failure if is_recent or (self._tried and not self._connected) else ""
 
     def start(self, background: Background) -> None:
         """Connect and commit in the background until that is stopped."""
@@ -106,11 +116,13 @@ class GroupCommit:
                 _LOG.log(logging.WARNING if backoff_s == _BACKOFF_S_MIN else logging.DEBUG, "no database: %s", error)
                 self._tried = True
                 if not self._connected:
+                    self._failure = f"a connection that commits: {error}"
                     _refuse(self._take_all(), TryLaterError("database_down", "events cannot be stored now", 1.0))
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 -- jitter
                 backoff_s = min(2 * backoff_s, _BACKOFF_S_MAX)
                 continue
             backoff_s = _BACKOFF_S_MIN
+            self._failed_at = float("-inf")
             self._connected += 1
             try:
                 await self._commit_while_connected(link)
@@ -123,6 +135,7 @@ class GroupCommit:
                 await self._commit_group(link, group)
             except psycopg.Error as error:
                 _LOG.warning("a commit of %d requests failed, they were told to come again: %s", len(group), error)
+                self._failed_at, self._failure = time.monotonic(), f"commits: {error.diag.message_primary or error}"
                 _refuse(group, TryLaterError("not_stored", "the events could not be stored: send this again", 1.0))
             finally:
                 # Only when this task is cancelled is anybody left.
@@ -177,6 +190,7 @@ class GroupCommit:
             await self._commit_one_by_one(group)
             return
         reach("gateway.after_commit")
+        self._failed_at = float("-inf")
         for waiting in group:
             _resolve(waiting, [])
         if accepted:

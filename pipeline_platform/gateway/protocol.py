@@ -302,6 +302,13 @@ def _is_short_text(token: bytes, doubts: Doubts) -> bool:
     return True
 
 
+def _decode_text_or_nothing(token: bytes) -> str:
+    try:
+        return _decode_key(token)
+    except ValueError:
+        return ""
+
+
 def _write_key(token: bytes) -> str | None:
     try:
         return text_of(token) or None

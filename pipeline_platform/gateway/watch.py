@@ -1,4 +1,4 @@
-"""Looks every second whether events can be taken: is the database there, is the hour open, is there room.
+"""Looks every second whether events can be taken: does a commit succeed, is the hour open, is there room.
 
 `missing` is what `GET /readyz` tells; `check` refuses requests while the queue or the disk is full, before they
 would fail in the middle.
@@ -7,8 +7,10 @@ would fail in the middle.
 import asyncio
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import psycopg
 
@@ -19,19 +21,22 @@ from pipeline_platform.kill_points import reach
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-_SQL = queries("gateway")
+_SQL = queries("gateway") | queries("prerequisites")
 _EVERY_S = 1.0
 # Counting a long queue takes its time: at most this share of it.
 _COUNTING_SHARE = 0.1
 _WAIT_S = 10.0
+_PROVE_EVERY_S = 5.0
 
 
 class Watch:
-    """What was seen at the last look."""
+    """What was seen at the last look. trouble: what the committers know."""
 
-    def __init__(self, settings: Settings, link: Link) -> None:
+    def __init__(self, settings: Settings, link: Link, trouble: Callable[[], str] = lambda: "") -> None:
         self._settings = settings
         self._link = link
+        self._trouble = trouble
+        self._proved_at = float("-inf")
         self._full: TryLaterError | None = None
         self.missing: list[str] = ["the first look at the database"]
 
@@ -53,9 +58,11 @@ class Watch:
         full = self._disk_full()
         try:
             async with self._link.bounded() as conn:
+                await self._prove_commit(conn)
                 await conn.execute(_SQL["open_hour"])
                 row = await (await conn.execute(_SQL["waiting_events"])).fetchone()
         except psycopg.Error as error:
+            self._proved_at = float("-inf")
             if not self.missing:
                 _LOG.warning("the database cannot be used: %s", error)
             # A full queue is no emptier because nobody can count it.
@@ -63,7 +70,13 @@ class Watch:
         waiting = row[0] if row else 0
         if full is None and waiting >= self._settings.queue_events_max:
             full = TryLaterError("queue_full", f"{waiting} events wait already: send this again later", _WAIT_S)
-        return ([str(full)] if full else []), full
+        return [said for said in (str(full or ""), self._trouble()) if said], full
+
+    async def _prove_commit(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """Commit something. A server may answer and take nothing: in recovery, read only, its disk full."""
+        if monotonic() - self._proved_at >= _PROVE_EVERY_S:
+            await conn.execute(_SQL["prove_commit"], ("gateway",))
+            self._proved_at = monotonic()
 
     def _disk_full(self) -> TryLaterError | None:
         free = shutil.disk_usage(_existing(self._settings.home)).free
@@ -79,6 +92,8 @@ def _existing(path: Path) -> Path:
 
 
 def _why(error: psycopg.Error) -> str:
-    if isinstance(error, psycopg.errors.UndefinedFunction | psycopg.errors.InvalidSchemaName):
+    if isinstance(
+        error, psycopg.errors.UndefinedFunction | psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName
+    ):
         return "the schema: run pipeline-platform migrate"
     return f"the database: {error.diag.message_primary or error}"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -21,6 +22,7 @@ from pipeline_platform.errors import ConfigError, DamagedFileError, InvalidEvent
 from pipeline_platform.ndjson import numbered, open_lines, read_object, write_object
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants import create_key, ensure_tenant, take_tenant
+from pipeline_platform.web_guard import is_loopback
 
 _BATCH_BYTES_MAX = 500_000
 _IN_FLIGHT = 4
@@ -205,7 +207,9 @@ async def _send_all(
             await _send(client, f"{gateway}/v1/batch", keys, batch, result)
             progress(batch.events)
 
-    async with httpx.AsyncClient(timeout=15.0) as client, asyncio.TaskGroup() as tasks:
+    # A proxy of the environment is on the way to another machine, never to this one.
+    trust_env = not is_loopback(urlsplit(gateway).hostname or "")
+    async with httpx.AsyncClient(timeout=15.0, trust_env=trust_env) as client, asyncio.TaskGroup() as tasks:
         for _ in range(_IN_FLIGHT):
             tasks.create_task(run(client))
 

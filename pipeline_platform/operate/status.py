@@ -1,7 +1,6 @@
-"""The health of a running platform: what answers, what waits, and what a doctor would say."""
+"""The health of a running platform: what answers and what waits. See doctor.py for what is wrong, and the remedy."""
 
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import httpx
@@ -9,24 +8,13 @@ import psycopg
 import redis
 from psycopg.rows import dict_row
 
-from pipeline_platform.db import connect, missing_migrations, queries
+from pipeline_platform.db import connect, queries
 from pipeline_platform.operate.circuit import circuit_state
 from pipeline_platform.services.endpoints import Endpoints
 from pipeline_platform.settings import Settings
 
 _SQL = queries("status")
-_OLD_TRANSACTION_S = 60.0
 Conn = psycopg.Connection[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: what was found, and what to do where it is not well."""
-
-    check: str
-    well: bool
-    found: str
-    remedy: str = ""
 
 
 def status_of(settings: Settings, endpoints: Endpoints | None) -> dict[str, Any]:
@@ -39,91 +27,27 @@ def status_of(settings: Settings, endpoints: Endpoints | None) -> dict[str, Any]
     }
     try:
         with connect(settings.database_url, "status") as conn:
-            counted = {
-                "queue": _one(conn, "queue"),
-                "hours": _one(conn, "hours"),
-                "dead_letters": _one(conn, "dead_letters"),
-                "circuit": asdict(circuit_state(conn)),
-                "alerts": _all(conn, "alerts"),
-            }
-    except psycopg.OperationalError:
+            counted = counted_in(conn)
+    except psycopg.Error:
         counted = {}
     services = parts | {"postgresql": bool(counted)}
     return {"healthy": all(answer is not False for answer in services.values()), "services": services, **counted}
 
 
-def findings_of(settings: Settings, endpoints: Endpoints | None) -> list[Finding]:
-    """The doctor's checks, each with its remedy."""
-    found = status_of(settings, endpoints)
-    findings = [
-        Finding(
-            name, answer is not False, _said(answer), f"look at {settings.home}/logs; restart: pipeline-platform up"
-        )
-        for name, answer in found["services"].items()
-    ]
-    free = shutil.disk_usage(settings.home if settings.home.exists() else ".").free
-    findings.append(
-        Finding(
-            "disk",
-            free > settings.disk_free_bytes_min,
-            f"{free / (1 << 30):.1f} GiB free",
-            "free space or move the home",
-        )
-    )
-    if found["services"]["postgresql"]:
-        findings += _database_findings(settings, found)
-    return findings
-
-
-def _database_findings(settings: Settings, found: dict[str, Any]) -> list[Finding]:
-    with connect(settings.database_url, "doctor") as conn:
-        server, oldest = _one(conn, "server"), _one(conn, "oldest_transaction")
-        missing = missing_migrations(conn)
-    durable = server["fsync"] == "on" and server["synchronous_commit"] != "off"
-    hours, letters, queue, circuit = (found[part] for part in ("hours", "dead_letters", "queue", "circuit"))
-    return [
-        Finding(
-            "migrations",
-            not missing,
-            f"missing: {', '.join(missing)}" if missing else "all applied",
-            "pipeline-platform migrate",
-        ),
-        Finding("durability", durable, f"PostgreSQL {server['version']}, fsync {server['fsync']}", "set fsync = on"),
-        Finding("partitions", hours["ahead"] > 0, f"{hours['ahead']} hours ahead", "start the workers: they open them"),
-        Finding(
-            "sealing", hours["unsealed_past"] == 0, f"{hours['unsealed_past']} past hours unsealed", "wait for imports"
-        ),
-        Finding(
-            "suspects", queue["suspects"] == 0, f"{queue['suspects']} pieces of work crashed a worker", "see pool.log"
-        ),
-        Finding(
-            "circuit",
-            not circuit["is_open"],
-            f"open, {circuit['waiting']:,} events wait: {circuit['message']}" if circuit["is_open"] else "closed",
-            "mend the cause, then: pipeline-platform circuit close --reason …",
-        ),
-        Finding(
-            "dead letters",
-            letters["exhausted"] == 0,
-            f"{letters['waiting']} waiting, {letters['exhausted']} exhausted",
-            "pipeline-platform dead-letters list --state exhausted",
-        ),
-        Finding(
-            "old transactions",
-            oldest["age_s"] < _OLD_TRANSACTION_S,
-            f"the oldest is {oldest['age_s']:.0f} s old",
-            "end it: see pg_stat_activity, pg_terminate_backend",
-        ),
-    ]
-
-
-def _said(answer: bool | None) -> str:
-    return {True: "answers", False: "does not answer", None: "not started here"}[answer]
+def counted_in(conn: Conn) -> dict[str, Any]:
+    """What waits, by the database."""
+    return {
+        "queue": one(conn, "queue"),
+        "hours": one(conn, "hours"),
+        "dead_letters": one(conn, "dead_letters"),
+        "circuit": asdict(circuit_state(conn)),
+        "alerts": _all(conn, "alerts"),
+    }
 
 
 def _http(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5.0).is_success
+        return httpx.get(url, timeout=5.0, trust_env=False).is_success
     except httpx.TransportError:
         return False
 
@@ -136,7 +60,7 @@ def _redis(url: str) -> bool:
             return False
 
 
-def _one(conn: Conn, query: str) -> dict[str, Any]:
+def one(conn: Conn, query: str) -> dict[str, Any]:
     return _all(conn, query)[0]
 
 

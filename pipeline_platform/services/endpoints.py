@@ -9,6 +9,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from pipeline_platform.connections import forget_libpq_variables
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.settings import Settings
 
@@ -23,6 +24,11 @@ class Endpoints:
     database_url: str
     redis_url: str
     pids: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def embeds_postgres(self) -> bool:
+        """Whether `database_url` is of a server that the platform started, and says everything."""
+        return "postgres" in self.pids
 
     def write(self, home: Path) -> None:
         """Replace the file as a whole: a reader sees the old one or the new one."""
@@ -65,6 +71,8 @@ def connected(settings: Settings) -> Settings:
             f"no platform runs in {settings.home.resolve()}: start it (pipeline-platform up), "
             "or set PIPELINE_DATABASE_URL and PIPELINE_REDIS_URL"
         )
+    if not settings.database_url and found.embeds_postgres:
+        forget_libpq_variables()
     return settings.model_copy(
         update={
             "database_url": settings.database_url or found.database_url,

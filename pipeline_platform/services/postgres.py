@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from pipeline_platform import db
+from pipeline_platform import connections, db
 from pipeline_platform.errors import ConfigError, ServiceError, is_transient
 from pipeline_platform.services import home_files, process
 from pipeline_platform.services.server import Server
@@ -74,9 +74,11 @@ def start_postgres(home: Path, *, shared_buffers: str = "", max_wal_size: str = 
     """Start PostgreSQL on the data of `home` (made where there is none) and return it when it serves.
 
     The URL names the database `pipeline`; a database `dagster` is beside it. port 0: the last run's if it is
-    free. shared_buffers: a quarter of the memory where it is empty, 128 MB to 4 GB.
+    free. shared_buffers: a quarter of the memory where it is empty, 128 MB to 4 GB. libpq's variables are taken out of
+    the environment: they are of other servers.
     ConfigError where the home is in use, ServiceError where the server does not start.
     """
+    connections.forget_libpq_variables()
     room = home.resolve() / "postgres"
     room.mkdir(parents=True, exist_ok=True)
     lock = home_files.HomeLock(room / "lock")

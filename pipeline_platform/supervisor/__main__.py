@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.supervisor", description=__doc__)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--no-dagster", action="store_true", help="the data plane alone")
-    kind.add_argument("--dagster-dev", action="store_true", help="`dagster dev`, which loads edited definitions anew")
+    kind.add_argument("--dagster-dev", action="store_true", help="Dagster loads edited definitions anew")
     parser.add_argument("--with-legacy", action="store_true", help="with the simulated old pipeline")
     arguments = parser.parse_args()
     legacy = arguments.with_legacy

@@ -1,22 +1,25 @@
-"""Dagster as three children: one code server, the daemon, the web server.
+"""Dagster as three children: one code server, the daemon, the web server behind its guard (dagster_web.py).
 
 `dagster dev` starts the same three (and a proxy) one after the other and took 25 to 30 s and 680 MB here; side by side
-they serve after 10 to 11 s with 440 MB, and each is started again by itself. Its tables live in the database
-`dagster`, its other files in ``home/dagster``. The data plane never waits for any of this.
+they serve after 10 to 11 s with 440 MB, and each is started again by itself. Its web server has no guard, and there is
+no place to put one. Its tables live in the database `dagster`, its other files in ``home/dagster``. The data plane
+never waits for any of this.
 """
 
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy.engine import URL
 
+from pipeline_platform import db
+from pipeline_platform.connections import options_of, stated_for
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.services import ensure_database
 from pipeline_platform.settings import Settings
@@ -36,21 +39,25 @@ _HEALTHY = "{instance{daemonHealth{allDaemonStatuses{required healthy}}}}"
 
 
 def storage_environment(database_url: str) -> dict[str, str]:
-    """The variables from which dagster.yaml reads its database: `dagster`, beside the pipeline's own."""
-    parts = conninfo_to_dict(database_url)
-    return {
-        "DAGSTER_PG_HOST": str(parts.get("host", "127.0.0.1")),
-        "DAGSTER_PG_PORT": str(parts.get("port", 5432)),
-        "DAGSTER_PG_USER": str(parts.get("user", "")),
-        "DAGSTER_PG_PASSWORD": str(parts.get("password", "")),
-        "DAGSTER_PG_DB": DATABASE,
+    """The variable from which dagster.yaml reads its database: `dagster`, beside the pipeline's own, reached alike."""
+    parts = {name: str(value) for name, value in conninfo_to_dict(database_url).items()}
+    netloc = {name: parts.pop(name, None) for name in ("user", "password")}
+    parts |= {
+        "application_name": "dagster",
+        "client_encoding": "UTF8",
+        "options": f"{parts.get('options', '')} {options_of(stated_for({}))}".strip(),
     }
+    parts.pop("dbname", None)
+    # A bare postgresql:// would mean psycopg 3 to SQLAlchemy 2.1, on which Dagster's storage fails at run time.
+    url = URL.create("postgresql+psycopg2", netloc["user"], netloc["password"], database=DATABASE, query=parts)
+    return {"DAGSTER_PG_URL": url.render_as_string(hide_password=False)}
 
 
 def ensure_storage(database_url: str) -> None:
-    """Make Dagster's database where there is none."""
+    """Make Dagster's database where there is none. ConfigError where it cannot be used."""
     try:
         ensure_database(database_url, DATABASE)
+        db.connect(make_conninfo(database_url, dbname=DATABASE), "supervisor").close()
     except psycopg.errors.InsufficientPrivilege as error:
         raise ConfigError(
             f"no database {DATABASE!r} on your server, and we may not make it: CREATE DATABASE {DATABASE}, "
@@ -60,6 +67,15 @@ def ensure_storage(database_url: str) -> None:
 
 def dagster(settings: Settings) -> list[Child]:
     """The three children; the web server is ready when it shows the loaded definitions."""
+    return _three(settings, ("dagster", "api", "grpc"), show_code_log=False)
+
+
+def dagster_dev(settings: Settings) -> list[Child]:
+    """The same, for work on the definitions: "Reload" in the UI loads them anew, their output goes to our terminal."""
+    return _three(settings, ("dagster", "code-server", "start"), show_code_log=True)
+
+
+def _three(settings: Settings, code_server: Sequence[str], *, show_code_log: bool) -> list[Child]:
     home = settings.home
     env = _environment(settings)
     socket = _socket_path(home / "dagster")
@@ -68,29 +84,18 @@ def dagster(settings: Settings) -> list[Child]:
     url = f"http://127.0.0.1:{settings.dagster_port}"
     form = ("--log-format", "json") if settings.log_format == "json" else ()
 
-    def child(name: str, ready: Callable[[], bool], *arguments: str) -> Child:
-        start = partial(program, home, name, (*arguments, *form), env, niceness=_NICENESS)
+    def child(name: str, ready: Callable[[], bool], *arguments: str, show_log: bool = False) -> Child:
+        start = partial(program, home, None if show_log else name, (*arguments, *form), env, niceness=_NICENESS)
         return Child(name, home / "logs" / f"{name}.log", start, ready)
 
-    code = ("dagster", "api", "grpc", "--socket", str(socket), "--module-name", MODULE, "--location-name", LOCATION)
+    code = (*code_server, "--socket", str(socket), "--module-name", MODULE, "--location-name", LOCATION)
     daemon = ("dagster._daemon", "run", "--workspace", str(workspace))
-    web = ("dagster_webserver", "--port", str(settings.dagster_port), "--workspace", str(workspace))
+    web = (f"{__package__}.dagster_web", "--port", str(settings.dagster_port), "--workspace", str(workspace))
     return [
-        child("dagster-code", socket.exists, *code, "--log-level", "warning"),
-        child("dagster-daemon", partial(_healthy, url), *daemon),
-        child("dagster-web", partial(_shows_definitions, url), *web),
+        child("dagster-code", socket.exists, *code, "--log-level", "warning", show_log=show_code_log),
+        child("dagster-daemon", partial(_answers_yes, _healthy, url), *daemon),
+        child("dagster-web", partial(_answers_yes, _shows_definitions, url), *web),
     ]
-
-
-def dagster_dev(settings: Settings) -> list[Child]:
-    """`dagster dev` as one child that speaks to our terminal, for work on the definitions."""
-    # It advises a newer command, which needs a project of another layout.
-    env = _environment(settings) | {"PYTHONWARNINGS": "ignore:Function `dev_command` is superseded"}
-    arguments = ("dagster", "dev", "--workspace", str(_shipped("workspace.yaml")), "--port", str(settings.dagster_port))
-    # SIGTERM does not end it.
-    start = partial(program, settings.home, None, arguments, env, stop_signal=signal.SIGINT)
-    ready = partial(_shows_definitions, f"http://127.0.0.1:{settings.dagster_port}")
-    return [Child("dagster dev", settings.home / "logs" / "dagster", start, ready)]
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -117,9 +122,15 @@ def _socket_path(directory: Path) -> Path:
     return path
 
 
-def _shows_definitions(url: str) -> bool:
-    if not answers(f"{url}/server_info"):
+def _answers_yes(question: Callable[[str], bool], url: str) -> bool:
+    """Whether the web server answers, and with yes. It is slow while its siblings start: too slow is not yet."""
+    try:
+        return answers(f"{url}/server_info") and question(url)
+    except httpx.TransportError:
         return False
+
+
+def _shows_definitions(url: str) -> bool:
     entries = _ask(url, _LOADED)["workspaceOrError"].get("locationEntries", [])
     if any(entry["loadStatus"] != "LOADED" for entry in entries):
         return False
@@ -131,12 +142,10 @@ def _shows_definitions(url: str) -> bool:
 
 
 def _healthy(url: str) -> bool:
-    if not answers(f"{url}/server_info"):
-        return False
     states = _ask(url, _HEALTHY)["instance"]["daemonHealth"]["allDaemonStatuses"]
     return all(state["healthy"] for state in states if state["required"])
 
 
 def _ask(url: str, query: str) -> dict[str, Any]:
-    """One GraphQL query's data; the web server is slow while its siblings start."""
-    return httpx.post(f"{url}/graphql", json={"query": query}, timeout=60).json()["data"]
+    """One GraphQL query's data. Raises httpx.TransportError."""
+    return httpx.post(f"{url}/graphql", json={"query": query}, timeout=60, trust_env=False).json()["data"]

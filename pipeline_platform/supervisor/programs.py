@@ -162,8 +162,8 @@ def _legacy_part(settings: Settings, name: str, arguments: Sequence[str], health
 
 
 def answers(url: str) -> bool:
-    """True where a GET is answered with success."""
+    """True where a GET is answered with success, asked of this machine itself: never through a proxy."""
     try:
-        return httpx.get(url, timeout=5).is_success
+        return httpx.get(url, timeout=5, trust_env=False).is_success
     except httpx.TransportError:
         return False

@@ -176,6 +176,8 @@ def _prepare(settings: Settings, parts: Parts) -> None:
                 conn.execute(_SQL["expect_sensors"])
             if parts.legacy:
                 conn.execute(_SQL["forward_to_simulation"], (programs.legacy_url(settings),))
+    except ConfigError:
+        raise
     except psycopg.OperationalError as error:
         raise ConfigError(f"PIPELINE_DATABASE_URL does not answer: {error}") from error
 

@@ -13,11 +13,13 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.engine import make_url as url_of
 
 from pipeline_platform.definitions import build_defs
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event import TenantId
 from pipeline_platform.settings import Settings
+from pipeline_platform.supervisor.dagster import storage_environment
 from pipeline_platform_tests.conftest import make_url
 from pipeline_platform_tests.dagster.planting import add_tenant
 
@@ -27,12 +29,10 @@ _counter = itertools.count(1)
 
 
 def instance_environment(url: str, home: Path) -> dict[str, str]:
-    """The variables that dagster.yaml reads, for a database at `url`, and a DAGSTER_HOME with that file in it."""
-    parts = conninfo_to_dict(url)
+    """The variable that dagster.yaml reads, for a database at `url`, and a DAGSTER_HOME with that file in it."""
     shutil.copy(ROOT / "dagster.yaml", home / "dagster.yaml")
-    names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "DB"}
-    values = {f"DAGSTER_PG_{name}": str(parts.get(part) or "") for part, name in names.items()}
-    return values | {"DAGSTER_HOME": str(home)}
+    own = url_of(storage_environment(url)["DAGSTER_PG_URL"]).set(database=str(conninfo_to_dict(url)["dbname"]))
+    return {"DAGSTER_PG_URL": own.render_as_string(hide_password=False), "DAGSTER_HOME": str(home)}
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from dagster import DagsterRunStatus
 from psycopg.conninfo import make_conninfo
+from sqlalchemy.engine import make_url
 
 from pipeline_platform.defs.hours import HOURS, key_of
 from pipeline_platform.defs.pruning import prune, prune_runs
@@ -34,9 +35,9 @@ def whole() -> None:
 @pytest.fixture
 def storage(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conn]:
     """The instance's own database."""
-    names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "DB"}
-    url = make_conninfo(**{part: os.environ[f"DAGSTER_PG_{name}"] for part, name in names.items()})
-    with psycopg.connect(url, autocommit=True) as conn:
+    url = make_url(os.environ["DAGSTER_PG_URL"])
+    named = {"dbname": url.database, "user": url.username, "password": url.password, **url.query}
+    with psycopg.connect(make_conninfo(**named), autocommit=True) as conn:
         yield conn
 
 

@@ -23,6 +23,7 @@ from pipeline_platform_tests.support.waiting import wait_for
 
 _ROOT = Path(__file__).parents[2]
 _STOP_S = 30.0
+_START_S = 120.0  # on a machine that does much else
 
 
 class Platform:
@@ -93,7 +94,7 @@ class Platform:
         ready = self.settings.home / "pool.ready"
         ready.unlink(missing_ok=True)
         self._pool = self._spawn("workers", ["-m", "pipeline_platform_tests.support.pool", str(workers)], more)
-        wait_for("the worker pool", ready.exists)
+        wait_for("the worker pool", ready.exists, _START_S)
 
     def start_crashing_workers(self, python_path: Path) -> None:
         """Start a pool whose workers run the `sitecustomize` of python_path. It may never be ready: they die of it."""

@@ -22,7 +22,3 @@ WHERE resolved_at IS NULL ORDER BY opened_at
 -- name: oldest_transaction
 SELECT coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::float8 AS age_s
 FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database()
-
--- name: server
-SELECT current_setting('server_version') AS version, current_setting('synchronous_commit') AS synchronous_commit,
-       current_setting('fsync') AS fsync

@@ -1,0 +1,167 @@
+"""What each session states, so that neither the environment nor the defaults of a server change what it means.
+
+libpq takes whatever a connection leaves out from variables (PGTZ, PGCLIENTENCODING, PGSSLMODE…), and PostgreSQL takes
+it from defaults of the server, the database and the role. Whatever changes the meaning of a statement is stated here
+and compared after connecting: a pooler may refuse or swallow it. Where the server is, and how it is reached, may come
+from the environment for a server of the user's own, and never for an embedded one.
+"""
+
+import os
+import re
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict
+
+from pipeline_platform.errors import UnfitServerError
+
+OLDEST = 17  # transaction_timeout
+
+# What changes the meaning of a statement, with the values that all queries are written for. Everybody may set these.
+_STATED: Mapping[str, str] = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "quote_all_identifiers": "off",
+    "gin_fuzzy_search_limit": "0",
+    "exit_on_error": "off",
+    # Rows that a policy hides are an error, and never a smaller sum.
+    "row_security": "off",
+    "search_path": "public",
+    "default_table_access_method": "heap",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "synchronous_commit": "on",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+# Only a superuser may set these, and nobody may have set them for us: triggers and damaged pages would be passed over.
+_UNTOUCHED: Mapping[str, str] = {"session_replication_role": "origin", "zero_damaged_pages": "off"}
+_LATER = "transaction_timeout"  # older servers than `OLDEST` do not know it, and are to be named as such
+# The last of the options: where it arrived, all of them did.
+_MARK = "pipeline_platform.stated"
+
+# libpq sends these after the options, so they would win.
+_OVERRIDING = ("PGTZ", "PGDATESTYLE", "PGGEQO", "PGCLIENTENCODING", "PGOPTIONS", "PGAPPNAME")
+_BESIDE = ("PGSERVICEFILE", "PGSYSCONFDIR", "PGREQUIRESSL", "PGLOCALEDIR")
+
+
+def libpq_variables() -> list[str]:
+    """Every variable of the environment that libpq reads when it connects."""
+    known = [option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar]
+    return sorted({*known, *_OVERRIDING, *_BESIDE})
+
+
+def forget_libpq_variables() -> None:
+    """Take all of them out of this process and its later children: for servers whose URL says everything."""
+    for name in libpq_variables():
+        os.environ.pop(name, None)
+
+
+def options_of(settings: Mapping[str, str]) -> str:
+    """`settings` as libpq's parameter `options`."""
+    return " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
+
+
+def stated_for(more: Mapping[str, str]) -> dict[str, str]:
+    """What a session states, `more` overriding."""
+    return {**_STATED, **more}
+
+
+class Session:
+    """What one connection states: how it is opened, and how its session is proved to be as stated."""
+
+    def __init__(self, who: str, statement_timeout_s: float, lock_timeout_s: float, more: str) -> None:
+        given = dict(re.findall(r"-c (\w+)=(\S+)", more))
+        self._who = who
+        self._transaction_timeout = given.pop(_LATER, "0")
+        self._stated = stated_for(given)
+        self._limits = {
+            "statement_timeout": str(int(statement_timeout_s * 1000)),
+            "lock_timeout": str(int(lock_timeout_s * 1000)),
+        }
+
+    def parameters(self, url: str) -> dict[str, Any]:
+        """Of a connection to `url`. Takes the variables that would override them out of the environment."""
+        for name in _OVERRIDING:
+            os.environ.pop(name, None)
+        own = str(conninfo_to_dict(url).get("options") or "")
+        return {
+            "application_name": f"pipeline-platform {self._who}",
+            "client_encoding": "UTF8",
+            "options": f"{own} {options_of(self._limits | self._stated | {_MARK: 'on'})}".strip(),
+            "connect_timeout": 5,
+            "autocommit": True,
+            "keepalives_idle": 10,
+            "tcp_user_timeout": 15_000,
+        }
+
+    @property
+    def proof(self) -> LiteralString:
+        """A statement that states what could not be stated before, and returns what holds."""
+        shown = ", ".join(f"current_setting('{name}', true)" for name in (*_UNTOUCHED, _MARK, *self._stated))
+        text = f"SELECT set_config('{_LATER}', '{self._transaction_timeout}', false), {shown}"
+        return cast("LiteralString", text)  # of names and values in this code
+
+    def check(self, info: psycopg.ConnectionInfo, row: Sequence[Any] | None) -> None:
+        """UnfitServerError where the row of `proof` is not what was stated."""
+        assert row
+        found: dict[str, Any] = dict(zip((*_UNTOUCHED, _MARK, *self._stated), row[1:], strict=True))
+        for name, value in _UNTOUCHED.items():
+            if found.pop(name) != value:
+                raise UnfitServerError(
+                    f"{name} is not {value} for role {info.user} in database {info.dbname} of {_place(info)}: "
+                    f"ALTER ROLE {info.user} RESET {name}, and ALTER DATABASE {info.dbname} RESET {name}"
+                )
+        swallowed = found.pop(_MARK) != "on"
+        # A time or a size is shown in another unit than it was given in.
+        wrong = [name for name, value in self._stated.items() if found[name] != value and not value.isdigit()]
+        if swallowed or wrong:
+            named = f"({', '.join(wrong)}) " if wrong else ""
+            raise UnfitServerError(
+                f"what a connection states {named}does not reach PostgreSQL at {_place(info)}. "
+                "A pooler is between? Let PIPELINE_DATABASE_URL name PostgreSQL itself"
+            )
+
+
+def check_server(info: psycopg.ConnectionInfo) -> None:
+    """UnfitServerError where the server is too old, or the database cannot hold every character."""
+    if info.server_version < OLDEST * 10_000:
+        version = info.parameter_status("server_version")
+        raise UnfitServerError(
+            f"PostgreSQL at {_place(info)} is {version}, and {OLDEST} is the oldest that works: upgrade it, or leave "
+            "PIPELINE_DATABASE_URL empty for an embedded server"
+        )
+    encoding = info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise UnfitServerError(
+            f"database {info.dbname} of {_place(info)} is in {encoding} and cannot hold every character: "
+            f"CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8', and name that in PIPELINE_DATABASE_URL"
+        )
+
+
+@contextmanager
+def in_plain_words() -> Generator[None]:
+    """Around connecting: what a pooler says of our options, with the remedy."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if "unsupported startup parameter" not in str(error):
+            raise
+        raise UnfitServerError(
+            f"what a connection states is refused ({str(error).strip()}): a pooler is between. "
+            "Let PIPELINE_DATABASE_URL name PostgreSQL itself"
+        ) from error
+
+
+def _place(info: psycopg.ConnectionInfo) -> str:
+    return f"{info.host}:{info.port}"
