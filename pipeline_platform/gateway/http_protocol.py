@@ -109,7 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _RefusedError(f"more than {_PIPELINED_MAX} requests of a connection wait for their answers")
         super().on_message_begin()
         self._is_in_head = self._is_in_message = True
-        if self.is_idle or self.cycle is None:
+        if self.is_idle or not self.cycle:
             self._wait(self.deadlines.head_s)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -195,7 +195,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.pipeline:
             return True
         cycle = self.cycle
-        return cycle is not None and not cycle.response_complete and (cycle.response_started or not cycle.more_body)
+        return bool(cycle) and not cycle.response_complete and (cycle.response_started or not cycle.more_body)
 
     def _end_with_refusal(self) -> None:
         is_answered = self._is_in_message and not self._is_in_head and self.cycle.response_complete
