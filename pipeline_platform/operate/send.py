@@ -28,6 +28,7 @@ _BATCH_BYTES_MAX = 500_000
 _IN_FLIGHT = 4
 _GIVE_UP_S = 300.0
 _BAD_LINES_SHOWN = 20
+_PORT_MAX = 65_535
 
 
 @dataclass(slots=True)
@@ -123,7 +124,9 @@ def _check_address(gateway: str) -> None:
         url = httpx.URL(gateway)
     except httpx.InvalidURL as error:
         raise ConfigError(f"{gateway} is no address of a gateway: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
+    # httpx escapes what no host's name can have, instead of refusing it.
+    is_host = url.host and ("%" not in url.host or ":" in url.host)
+    if url.scheme not in ("http", "https") or not is_host or (url.port or 0) > _PORT_MAX:
         raise ConfigError(f"{gateway} is no address of a gateway: write it as http://127.0.0.1:8080")
 
 

@@ -172,7 +172,7 @@ def test_standard_input_may_be_packed_and_a_directory_is_no_file(settings: Setti
     assert "Is a directory" in done.said
 
 
-@pytest.mark.parametrize("address", ["nonsense", "ftp://x", "http://", "http://["])
+@pytest.mark.parametrize("address", ["nonsense", "ftp://x", "http://", "http://[", "http://x:99999"])
 def test_what_is_no_address_is_said_at_once(settings: Settings, address: str) -> None:
     with pytest.raises(ConfigError, match="no address of a gateway"):
         send_file(
