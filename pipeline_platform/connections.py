@@ -163,5 +163,22 @@ def in_plain_words() -> Generator[None]:
         ) from error
 
 
+@contextmanager
+def migrations_in_plain_words() -> Generator[None]:
+    """Around applying migrations: why a server takes none, with the remedy."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise UnfitServerError(
+            f"the role of PIPELINE_DATABASE_URL may not apply the migrations ({error.diag.message_primary}): let it "
+            "own the database (ALTER DATABASE … OWNER TO …), or use the role that applied the others"
+        ) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise UnfitServerError(
+            f"the database takes no writes ({error.diag.message_primary}): let PIPELINE_DATABASE_URL name the primary "
+            "(host=a,b with target_session_attrs=read-write finds it)"
+        ) from error
+
+
 def _place(info: psycopg.ConnectionInfo) -> str:
     return f"{info.host}:{info.port}"

@@ -13,7 +13,7 @@ from typing import Any, LiteralString, cast
 import psycopg
 
 from pipeline_platform import connections
-from pipeline_platform.errors import ConfigError, UnfitServerError
+from pipeline_platform.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
 _SQL_PLACES = (Path(__file__).parent / "_sql", Path(__file__).parent.parent / "sql")
@@ -86,47 +86,32 @@ def missing_migrations(conn: psycopg.Connection[Any]) -> list[str]:
     return [path.stem for path in sorted((sql_dir() / "migrations").glob("*.sql")) if path.stem not in applied]
 
 
+@connections.migrations_in_plain_words()
 def migrate(url: str) -> list[str]:
     """Apply what is missing of `sql/migrations`, in order; returns their names.
 
-    Concurrent callers wait for each other. ConfigError where an applied migration was edited since, the database is
-    newer than this code, or the server does not let us.
+    Concurrent callers wait for each other. ConfigError where an applied migration was edited since, or the database
+    is newer than this code.
     """
-    with connect(url, "migrate", statement_timeout_s=0, lock_timeout_s=0) as conn:
-        role, database = conn.info.user, conn.info.dbname
-        try:
-            return _migrate(conn)
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise UnfitServerError(
-                f"role {role} may not apply the migrations ({error.diag.message_primary}): "
-                f"ALTER DATABASE {database} OWNER TO {role}, or run as the role that applied the others"
-            ) from error
-        except psycopg.errors.ReadOnlySqlTransaction as error:
-            raise UnfitServerError(
-                f"database {database} takes no writes ({error.diag.message_primary}): let PIPELINE_DATABASE_URL name "
-                "the primary (host=a,b with target_session_attrs=read-write finds it)"
-            ) from error
-
-
-def _migrate(conn: psycopg.Connection[Any]) -> list[str]:
     files = {path.stem: path.read_text() for path in sorted((sql_dir() / "migrations").glob("*.sql"))}
-    if conn.execute("SELECT pg_try_advisory_lock(hashtext('pipeline_platform.migrate'))").fetchone() != (True,):
-        _LOG.warning("waiting for another migration of this database: see pg_locks, locktype advisory")
-        conn.execute("SELECT pg_advisory_lock(hashtext('pipeline_platform.migrate'))")
-    conn.execute(
-        "CREATE TABLE IF NOT EXISTS public.pipeline_migrations "
-        "(name text PRIMARY KEY, body text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-    )
-    applied = dict(conn.execute("SELECT name, body FROM public.pipeline_migrations").fetchall())
-    for name, body in applied.items():
-        if files.get(name) != body:
-            raise ConfigError(
-                f"migration {name} in the database differs from sql/migrations: "
-                "deploy the code that belongs to this database, or start from an empty one"
-            )
-    missing = [name for name in files if name not in applied]
-    for name in missing:
-        with conn.transaction():
-            conn.execute(cast("LiteralString", files[name]))
-            conn.execute("INSERT INTO public.pipeline_migrations (name, body) VALUES (%s, %s)", (name, files[name]))
-    return missing
+    with connect(url, "migrate", statement_timeout_s=0, lock_timeout_s=0) as conn:
+        if conn.execute("SELECT pg_try_advisory_lock(hashtext('pipeline_platform.migrate'))").fetchone() != (True,):
+            _LOG.warning("waiting for another migration of this database: see pg_locks, locktype advisory")
+            conn.execute("SELECT pg_advisory_lock(hashtext('pipeline_platform.migrate'))")
+        conn.execute(
+            "CREATE TABLE IF NOT EXISTS public.pipeline_migrations "
+            "(name text PRIMARY KEY, body text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        applied = dict(conn.execute("SELECT name, body FROM public.pipeline_migrations").fetchall())
+        for name, body in applied.items():
+            if files.get(name) != body:
+                raise ConfigError(
+                    f"migration {name} in the database differs from sql/migrations: "
+                    "deploy the code that belongs to this database, or start from an empty one"
+                )
+        missing = [name for name in files if name not in applied]
+        for name in missing:
+            with conn.transaction():
+                conn.execute(cast("LiteralString", files[name]))
+                conn.execute("INSERT INTO public.pipeline_migrations (name, body) VALUES (%s, %s)", (name, files[name]))
+        return missing

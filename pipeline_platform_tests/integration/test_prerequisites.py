@@ -121,7 +121,7 @@ def test_a_server_that_became_a_standby_is_noticed_and_so_is_its_promotion(
         assert "primary" in found["writability"]["remedy"]
         assert not found["commits"]["well"]
         refused = run_command(own, "migrate")
-        assert (refused.code, "name the primary" in refused.err) == (2, True), refused
+        assert (refused.code, "name the primary" in refused.said) == (2, True), refused
         with psycopg.connect(url, autocommit=True) as conn:
             conn.execute("SELECT pg_promote()")
         wait_for("it to be ready again", lambda: httpx.get(f"{gateway.url}/readyz").is_success)
@@ -158,8 +158,8 @@ def test_a_role_without_rights_hears_what_to_grant(
     empty = make_conninfo(empty_database_url, user="stranger", password="x")
     refused = run_command(settings, "migrate", database_url=empty)
     assert refused.code == 2
-    assert "role stranger may not apply the migrations" in refused.err
-    assert f"ALTER DATABASE {conninfo_to_dict(empty)['dbname']} OWNER TO stranger" in " ".join(refused.err.split())
+    assert "may not apply the migrations (permission denied for" in refused.said
+    assert "OWNER TO" in refused.said
     found = doctor(settings, database_url=stranger)
     assert found["postgresql"]["well"]
     for check in ("rights", "ownership", "connections", "commits"):
