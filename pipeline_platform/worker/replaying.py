@@ -49,8 +49,12 @@ def _in_shadow(statement: LiteralString) -> LiteralString:
     return statement
 
 
-_COMMIT = [_WRITE["hold_letters"], _WRITE["keep_accepted"], *_in_both("take_out", "put_changed", "put_added")]
-_UNDO = [_WRITE["undo_keep_newer"], *_in_both("undo_take_out", "undo_put_back")]
+_COMMIT: Sequence[LiteralString] = [
+    _WRITE["hold_letters"],
+    _WRITE["keep_accepted"],
+    *_in_both("take_out", "put_changed", "put_added"),
+]
+_UNDO: Sequence[LiteralString] = [_WRITE["undo_keep_newer"], *_in_both("undo_take_out", "undo_put_back")]
 
 
 class UnreadableHourError(PipelineError):
@@ -78,9 +82,11 @@ class Chunk:
     takes_newer: bool
 
     @property
-    def takes_keys(self) -> bool:
-        """Whether it looks for identities and may then take their keys away: no event is delivered meanwhile."""
-        return self.state == "undoing" or (self.state == "committing" and self.is_sweep)
+    def entrance(self) -> LiteralString:
+        """Takes its locks: alone where it looks for identities and may then take their keys away."""
+        if self.state == "undoing" or (self.state == "committing" and self.is_sweep):
+            return _SQL["enter_alone"]
+        return _SQL["enter"]
 
     def wants(self, event: QueuedEvent) -> bool:
         return (
@@ -120,7 +126,7 @@ class Replaying:
             return 0
         try:
             with self._conn.transaction():
-                self._conn.execute(_SQL["enter_alone"] if chunk.takes_keys else _SQL["enter"])
+                self._conn.execute(chunk.entrance)
                 held = self._conn.execute(_SQL["hold"], params).fetchone()
                 if held and held[0]:
                     read = self._work(chunk, params)
