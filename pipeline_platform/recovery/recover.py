@@ -77,7 +77,7 @@ def _move(
     total, done, moved = sum(events for _, events in chunks), 0, 0
     for chunk, events in chunks:
         with conn.transaction():
-            conn.execute(_SQL["keep_erasure_out"])
+            conn.execute(_SQL["enter"])
             conn.execute(_BY_INDEX)
             row = conn.execute(_SQL["move"], {**window.params(), "chunk": chunk, "recovery_id": recovery_id}).fetchone()
             reach("recovery.before_commit")

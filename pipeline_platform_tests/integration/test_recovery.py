@@ -72,6 +72,29 @@ def test_a_late_row_of_the_old_pipeline_does_not_double_production(conn: Conn, i
     assert [each for each, _ in _production(conn)] == ids
 
 
+def test_what_was_delivered_after_its_key_was_gone_is_not_recovered_too(
+    conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
+) -> None:
+    conn.execute("DELETE FROM analytics.keys")
+    turn(conn, "platform_primary")
+    accept(conn, acme.tenant_id, [ids[9]])
+    deliver_all(settings)
+    settle(conn)
+    assert recover(conn, _all(), reason="x").recovered == 2
+    assert [each for each, _ in _production(conn)] == ids
+
+
+def test_what_is_recovered_after_its_key_was_gone_is_recognised(
+    conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
+) -> None:
+    conn.execute("DELETE FROM analytics.keys")
+    assert recover(conn, _all(), reason="x").recovered == 3
+    turn(conn, "platform_primary")
+    accept(conn, acme.tenant_id, ids[7:])
+    deliver_all(settings)
+    assert [each for each, _ in _production(conn)] == ids
+
+
 def test_a_window_that_may_still_change_is_refused(conn: Conn, settings: Settings, acme: Tenant) -> None:
     turn(conn, "shadow")
     accept(conn, acme.tenant_id, [uuid.uuid4()])

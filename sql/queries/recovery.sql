@@ -6,6 +6,9 @@ WITH dropped AS MATERIALIZED (
     WHERE s.received_at >= %(start)s AND s.received_at < %(end)s
       AND (%(tenant_ids)s::integer[] IS NULL OR s.tenant_id = ANY(%(tenant_ids)s))
       AND NOT EXISTS (SELECT FROM legacy.output AS o WHERE o.tenant_id = s.tenant_id AND o.event_id = s.event_id)
+      -- Sent again after its identity key was gone, and delivered into production.
+      AND NOT EXISTS (SELECT FROM analytics.events AS e
+                      WHERE e.tenant_id = s.tenant_id AND e.event_id = s.event_id AND e.received_at >= %(start)s)
 ), reported AS (
     SELECT DISTINCT ON (l.tenant_id, l.event_id) l.tenant_id, l.event_id, l.stage
     FROM legacy.losses AS l JOIN dropped USING (tenant_id, event_id)
@@ -36,22 +39,39 @@ FROM shadow.events AS s
 WHERE s.received_at >= %(start)s AND s.received_at < %(end)s
   AND (%(tenant_ids)s::integer[] IS NULL OR s.tenant_id = ANY(%(tenant_ids)s))
   AND NOT EXISTS (SELECT FROM legacy.output AS o WHERE o.tenant_id = s.tenant_id AND o.event_id = s.event_id)
+  AND NOT EXISTS (SELECT FROM analytics.events AS e
+                  WHERE e.tenant_id = s.tenant_id AND e.event_id = s.event_id AND e.received_at >= %(start)s)
 
 -- name: chunks
 SELECT chunk, count(*) FROM to_recover GROUP BY chunk ORDER BY chunk
 
--- name: keep_erasure_out
--- While rows are between two tables: an erasure would look for them in one after the other.
-SELECT pg_advisory_xact_lock_shared(control.erasure_lock())
+-- name: enter
+-- While rows are between two tables no erasure looks for them, and no generation of identity keys is opened.
+SELECT pg_advisory_xact_lock_shared(control.erasure_lock()), pg_advisory_xact_lock_shared(analytics.key_lock())
 
 -- name: move
 -- A row leaves shadow.events in the transaction that puts it into production, and can leave only once: two recoveries
--- at work on the same rows wait for each other at the DELETE, and the second finds them gone. The identity's key stays
--- where it is, so nothing that production has under it can be touched.
-WITH taken AS (
-    DELETE FROM shadow.events AS s USING to_recover AS t
-    WHERE t.chunk = %(chunk)s AND s.tenant_id = t.tenant_id AND s.received_at = t.received_at
-      AND s.event_id = t.event_id
+-- at work on the same rows wait for each other at the DELETE, and the second finds them gone. A row moves only under its
+-- own identity key, which is made again where it is gone: an event that is delivered meanwhile is delivered once.
+WITH wanted AS MATERIALIZED (
+    SELECT t.tenant_id, t.received_at, t.event_id,
+           (SELECT k.received_at FROM analytics.keys AS k
+            WHERE k.tenant_id = t.tenant_id AND k.event_id = t.event_id LIMIT 1) AS known_at
+    FROM to_recover AS t WHERE t.chunk = %(chunk)s
+), keyed AS (
+    INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
+    SELECT (SELECT max(generation) FROM analytics.key_generations), tenant_id, event_id, received_at
+    FROM wanted WHERE known_at IS NULL
+    ORDER BY tenant_id, event_id
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, event_id
+), own AS MATERIALIZED (
+    SELECT tenant_id, event_id, received_at FROM wanted WHERE known_at = received_at
+    UNION ALL
+    SELECT w.tenant_id, w.event_id, w.received_at FROM wanted AS w JOIN keyed USING (tenant_id, event_id)
+), taken AS (
+    DELETE FROM shadow.events AS s USING own AS t
+    WHERE s.tenant_id = t.tenant_id AND s.received_at = t.received_at AND s.event_id = t.event_id
       AND s.received_at >= %(start)s AND s.received_at < %(end)s
     RETURNING s.*
 ), put AS (
