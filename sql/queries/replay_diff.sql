@@ -49,13 +49,6 @@ WITH input AS MATERIALIZED (
                             WHERE k.tenant_id = i.tenant_id AND k.event_id = i.event_id
                               AND k.received_at <> i.received_at)
                    THEN 'duplicate'
-               -- The keys of an hour that was taken back from its archive may be gone: ask the rows.
-               WHEN EXISTS (SELECT FROM control.archives WHERE hour = %(hour)s AND restored_at IS NOT NULL)
-                    AND EXISTS (SELECT FROM account.delivered AS d
-                                WHERE d.tenant_id = i.tenant_id AND d.event_id = i.event_id
-                                  AND d.received_at BETWEEN i.received_at - interval '3 days'
-                                                        AND i.received_at + interval '3 days')
-                   THEN 'duplicate'
                ELSE 'added'
            END AS outcome
     FROM input AS i
