@@ -53,7 +53,7 @@ down: ## stop what runs here and wait until it is gone
 	@if [ -x $(BIN)/pipeline-platform ]; then $(BIN)/pipeline-platform down; else echo "nothing is installed here"; fi
 
 dev: $(STAMP) ## the same for work on the definitions: Dagster loads them anew when its UI is asked to
-	@$(BIN)/python -m pipeline_platform.supervisor --dagster-dev $(ARGS)
+	@$(BIN)/python -m pipeline_platform.local.supervisor --dagster-dev $(ARGS)
 
 # Two processes, a file each at a time; nothing chosen (5) is no failure.
 TESTS := pipeline_platform_tests

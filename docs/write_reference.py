@@ -13,8 +13,8 @@ import typer.main
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from pipeline_platform.cli import app
-from pipeline_platform.metrics.catalogue import METRICS, STAGES, Metric, Source
 from pipeline_platform.settings import Settings
+from pipeline_platform.telemetry.metrics.catalogue import METRICS, STAGES, Metric, Source
 
 REFERENCE = Path(__file__).parent / "reference"
 _HEAD = "<!-- Written by docs/write_reference.py: change the code instead. -->\n"

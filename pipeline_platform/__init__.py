@@ -1,61 +1,69 @@
-"""An event pipeline that accounts for every event. This is the map: the route of one event, file by file.
+"""An event pipeline that accounts for every event. This docstring is the map of the package.
 
-1 accept, gateway/: a request becomes durable, then it is answered
-    http_protocol.py    connections and what is no body, bounded; deadlines.py: one timer for all of them
-    app.py              the parts of a process and its routes; background.py: its tasks, none of which may end
-    browser_settings.py what SDKs in browsers ask for first
-    ingest.py           the way of one request: key, body, quota, judgement, commit, answer
-    bodies.py           reads and decompresses a body as a stream that stops at the cap
-    protocol.py         finds the envelope and its events (pure); salvage.py does for bodies that are no valid JSON
-    keys.py             whose write key it is; quota.py: which lane, or "later"; watch.py: is there room
-    group_commit.py     requests that wait share the next commit; careful.py after bad data
-    link.py             a connection bounded in time; exchange.py: one statement there and back
+The route of one event:
+
+gateway/        1 accept: a request becomes durable, then it is answered
+    http_protocol.py    HTTP/1.1 with bounded heads and bodies; deadlines.py closes slow connections
+    app.py              the routes of the process; background.py supervises its tasks
+    browser_settings.py the settings documents that SDKs in browsers fetch
+    ingest.py           one request: write key, body, quota, validation, commit, response
+    bodies.py           reads and decompresses a body as a stream that stops at the size limit
+    protocol.py         splits a request into events (pure); invalid_json.py does the same for broken JSON
+    keys.py             the tenant of a write key; quota.py: the lane, or 429; readiness.py: whether events can be stored
+    group_commit.py     one transaction for all requests that wait; isolation.py finds the bad events of a failed commit
+    db_connection.py    a database connection with time limits; db_statement.py: one statement on it
     notifier.py         wakes the workers
-    answers.py          what clients are told
-    traced.py           the group commit where traces are asked for
+    responses.py        what clients are answered
+    traced.py           the group commit with traces
 
-2 hold, queue/: what was accepted waits, and is kept for 72 hours
-    batches.py          encode, claim, read, complete
-    low_water.py        where a claim may start; claim_notes.py: what each worker holds, in case it dies of it
-    keeper.py           the chores: fold the account, count roll-ups, seal, open and drop hours, rotate identity keys
-    chores.py           does each chore by itself and notes when it was done
-    pruning.py          rejected events and discarded dead letters that are old
+queue/          2 hold: accepted events wait, and are kept for 72 hours
+    batches.py          encode, accept, claim, read and complete batches
+    low_water.py        where a claim starts; claim_notes.py: what each worker holds, in case it dies
+    keeper.py           the list of chores; chores.py runs each of them and notes when it was done
+    pruning.py          deletes old rejected events and discarded dead letters
 
-3 process, worker/: claim, transform, enrich, load and complete in one transaction
-    pool.py             starts worker processes, replaces those that die
-    process.py          one worker: woken, first or helping, serves the lanes by their shares (lanes.py), outlives outages
-    engine.py           one step: the fast way, and the careful way after bad data
-    transform.py        from bytes to a row (pure); enrich.py: what the look-ups add, and
-    known_traits.py     what earlier events of the same claim say of a user or group
+worker/         3 process: claim, transform, enrich, load and complete in one transaction
+    pool.py             starts worker processes and replaces those that die
+    process.py          one worker: waits for work and serves the lanes; lanes.py: their shares
+    engine.py           one transaction of work, and the isolation of bad events
+    transform.py        from bytes to a row (pure)
+    enrich.py           adds what the look-ups know; known_traits.py: traits of earlier events of the same claim
     load.py             rows, identity keys and account in one statement
-    dead_letters.py     what cannot be written; redelivery.py tries it again when it is due
-    replaying.py        one chunk of a replay: diffed, committed or undone
-    circuit.py          stops all workers when most events would become dead letters
-    suspects.py         work whose worker died: alone, then in ever smaller parts
+    retry_lane.py       dead letters that are due; replay_lane.py: one chunk of a replay
+    suspects.py         work whose worker died, in ever smaller parts
     drain.py            finishes one hour, for Dagster
-    traced.py           the engine where traces are asked for
+    traced.py           the engine with traces
 
-Beside the route, while an installation moves over from an old pipeline:
+dead_letters/   events that could not be processed or accepted
+    store.py            writes dead letters and their attempts
+    operations.py       list, show, redrive, discard; masking.py: hides personal values in what is shown
+    readmit.py          accepts corrected events of the quarantine
+    circuit.py          stops all workers when most events would become dead letters; circuit_switch.py closes it
 
-    mirror/             every accepted event goes to the old pipeline too, once, and never in the way of an answer
-    reconcile/          both outputs compared by identity and content, in PostgreSQL
-    cutover/            which pipeline is production: phases.py, their gates.py, turning.py, the watch.py after a turn
-    recovery/           what the old pipeline dropped is moved into production
-    legacy/             an old pipeline, simulated honestly; demo/ plays the whole migration with it and measures
+Around the route:
 
-On all of the way: event.py (the types that travel), event_reader.py and json_limits.py (what an event is),
-event_ids.py (whose it is), tombstones.py (who was erased), audit_log.py (who did what), client_time.py, lookups.py
-(cached reads), tenants.py and write_keys.py, ndjson.py (files of events), errors.py (named by what happens next),
-settings.py, connections.py (what a session states), db.py (connections, named queries, migrations), web_guard.py
-(which pages may give orders), arrays.py (PostgreSQL's binary arrays), kill_points.py (where tests may kill).
+account/        counts events, recounts the rows (audit) and traces single events
+replay/         plan, diff, commit and undo; the workers do the work
+analytics/      what customers read: roll-ups and exports
+erasure/        removes a person
+archive/        keeps hours beyond the retention as Parquet files
+imports/        brings files of events in: importer.py into hours of the past, sender.py through the gateway
+migration/      moves from a legacy pipeline: mirror/ reconcile/ cutover/ recovery/, and simulation/ to try it with
+watch/          what people look at and are told: alerts/ console/ reports/, health.py and doctor.py
+defs/           Dagster's assets, jobs, schedules, sensors and checks; definitions.py merges them
+cli/            the command line
+local/          everything on one machine: services/ (embedded PostgreSQL and Redis), supervisor/ (`up`), web_guard.py
+lab/            demo/ plays a migration and measures it; bench/ are the benchmarks
 
-How it is watched: metrics/ (its catalogue.py names all), tracing.py, logs.py; rules and a dashboard in observability/.
+What all rooms use:
 
-Around it: account/ counts, recounts and traces, replay/ plans and steers what the workers process again, history/ brings
-the past in, alerts/ tells people what they should know, analytics/ is what customers see (roll-ups, exports), reports/
-writes pages, console/ is the live page, operate/ is what operators do, erasure/ removes a person, archive/ keeps hours
-beyond the retention, bench/ measures, cli/ is the command line. services/ embeds PostgreSQL and Redis, supervisor/ keeps
-all processes running, defs/ and definitions.py show and finish hours in Dagster. The data plane never imports Dagster
-and does not need it.
-The tables and the queries are in sql/: read sql/migrations first.
+event/          what an event is: types, reader (validation), json_limits, person_ids, client_time, ndjson
+tenants/        who may send: tenants, write_keys, and tombstones of erased people
+telemetry/      logs, tracing, metrics/ (catalogue.py names every metric), and text made safe for terminals
+settings.py     every setting; errors.py: errors, named by what happens next
+db.py           connections and named queries; connections.py: what a session states; arrays.py: binary arrays
+lookups.py      cached reads; audit_log.py: who did what; kill_points.py: where tests may kill a process
+
+The data plane (gateway, queue, worker, dead_letters, account) never imports Dagster and does not need it. Tables,
+functions and queries are in sql/; rules and a dashboard for Prometheus are in observability/.
 """

@@ -21,7 +21,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pipeline_platform import db
-from pipeline_platform.services import start_postgres, start_redis
+from pipeline_platform.local.services import start_postgres, start_redis
 from pipeline_platform.settings import Settings
 
 _TEMPLATE = "pipeline_template"

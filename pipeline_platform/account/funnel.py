@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from pipeline_platform.account.numbers import Numbers, numbers_of
 from pipeline_platform.account.old_pipeline import OldPipeline, old_pipeline_of
 from pipeline_platform.db import queries
-from pipeline_platform.tenants import tenant_id_of
+from pipeline_platform.tenants.tenants import tenant_id_of
 
 _SQL = queries("account")
 _ALL, _TENANT, _HOUR, _LANE = 7, 3, 5, 6

@@ -13,8 +13,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from pipeline_platform.db import queries
-from pipeline_platform.tenants import tenant_id_of
-from pipeline_platform.tracing import trace_id_of
+from pipeline_platform.telemetry.tracing import trace_id_of
+from pipeline_platform.tenants.tenants import tenant_id_of
 
 _SQL = queries("account")
 _OUTCOMES = {"waiting": "dead_lettered", "exhausted": "dead_lettered"}

@@ -19,7 +19,7 @@ import pyarrow.parquet
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline_platform.errors import PipelineError
-from pipeline_platform.event import BatchId, EventType, Lane, QueuedEvent, TenantId
+from pipeline_platform.event.types import BatchId, EventType, Lane, QueuedEvent, TenantId
 
 # Neither says its types.
 pa: Any = pyarrow

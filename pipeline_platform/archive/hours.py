@@ -24,7 +24,7 @@ from pipeline_platform.archive.hold import exclusively
 from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
-from pipeline_platform.event import AcceptedEvent, QueuedEvent
+from pipeline_platform.event.types import AcceptedEvent, QueuedEvent
 from pipeline_platform.kill_points import reach
 from pipeline_platform.queue.batches import batch_params, read, work_of
 from pipeline_platform.settings import Settings

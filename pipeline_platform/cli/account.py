@@ -21,7 +21,7 @@ from pipeline_platform.cli.output import (
     running_settings,
 )
 from pipeline_platform.cli.since import Since, since_of
-from pipeline_platform.event import event_id_of
+from pipeline_platform.event.types import event_id_of
 
 _NUMBERS = ["received", "accepted", "rejected", "delivered", "duplicate", "dead_lettered", "discarded", "in_flight"]
 

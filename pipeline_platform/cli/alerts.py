@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline_platform.alerts.ledger import as_message, list_alerts, resolve_alert, show_alert, try_channels
-from pipeline_platform.alerts.objectives import objectives_of
 from pipeline_platform.cli.output import (
     AsJson,
     Limit,
@@ -19,7 +17,15 @@ from pipeline_platform.cli.output import (
 from pipeline_platform.cli.values import INT8_MAX
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.settings import Settings
-from pipeline_platform.terminal import lines
+from pipeline_platform.telemetry.terminal import lines
+from pipeline_platform.watch.alerts.ledger import (
+    as_message,
+    list_alerts,
+    resolve_alert,
+    show_alert,
+    try_channels,
+)
+from pipeline_platform.watch.alerts.objectives import objectives_of
 
 AlertId = Annotated[int, typer.Argument(min=1, max=INT8_MAX, help="The alert's number, from `alerts list`.")]
 

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline_platform.cli.output import AsJson, DryRun, console, database, print_json, print_rows, running_settings
+from pipeline_platform.cli.output import (
+    AsJson,
+    DryRun,
+    console,
+    database,
+    print_json,
+    print_rows,
+    running_settings,
+)
 from pipeline_platform.cli.values import time_of
 from pipeline_platform.errors import ConfigError
 

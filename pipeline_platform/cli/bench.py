@@ -9,7 +9,7 @@ import typer
 from pipeline_platform.cli.output import AsJson, console, print_json
 from pipeline_platform.cli.values import INT4_MAX, number
 from pipeline_platform.settings import Settings
-from pipeline_platform.terminal import lines
+from pipeline_platform.telemetry.terminal import lines
 
 
 class Which(StrEnum):
@@ -47,8 +47,8 @@ def bench(
 
     Example: pipeline-platform bench throughput --seconds 60
     """
-    from pipeline_platform.bench.runs import LATENCY, THROUGHPUT, BenchResult, run_load
-    from pipeline_platform.bench.stack import running_stack
+    from pipeline_platform.lab.bench.runs import LATENCY, THROUGHPUT, BenchResult, run_load
+    from pipeline_platform.lab.bench.stack import running_stack
 
     if which is Which.RECONCILE:
         _reconcile(rows, as_json=as_json)
@@ -73,8 +73,8 @@ def bench(
 
 
 def _reconcile(rows: int, *, as_json: bool) -> None:
-    from pipeline_platform.bench.reconciliation import measure
-    from pipeline_platform.bench.stack import running_stack
+    from pipeline_platform.lab.bench.reconciliation import measure
+    from pipeline_platform.lab.bench.stack import running_stack
 
     with running_stack(Settings.read()) as stack:
         result = measure(stack.settings.database_url, rows)
@@ -85,8 +85,8 @@ def _reconcile(rows: int, *, as_json: bool) -> None:
 
 
 def _replay(events: int, seed: int, *, as_json: bool) -> None:
-    from pipeline_platform.bench.replay import measure
-    from pipeline_platform.bench.stack import running_stack
+    from pipeline_platform.lab.bench.replay import measure
+    from pipeline_platform.lab.bench.stack import running_stack
 
     with running_stack(Settings.read()) as stack:
         result = measure(stack, events, seed)
@@ -97,8 +97,8 @@ def _replay(events: int, seed: int, *, as_json: bool) -> None:
 
 
 def _console(seconds: float, seed: int, *, as_json: bool) -> None:
-    from pipeline_platform.bench.console import measure
-    from pipeline_platform.bench.stack import running_stack
+    from pipeline_platform.lab.bench.console import measure
+    from pipeline_platform.lab.bench.stack import running_stack
 
     with running_stack(Settings.read()) as stack:
         result = measure(stack, seconds, seed)

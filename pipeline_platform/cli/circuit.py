@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from pipeline_platform.cli.output import AsJson, console, database, print_json
+from pipeline_platform.dead_letters.circuit_switch import circuit_state, close_circuit
 from pipeline_platform.errors import ConfigError
-from pipeline_platform.operate.circuit import circuit_state, close_circuit
 
 
 def register(app: typer.Typer) -> None:

@@ -4,8 +4,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline_platform.cli.output import AsJson, DryRun, console, database, print_json, print_rows, running_settings
-from pipeline_platform.cutover.phases import Phase
+from pipeline_platform.cli.output import (
+    AsJson,
+    DryRun,
+    console,
+    database,
+    print_json,
+    print_rows,
+    running_settings,
+)
+from pipeline_platform.migration.cutover.phases import Phase
 
 Reason = Annotated[str, typer.Option(help="Why; goes into the audit log.")]
 
@@ -23,7 +31,7 @@ def status(as_json: AsJson = False) -> None:
 
     Example: pipeline-platform cutover status
     """
-    from pipeline_platform.cutover.turning import status as status_of
+    from pipeline_platform.migration.cutover.transition import status as status_of
 
     settings = running_settings()
     with database() as conn:
@@ -63,8 +71,8 @@ def to(
 
     Example: pipeline-platform cutover to platform_primary --reason "24 hours of parity"
     """
-    from pipeline_platform.cutover.gates import gate_of, is_open
-    from pipeline_platform.cutover.turning import turn
+    from pipeline_platform.migration.cutover.gates import gate_of, is_open
+    from pipeline_platform.migration.cutover.transition import turn
 
     settings = running_settings()
     with database() as conn:
@@ -86,8 +94,8 @@ def back(reason: Reason = "turned back by hand", as_json: AsJson = False) -> Non
 
     Example: pipeline-platform cutover back --reason "latency alert"
     """
-    from pipeline_platform.cutover.phases import current
-    from pipeline_platform.cutover.turning import back as turn_back
+    from pipeline_platform.migration.cutover.phases import current
+    from pipeline_platform.migration.cutover.transition import back as turn_back
 
     settings = running_settings()
     with database() as conn:

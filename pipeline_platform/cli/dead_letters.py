@@ -4,13 +4,21 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline_platform.cli.output import AsJson, DryRun, Limit, console, database, print_json, print_rows
+from pipeline_platform.cli.output import (
+    AsJson,
+    DryRun,
+    Limit,
+    console,
+    database,
+    print_json,
+    print_rows,
+)
 from pipeline_platform.cli.since import Since, since_of
 from pipeline_platform.cli.values import INT8_MAX
+from pipeline_platform.dead_letters import operations as dead_letters
+from pipeline_platform.dead_letters.operations import OPEN_STATES, Filter
 from pipeline_platform.errors import ConfigError
-from pipeline_platform.operate import dead_letters
-from pipeline_platform.operate.dead_letters import OPEN_STATES, Filter
-from pipeline_platform.tenants import tenant_ids_of
+from pipeline_platform.tenants.tenants import tenant_ids_of
 
 Tenants = Annotated[list[str] | None, typer.Option("--tenant", help="Only this tenant's; may be given again.")]
 Fingerprint = Annotated[str | None, typer.Option(help="Only this cause.")]

@@ -12,10 +12,10 @@ import typer
 from pipeline_platform.cli.output import AsJson, console, log_console, print_json
 from pipeline_platform.cli.values import INT4_MAX, number
 from pipeline_platform.settings import Settings
-from pipeline_platform.terminal import lines, mark
+from pipeline_platform.telemetry.terminal import lines, mark
 
 if TYPE_CHECKING:
-    from pipeline_platform.demo.report import Promise
+    from pipeline_platform.lab.demo.report import Promise
 
 
 def register(app: typer.Typer) -> None:
@@ -38,9 +38,9 @@ def demo(
 
     Example: pipeline-platform demo --seed 7
     """
-    from pipeline_platform.demo.report import table
-    from pipeline_platform.demo.stage import running_platform, settings_of_demo
-    from pipeline_platform.demo.story import play
+    from pipeline_platform.lab.demo.report import table
+    from pipeline_platform.lab.demo.stage import running_platform, settings_of_demo
+    from pipeline_platform.lab.demo.story import play
 
     began = time.monotonic()
     settings = Settings.read()

@@ -5,9 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline_platform.cli.output import AsJson, DryRun, console, log_console, print_json, running_settings
+from pipeline_platform.cli.output import (
+    AsJson,
+    DryRun,
+    console,
+    log_console,
+    print_json,
+    running_settings,
+)
 from pipeline_platform.errors import ConfigError
-from pipeline_platform.event_ids import known_id
+from pipeline_platform.event.person_ids import known_id
 
 _IDS_SHOWN = 50
 

@@ -16,10 +16,10 @@ import typer
 
 from pipeline_platform.cli.output import log_console
 from pipeline_platform.errors import ConfigError, PipelineError, is_transient
-from pipeline_platform.logs import Redactor
-from pipeline_platform.services.process import open_log
+from pipeline_platform.local.services.process import open_log
 from pipeline_platform.settings import Settings
-from pipeline_platform.terminal import lines
+from pipeline_platform.telemetry.logs import Redactor
+from pipeline_platform.telemetry.terminal import lines
 
 _WRONG, _FAILED = 2, 1
 _UNREACHABLE = ("08", "57P", "28")

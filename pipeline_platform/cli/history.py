@@ -37,8 +37,8 @@ def import_(
 
     Example: pipeline-platform import events.ndjson.gz --tenant-field tenant --received-at timestamp --shift-to-now
     """
-    from pipeline_platform.history.importer import import_file
-    from pipeline_platform.history.source import Source, readable_twice
+    from pipeline_platform.imports.importer import import_file
+    from pipeline_platform.imports.source import Source, readable_twice
 
     settings = running_settings()
     with readable_twice(file) as path, progress_bar() as bar:

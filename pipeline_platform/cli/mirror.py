@@ -24,8 +24,8 @@ def configure(
 
     Example: pipeline-platform mirror configure legacy.toml --dry-run
     """
-    from pipeline_platform.mirror.configure import configure as apply
-    from pipeline_platform.mirror.configure import read_file
+    from pipeline_platform.migration.mirror.configure import configure as apply
+    from pipeline_platform.migration.mirror.configure import read_file
 
     target = read_file(file)
     with database() as conn:
@@ -42,7 +42,7 @@ def show(as_json: AsJson = False) -> None:
 
     Example: pipeline-platform mirror show
     """
-    from pipeline_platform.mirror.configure import shown
+    from pipeline_platform.migration.mirror.configure import shown
 
     with database() as conn:
         found = shown(conn)
@@ -61,8 +61,8 @@ def key(
 
     Example: pipeline-platform mirror key acme OLD_WRITE_KEY
     """
-    from pipeline_platform.mirror.configure import keep_key
-    from pipeline_platform.tenants import tenant_id_of
+    from pipeline_platform.migration.mirror.configure import keep_key
+    from pipeline_platform.tenants.tenants import tenant_id_of
 
     with database() as conn:
         keep_key(conn, tenant_id_of(conn, tenant), write_key)

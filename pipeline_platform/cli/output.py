@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from pipeline_platform.db import connect
-from pipeline_platform.services.endpoints import connected
+from pipeline_platform.local.services.endpoints import connected
 from pipeline_platform.settings import Settings
-from pipeline_platform.terminal import Description, Terminal
+from pipeline_platform.telemetry.terminal import Description, Terminal
 
 # Where nobody's terminal sets the width, tables get the room they need.
 _WIDE = 140

@@ -17,8 +17,8 @@ from pipeline_platform.cli.output import (
 )
 from pipeline_platform.cli.since import Since, since_of
 from pipeline_platform.cli.values import INT8_MAX
+from pipeline_platform.dead_letters import operations as dead_letters
 from pipeline_platform.errors import ConfigError
-from pipeline_platform.operate import dead_letters
 
 
 def register(app: typer.Typer) -> None:
@@ -83,8 +83,8 @@ def readmit(
 
     Example: pipeline-platform quarantine readmit --code missing_field --correct add_user.py --dry-run
     """
-    from pipeline_platform.operate.readmit import Quarantined, read_correction
-    from pipeline_platform.operate.readmit import readmit as let_in
+    from pipeline_platform.dead_letters.readmit import Quarantined, read_correction
+    from pipeline_platform.dead_letters.readmit import readmit as let_in
 
     if not reason and not dry_run:
         raise ConfigError("readmit needs a --reason; --dry-run shows what would be let in")

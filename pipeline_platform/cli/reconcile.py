@@ -15,8 +15,8 @@ from pipeline_platform.cli.output import AsJson, console, database, log_console,
 from pipeline_platform.cli.values import number
 from pipeline_platform.cli.windows import From, Last, To, window_of
 from pipeline_platform.errors import ConfigError
-from pipeline_platform.reconcile import Counts, Reconciliation, Settled, default_window, settled
-from pipeline_platform.reconcile import reconcile as reconcile_window
+from pipeline_platform.migration.reconcile import Counts, Reconciliation, Settled, default_window, settled
+from pipeline_platform.migration.reconcile import reconcile as reconcile_window
 
 _TICK_S = 0.5
 _NUMBERS = tuple(Counts.__dataclass_fields__)
@@ -48,7 +48,7 @@ def reconcile(
         found = reconcile_window(conn, begin, until)
         if export:
             # pandas takes a second to import: only for those who export.
-            from pipeline_platform.reconcile.export import export as export_window
+            from pipeline_platform.migration.reconcile.export import export as export_window
 
             for path in export_window(conn, begin, until, export):
                 log_console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline_platform.cli.output import AsJson, DryRun, console, database, log_console, print_json, progress_bar
+from pipeline_platform.cli.output import (
+    AsJson,
+    DryRun,
+    console,
+    database,
+    log_console,
+    print_json,
+    progress_bar,
+)
 from pipeline_platform.cli.values import number
 from pipeline_platform.cli.windows import From, Last, To, window_of
 from pipeline_platform.errors import NotNowError
@@ -35,9 +43,9 @@ def recover(
 
     Example: pipeline-platform recover --last 2h --reason "dropped at the morning peak" --dry-run
     """
-    from pipeline_platform.reconcile import settled_until
-    from pipeline_platform.recovery.dropped import Window, tenant_ids_of
-    from pipeline_platform.recovery.recover import recover as recover_window
+    from pipeline_platform.migration.reconcile import settled_until
+    from pipeline_platform.migration.recovery.dropped import Window, tenant_ids_of
+    from pipeline_platform.migration.recovery.recover import recover as recover_window
 
     if not reason and not dry_run:
         raise typer.BadParameter("say why with --reason, or only look with --dry-run")

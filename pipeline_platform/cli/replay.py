@@ -20,7 +20,7 @@ from pipeline_platform.cli.output import (
 from pipeline_platform.cli.values import INT8_MAX, number
 from pipeline_platform.cli.windows import From, Last, To, window_of
 from pipeline_platform.errors import ConfigError
-from pipeline_platform.terminal import lines
+from pipeline_platform.telemetry.terminal import lines
 
 ReplayId = Annotated[int, typer.Argument(min=1, max=INT8_MAX, help="From `replay plan` or `replay list`.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; see `replay show`.")]
@@ -53,7 +53,7 @@ def plan(
     """
     from datetime import UTC, datetime
 
-    from pipeline_platform.recovery.dropped import tenant_ids_of
+    from pipeline_platform.migration.recovery.dropped import tenant_ids_of
     from pipeline_platform.replay.plan import Scope, make_plan
 
     if only not in ("missing", "all"):

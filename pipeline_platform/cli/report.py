@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from pipeline_platform.cli.output import AsJson, console, database, print_json, print_rows, running_settings
+from pipeline_platform.cli.output import (
+    AsJson,
+    console,
+    database,
+    print_json,
+    print_rows,
+    running_settings,
+)
 from pipeline_platform.errors import ConfigError
 
 
@@ -25,8 +32,8 @@ def report(
 
     Example: pipeline-platform report --day 2026-01-31
     """
-    from pipeline_platform.reports.daily import count_day
-    from pipeline_platform.reports.daily_page import COLUMNS, page_path, write_daily
+    from pipeline_platform.watch.reports.daily import count_day
+    from pipeline_platform.watch.reports.daily_page import COLUMNS, page_path, write_daily
 
     wanted = _day(day)
     with database() as conn:

@@ -31,8 +31,8 @@ def up(
 
     Example: pipeline-platform up --detach
     """
-    from pipeline_platform.logs import set_up_logging
-    from pipeline_platform.supervisor import run
+    from pipeline_platform.local.supervisor import run
+    from pipeline_platform.telemetry.logs import set_up_logging
 
     ports = {"gateway_port": gateway_port, "console_port": console_port, "dagster_port": dagster_port}
     given = {"workers": workers, **ports}
@@ -46,7 +46,7 @@ def down() -> None:
 
     Example: pipeline-platform down
     """
-    from pipeline_platform.supervisor import run
+    from pipeline_platform.local.supervisor import run
 
     raise typer.Exit(run.down(Settings.read()))
 

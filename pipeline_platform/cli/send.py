@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from pipeline_platform.cli.output import AsJson, console, log_console, print_json, progress_bar, running_settings
+from pipeline_platform.cli.output import (
+    AsJson,
+    console,
+    log_console,
+    print_json,
+    progress_bar,
+    running_settings,
+)
 from pipeline_platform.cli.values import number
 from pipeline_platform.errors import ConfigError
 
@@ -31,8 +38,8 @@ def send(
 
     Example: pipeline-platform send events.ndjson.gz --tenant-field tenant
     """
-    from pipeline_platform.operate.send import send_file
-    from pipeline_platform.services.endpoints import read_endpoints
+    from pipeline_platform.imports.sender import send_file
+    from pipeline_platform.local.services.endpoints import read_endpoints
     from pipeline_platform.settings import Settings
 
     if (write_key is None) == (tenant_field is None):

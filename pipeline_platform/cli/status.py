@@ -6,10 +6,10 @@ from typing import Any
 import typer
 
 from pipeline_platform.cli.output import AsJson, console, print_json, print_rows, running_settings
-from pipeline_platform.operate.doctor import diagnose
-from pipeline_platform.operate.status import status_of
-from pipeline_platform.services.endpoints import read_endpoints
+from pipeline_platform.local.services.endpoints import read_endpoints
 from pipeline_platform.settings import Settings
+from pipeline_platform.watch.doctor import diagnose
+from pipeline_platform.watch.health import status_of
 
 
 def register(app: typer.Typer) -> None:

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline_platform import tenants
 from pipeline_platform.cli.output import AsJson, console, database, print_json, print_rows
 from pipeline_platform.cli.values import INT4_MAX, number
-from pipeline_platform.tenants import NewKey
+from pipeline_platform.tenants import tenants
+from pipeline_platform.tenants.tenants import NewKey
 
 Name = Annotated[str, typer.Argument(help="The tenant's name.")]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import typer
 
-from pipeline_platform.client_time import parse_time
 from pipeline_platform.errors import ConfigError
+from pipeline_platform.event.client_time import parse_time
 
 INT4_MAX, INT8_MAX = 2**31 - 1, 2**63 - 1
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200

@@ -13,7 +13,7 @@ from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.processing import DELIVERED
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.tables import tenant_table
-from pipeline_platform.reports.daily import Daily, Tenant, count_day
+from pipeline_platform.watch.reports.daily import Daily, Tenant, count_day
 
 DAYS = dg.DailyPartitionsDefinition(start_date="2026-10-01", timezone="UTC")
 DAILY_REPORT = dg.AssetKey("daily_report")
@@ -45,7 +45,7 @@ NOTHING_LOST = dg.AssetCheckSpec(
 )
 def daily_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
     # plotly takes a moment to import: not where definitions are loaded.
-    from pipeline_platform.reports.daily_page import page_path, write_daily
+    from pipeline_platform.watch.reports.daily_page import page_path, write_daily
 
     with platform.connect() as conn:
         found = count_day(conn, date.fromisoformat(context.partition_key))

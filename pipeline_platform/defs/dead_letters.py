@@ -9,13 +9,13 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from pipeline_platform.dead_letters.operations import Filter, count_open, redrive
 from pipeline_platform.defs.launchpad import in_plain_words, prefilled, require_reason
 from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.summaries import look_further, markdown_table
-from pipeline_platform.operate.dead_letters import Filter, count_open, redrive
 from pipeline_platform.settings import Settings
-from pipeline_platform.tenants import tenant_ids_of
+from pipeline_platform.tenants.tenants import tenant_ids_of
 
 DEAD_LETTERS = dg.AssetKey("dead_letters")
 _ROWS_SHOWN = 20

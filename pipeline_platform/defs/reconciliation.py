@@ -17,7 +17,7 @@ from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, hour_of, key_of, ra
 from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.tables import tenant_table
-from pipeline_platform.reconcile import Reconciliation, reconcile, settled_until
+from pipeline_platform.migration.reconcile import Reconciliation, reconcile, settled_until
 
 _SQL = queries("control_plane")
 _COLUMNS = ("accepted", "matched", "mismatched", "dropped", "missing", "extra", "duplicates", "recovered")
@@ -67,7 +67,7 @@ def _reconcile_hours(
     context: dg.AssetExecutionContext, platform: Platform
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult]:
     # pandas takes a second to import: not where definitions are loaded.
-    from pipeline_platform.reconcile.export import export
+    from pipeline_platform.migration.reconcile.export import export
 
     drifting: list[str] = []
     with platform.connect() as conn:

@@ -19,8 +19,8 @@ from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.reconciliation import RECONCILED, reconcile_hour, window_of
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.summaries import look_further, markdown_table
-from pipeline_platform.recovery.dropped import Dropped, Window, find_dropped, tenant_ids_of
-from pipeline_platform.recovery.recover import recover
+from pipeline_platform.migration.recovery.dropped import Dropped, Window, find_dropped, tenant_ids_of
+from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
 
 DROPPED, RECOVERED = dg.AssetKey("dropped_events"), dg.AssetKey("recovered_events")

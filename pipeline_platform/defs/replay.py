@@ -20,7 +20,7 @@ from pipeline_platform.defs.owners import OWNED, OWNERS
 from pipeline_platform.defs.replay_summary import samples, summary
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.errors import ClosedGateError
-from pipeline_platform.recovery.dropped import tenant_ids_of
+from pipeline_platform.migration.recovery.dropped import tenant_ids_of
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings

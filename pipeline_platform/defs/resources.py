@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pipeline_platform.db import connect
 from pipeline_platform.errors import PipelineError, is_bad_data, without_values
-from pipeline_platform.services.endpoints import connected
+from pipeline_platform.local.services.endpoints import connected
 from pipeline_platform.settings import Settings
 
 # Recounting an hour of a busy day reads millions of rows.

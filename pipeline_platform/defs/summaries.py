@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from pipeline_platform.services.endpoints import read_endpoints
+from pipeline_platform.local.services.endpoints import read_endpoints
 from pipeline_platform.settings import Settings
 
 Cell = str | int | float | None

@@ -1,6 +1,6 @@
 """Erasure: a person's events and traits are removed everywhere; the account still holds to the event.
 
-person.py finds the ids that a person is known by; scan.py reads them out of all that is kept as bytes; settle.py takes
+person.py finds the ids that a person is known by; scan.py reads them out of all that is kept as bytes; outcomes.py takes
 occurrences of events out of the tables and says so in the account; batches.py empties their bytes in the queue;
 erase.py goes through all of it, in an order that no worker, import or recovery can undermine.
 

@@ -16,9 +16,9 @@ from pipeline_platform.archive import files
 from pipeline_platform.archive.hours import check, list_archives, root_of
 from pipeline_platform.db import queries
 from pipeline_platform.erasure.batches import emptied, occurrences, theirs
+from pipeline_platform.erasure.outcomes import settle
 from pipeline_platform.erasure.person import Person
-from pipeline_platform.erasure.settle import settle
-from pipeline_platform.event import QueuedEvent
+from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.kill_points import reach
 from pipeline_platform.settings import Settings
 

@@ -15,10 +15,10 @@ import psycopg
 from pipeline_platform import arrays
 from pipeline_platform.archive.hours import as_accepted
 from pipeline_platform.db import queries
+from pipeline_platform.erasure.outcomes import Occurrence, settle
 from pipeline_platform.erasure.person import Person, ids_of
 from pipeline_platform.erasure.scan import Place, read_batches
-from pipeline_platform.erasure.settle import Occurrence, settle
-from pipeline_platform.event import QueuedEvent
+from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.queue.batches import Work, batch_params, read
 
 _SQL = queries("erasure")

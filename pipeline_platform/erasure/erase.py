@@ -24,14 +24,14 @@ from pipeline_platform.audit_log import actor, note
 from pipeline_platform.db import connect, queries
 from pipeline_platform.erasure.archives import erase_archives
 from pipeline_platform.erasure.batches import erase_batch
+from pipeline_platform.erasure.outcomes import Occurrence, settle
 from pipeline_platform.erasure.person import Person
 from pipeline_platform.erasure.scan import Place, look_for
-from pipeline_platform.erasure.settle import Occurrence, settle
 from pipeline_platform.errors import ConfigError, PipelineError
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Key
 from pipeline_platform.settings import Settings
-from pipeline_platform.tenants import tenant_id_of
+from pipeline_platform.tenants.tenants import tenant_id_of
 
 _SQL = queries("erasure")
 # The longest statements of this platform that write end in a minute; an audit or a report may read for longer.

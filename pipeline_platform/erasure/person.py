@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline_platform.event_ids import Ids, read_ids
+from pipeline_platform.event.person_ids import Ids, read_ids
 
 Links = Callable[[list[str]], Iterable[Ids]]
 

@@ -12,8 +12,8 @@ import psycopg
 
 from pipeline_platform.db import queries
 from pipeline_platform.erasure.person import Person, find_person, ids_of
-from pipeline_platform.event import QueuedEvent
-from pipeline_platform.event_ids import Ids
+from pipeline_platform.event.person_ids import Ids
+from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.queue.batches import Work, read, work_of
 
 _SQL = queries("erasure")

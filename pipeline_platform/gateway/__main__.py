@@ -20,10 +20,10 @@ from pipeline_platform.gateway.app import make_app, make_gateway
 from pipeline_platform.gateway.bodies import body_seconds_max
 from pipeline_platform.gateway.deadlines import Deadlines
 from pipeline_platform.gateway.http_protocol import bound
-from pipeline_platform.logs import set_up_logging
-from pipeline_platform.metrics.processes import share_numbers
 from pipeline_platform.settings import Settings
-from pipeline_platform.tracing import start_tracing
+from pipeline_platform.telemetry.logs import set_up_logging
+from pipeline_platform.telemetry.metrics.processes import share_numbers
+from pipeline_platform.telemetry.tracing import start_tracing
 
 _LOG = logging.getLogger("pipeline_platform.gateway")
 _KEEP_ALIVE_S = 75

@@ -15,24 +15,24 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from pipeline_platform.event_reader import Limits
-from pipeline_platform.gateway import answers
-from pipeline_platform.gateway.answers import TryLaterError
+from pipeline_platform.event.reader import Limits
+from pipeline_platform.gateway import responses
 from pipeline_platform.gateway.background import Background
 from pipeline_platform.gateway.bodies import BodyBudget
 from pipeline_platform.gateway.browser_settings import BrowserSettings
+from pipeline_platform.gateway.db_connection import Link, StatementLink
 from pipeline_platform.gateway.group_commit import GroupCommit
 from pipeline_platform.gateway.ingest import Ingest
 from pipeline_platform.gateway.keys import Keys
-from pipeline_platform.gateway.link import Link, StatementLink
 from pipeline_platform.gateway.notifier import Notifier
 from pipeline_platform.gateway.quota import Quota
+from pipeline_platform.gateway.readiness import Watch
+from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.gateway.traced import NotingArrival, TracedCommit
-from pipeline_platform.gateway.watch import Watch
-from pipeline_platform.metrics.endpoint import processes_route
-from pipeline_platform.metrics.processes import GatewayNumbers
 from pipeline_platform.settings import Settings
-from pipeline_platform.tracing import Tracer
+from pipeline_platform.telemetry.metrics.endpoint import processes_route
+from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
+from pipeline_platform.telemetry.tracing import Tracer
 
 _SIDE_TIMEOUT_S = 2.0
 
@@ -134,9 +134,9 @@ def make_app(gateway: Gateway) -> Starlette:
 async def _no_such_route(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    return answers.refusal(error.status_code, code, str(error.detail), error.headers).response()
+    return responses.refusal(error.status_code, code, str(error.detail), error.headers).response()
 
 
 async def _unforeseen(_: Request, __: Exception) -> Response:
     # The server logs the error itself once this is sent.
-    return answers.not_now(TryLaterError("not_stored", "the gateway failed: send this again", 5.0)).response()
+    return responses.not_now(TryLaterError("not_stored", "the gateway failed: send this again", 5.0)).response()

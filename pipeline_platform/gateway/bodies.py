@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Receive
 
 from pipeline_platform.errors import RequestRefusedError
-from pipeline_platform.gateway.answers import TryLaterError
+from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.settings import Settings
 
 if TYPE_CHECKING:

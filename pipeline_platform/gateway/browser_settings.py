@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pipeline_platform.errors import RequestRefusedError
-from pipeline_platform.gateway import answers
-from pipeline_platform.gateway.answers import Answer, TryLaterError
+from pipeline_platform.gateway import responses
 from pipeline_platform.gateway.keys import Keys
 from pipeline_platform.gateway.protocol import key_of_header, key_of_query
+from pipeline_platform.gateway.responses import Answer, TryLaterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class BrowserSettings:
 
     async def _answer(self, request: Request, key: str | None, other: str | None, document: bytes) -> Answer:
         if request.method == "OPTIONS":
-            return answers.PREFLIGHT
+            return responses.PREFLIGHT
         try:
             await self.keys.tenant_of(key, other)
         except RequestRefusedError as error:
-            return answers.refused(error)
+            return responses.refused(error)
         except TryLaterError as error:
-            return answers.not_now(error)
-        return answers.document(document)
+            return responses.not_now(error)
+        return responses.document(document)
 
 
 def _segment(key: str) -> bytes:

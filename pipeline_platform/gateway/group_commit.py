@@ -19,16 +19,16 @@ from psycopg import pq
 
 from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data
-from pipeline_platform.event import Lane
-from pipeline_platform.gateway.answers import TryLaterError
+from pipeline_platform.event.types import Lane
 from pipeline_platform.gateway.background import Background
-from pipeline_platform.gateway.careful import Late, accept_carefully
-from pipeline_platform.gateway.link import Link, StatementLink
+from pipeline_platform.gateway.db_connection import Link, StatementLink
+from pipeline_platform.gateway.isolation import Late, accept_carefully
 from pipeline_platform.gateway.protocol import Judged
+from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.kill_points import reach
-from pipeline_platform.metrics.processes import GatewayNumbers
 from pipeline_platform.queue.batches import ACCEPT_SECONDS_MAX, accept_params
 from pipeline_platform.settings import Settings
+from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
 
 _ACCEPT = queries("queue")["accept"]
 _LOG = logging.getLogger(__name__)

@@ -17,10 +17,9 @@ from typing import NamedTuple, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from pipeline_platform.errors import RequestRefusedError
-from pipeline_platform.event import EventType, Lane
-from pipeline_platform.event_reader import Limits
-from pipeline_platform.gateway import answers
-from pipeline_platform.gateway.answers import Answer, Rejection, TryLaterError
+from pipeline_platform.event.reader import Limits
+from pipeline_platform.event.types import EventType, Lane
+from pipeline_platform.gateway import responses
 from pipeline_platform.gateway.bodies import BodyBudget, ClientLeftError, Held, read_body
 from pipeline_platform.gateway.group_commit import GroupCommit
 from pipeline_platform.gateway.keys import Keys, Tenant
@@ -38,9 +37,10 @@ from pipeline_platform.gateway.protocol import (
     salvage_request,
 )
 from pipeline_platform.gateway.quota import Quota
-from pipeline_platform.gateway.watch import Watch
-from pipeline_platform.metrics.processes import GatewayNumbers
+from pipeline_platform.gateway.readiness import Watch
+from pipeline_platform.gateway.responses import Answer, Rejection, TryLaterError
 from pipeline_platform.settings import Settings
+from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
 
 _T = TypeVar("_T")
 # Larger bodies are judged beside the event loop: a hostile one takes up to 0.2 µs a byte.
@@ -96,16 +96,16 @@ class Ingest:
         call = scope["path_params"]["call"]
         kind = SINGLE_CALLS.get(call)
         if kind is None and call not in BATCH_CALLS:
-            return answers.refusal(404, "unknown_call", f"there is no call {call!r}: see the tracking API")
+            return responses.refusal(404, "unknown_call", f"there is no call {call!r}: see the tracking API")
         if scope["method"] == "OPTIONS":
-            return answers.PREFLIGHT
+            return responses.PREFLIGHT
         try:
             self.watch.check()
             return await self._ingest(kind, _head(scope), receive)
         except RequestRefusedError as error:
-            return answers.refused(error)
+            return responses.refused(error)
         except TryLaterError as error:
-            return answers.not_now(error)
+            return responses.not_now(error)
         except ClientLeftError:
             return None
 
@@ -194,7 +194,7 @@ class Ingest:
         if late:
             rejections += [Rejection.of(judged.accepted_at[one.accepted_index], one.event) for one in late]
             rejections.sort(key=lambda rejection: rejection.index)
-        return answers.accepted(len(judged.accepted) - len(late), rejections)
+        return responses.accepted(len(judged.accepted) - len(late), rejections)
 
 
 def _head(scope: Scope) -> _Head:

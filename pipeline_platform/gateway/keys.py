@@ -16,12 +16,12 @@ import psycopg
 
 from pipeline_platform.db import queries
 from pipeline_platform.errors import RequestRefusedError
-from pipeline_platform.event import TenantId
-from pipeline_platform.gateway.answers import TryLaterError
-from pipeline_platform.gateway.link import Link
+from pipeline_platform.event.types import TenantId
+from pipeline_platform.gateway.db_connection import Link
+from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.kill_points import reach
 from pipeline_platform.settings import Settings
-from pipeline_platform.write_keys import hash_write_key
+from pipeline_platform.tenants.write_keys import hash_write_key
 
 _LOG = logging.getLogger(__name__)
 _SQL = queries("gateway")

@@ -10,7 +10,7 @@ import logging
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.gateway.link import StatementLink
+from pipeline_platform.gateway.db_connection import StatementLink
 from pipeline_platform.kill_points import reach
 
 _LOG = logging.getLogger(__name__)

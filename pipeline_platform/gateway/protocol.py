@@ -18,16 +18,16 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from pipeline_platform.errors import InvalidEventError, RequestRefusedError
-from pipeline_platform.event import (
+from pipeline_platform.event.json_limits import Doubts, check_text, check_values, doubts_of
+from pipeline_platform.event.reader import Limits, read_event, rejected_event, text_of
+from pipeline_platform.event.types import (
     MESSAGE_ID_NAMESPACE,
     AcceptedEvent,
     EventType,
     RejectedEvent,
     TenantId,
 )
-from pipeline_platform.event_reader import Limits, read_event, rejected_event, text_of
-from pipeline_platform.gateway.salvage import elements, members
-from pipeline_platform.json_limits import Doubts, check_text, check_values, doubts_of
+from pipeline_platform.gateway.invalid_json import elements, members
 
 BATCH_CALLS = frozenset({"batch", "import", "b"})
 SINGLE_CALLS = {kind.value: kind for kind in EventType} | {kind.code: kind for kind in EventType}

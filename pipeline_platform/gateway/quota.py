@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
-from pipeline_platform.event import Lane, TenantId
+from pipeline_platform.event.types import Lane, TenantId
 
 
 @dataclass(slots=True)

@@ -10,13 +10,13 @@ import msgspec
 from psycopg import pq
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeline_platform.event import AcceptedEvent, Lane
-from pipeline_platform.gateway.careful import Late
+from pipeline_platform.event.types import AcceptedEvent, Lane
 from pipeline_platform.gateway.group_commit import GroupCommit, Waiting
+from pipeline_platform.gateway.isolation import Late
 from pipeline_platform.gateway.protocol import Judged
-from pipeline_platform.metrics.processes import GatewayNumbers
 from pipeline_platform.settings import Settings
-from pipeline_platform.tracing import Tracer, never_in_the_way
+from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
+from pipeline_platform.telemetry.tracing import Tracer, never_in_the_way
 
 # Requests of a batch that get a span, and events of a request whose messageId is in it.
 _REQUESTS_MAX = 100

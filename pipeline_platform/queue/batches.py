@@ -15,7 +15,7 @@ import zstandard
 
 from pipeline_platform import arrays
 from pipeline_platform.db import queries
-from pipeline_platform.event import (
+from pipeline_platform.event.types import (
     AcceptedEvent,
     BatchId,
     EventType,

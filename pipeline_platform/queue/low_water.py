@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.event import Lane
+from pipeline_platform.event.types import Lane
 
 _EVERY_S = 1.0
 _SQL = queries("queue")

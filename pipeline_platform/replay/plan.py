@@ -10,7 +10,7 @@ import psycopg
 
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, PipelineError
-from pipeline_platform.event import EventType
+from pipeline_platform.event.types import EventType
 
 _SQL = queries("replay")
 # Small enough that live events never wait long behind a chunk, large enough that its commit costs little.

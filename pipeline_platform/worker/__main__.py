@@ -3,10 +3,10 @@
 import argparse
 import os
 
-from pipeline_platform.logs import set_up_logging
-from pipeline_platform.metrics.processes import share_numbers
 from pipeline_platform.settings import Settings
-from pipeline_platform.tracing import start_tracing
+from pipeline_platform.telemetry.logs import set_up_logging
+from pipeline_platform.telemetry.metrics.processes import share_numbers
+from pipeline_platform.telemetry.tracing import start_tracing
 from pipeline_platform.worker.pool import Pool
 from pipeline_platform.worker.process import Worker
 

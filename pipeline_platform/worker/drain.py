@@ -16,12 +16,12 @@ import psutil
 import psycopg
 
 from pipeline_platform.db import connect, queries
+from pipeline_platform.dead_letters.circuit import is_open
 from pipeline_platform.errors import NotNowError
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim_hour
 from pipeline_platform.queue.claim_notes import ClaimNote, read_claim_note
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.circuit import is_open
 from pipeline_platform.worker.engine import PLANNING, Engine, Processed
 
 _SQL = queries("queue")

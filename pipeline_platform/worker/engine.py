@@ -11,15 +11,15 @@ from typing import Any
 
 import psycopg
 
+from pipeline_platform.dead_letters.circuit import Circuit
+from pipeline_platform.dead_letters.store import Failure, Stage, bury, failure
 from pipeline_platform.errors import is_bad_data
-from pipeline_platform.event import QueuedEvent
+from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Key, Lookups
-from pipeline_platform.metrics.processes import row_numbers
 from pipeline_platform.queue.batches import Work, complete, read
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.circuit import Circuit
-from pipeline_platform.worker.dead_letters import Failure, Stage, bury, failure
+from pipeline_platform.telemetry.metrics.processes import row_numbers
 from pipeline_platform.worker.enrich import Enriched, enrich
 from pipeline_platform.worker.load import keep_traits, load, new_rows, subjects_of
 from pipeline_platform.worker.transform import Row, transform

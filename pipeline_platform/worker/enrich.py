@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import psycopg
 
+from pipeline_platform.dead_letters.store import Failure, failure
 from pipeline_platform.errors import is_bad_data
-from pipeline_platform.event import QueuedEvent
+from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.lookups import Key, Lookups
-from pipeline_platform.worker.dead_letters import Failure, failure
 from pipeline_platform.worker.known_traits import ChangingSubjects, read_after_change
 from pipeline_platform.worker.transform import Row
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from pipeline_platform.event import EventType, QueuedEvent
+from pipeline_platform.event.types import EventType, QueuedEvent
 from pipeline_platform.lookups import TRAITS_BYTES_MAX, TRAITS_MAX, Key, Lookups
 from pipeline_platform.worker.transform import Row, traits_of
 

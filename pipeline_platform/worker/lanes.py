@@ -7,7 +7,7 @@ whoever has work, up to its cap.
 import time
 from collections.abc import Callable, Mapping
 
-from pipeline_platform.event import Lane
+from pipeline_platform.event.types import Lane
 
 _MEMORY_S = 2.0
 

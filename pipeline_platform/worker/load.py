@@ -7,7 +7,7 @@ import psycopg
 
 from pipeline_platform import arrays
 from pipeline_platform.db import queries
-from pipeline_platform.event import QueuedEvent
+from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.lookups import Key
 from pipeline_platform.worker.enrich import Enriched
 from pipeline_platform.worker.known_traits import as_of, changes, kept_traits

@@ -18,12 +18,12 @@ import psycopg
 
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import is_transient
+from pipeline_platform.local.services.process import tied_to_us
 from pipeline_platform.queue.claim_notes import read_claim_note
 from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper
-from pipeline_platform.services.process import tied_to_us
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.process import note_path
-from pipeline_platform.worker.redelivery import count_death
+from pipeline_platform.worker.retry_lane import count_death
 
 _LOG = logging.getLogger(__name__)
 _SQL = queries("queue")

@@ -20,20 +20,20 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import connect
+from pipeline_platform.dead_letters.circuit import Circuit
 from pipeline_platform.errors import is_transient
-from pipeline_platform.event import Lane
+from pipeline_platform.event.types import Lane
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.metrics.processes import WorkerNumbers
 from pipeline_platform.queue.batches import Work, claim, is_full
 from pipeline_platform.queue.claim_notes import ClaimNote
 from pipeline_platform.queue.low_water import LowWater
 from pipeline_platform.settings import Settings
-from pipeline_platform.tracing import Tracer
-from pipeline_platform.worker.circuit import Circuit
+from pipeline_platform.telemetry.metrics.processes import WorkerNumbers
+from pipeline_platform.telemetry.tracing import Tracer
 from pipeline_platform.worker.engine import PLANNING, Engine, Processed
 from pipeline_platform.worker.lanes import LaneShares
-from pipeline_platform.worker.redelivery import redeliver
-from pipeline_platform.worker.replaying import Replaying
+from pipeline_platform.worker.replay_lane import Replaying
+from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform.worker.suspects import isolate_suspect
 from pipeline_platform.worker.traced import TracedEngine
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import psycopg
 
+from pipeline_platform.dead_letters.store import Failure, bury
 from pipeline_platform.queue.batches import Work, claim_suspect, complete, read, split
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.dead_letters import Failure, bury
 from pipeline_platform.worker.engine import Engine
 
 # Most events tried at once after so many deaths; single ones after more. The first death was in the company of all

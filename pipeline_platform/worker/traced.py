@@ -6,13 +6,13 @@ from typing import Any
 
 import psycopg
 
-from pipeline_platform.event import QueuedEvent
+from pipeline_platform.dead_letters.circuit import Circuit
+from pipeline_platform.dead_letters.store import Failure
+from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import Work
 from pipeline_platform.settings import Settings
-from pipeline_platform.tracing import Tracer, never_in_the_way
-from pipeline_platform.worker.circuit import Circuit
-from pipeline_platform.worker.dead_letters import Failure
+from pipeline_platform.telemetry.tracing import Tracer, never_in_the_way
 from pipeline_platform.worker.engine import Claim, Engine, Processed
 from pipeline_platform.worker.enrich import Enriched
 from pipeline_platform.worker.transform import Row

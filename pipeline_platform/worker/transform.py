@@ -10,10 +10,10 @@ from datetime import datetime
 
 import msgspec
 
-from pipeline_platform.client_time import parse_time
 from pipeline_platform.errors import InvalidEventError
-from pipeline_platform.event import EventType, QueuedEvent
-from pipeline_platform.event_reader import text_of, usable_text
+from pipeline_platform.event.client_time import parse_time
+from pipeline_platform.event.reader import text_of, usable_text
+from pipeline_platform.event.types import EventType, QueuedEvent
 
 # Part of every materialization and replay: raise it with each change of what a row holds.
 TRANSFORM_VERSION = "2"
@@ -218,15 +218,6 @@ def transform(event: QueuedEvent) -> Row:
         )
     except ValueError as error:
         raise InvalidEventError("undecodable", str(error)) from error
-
-
-def message_id_of(payload: bytes) -> str | None:
-    """The messageId of bytes that may not be an event at all; None where none can be read, or stored as text."""
-    try:
-        message_id = _text(_read_body(payload)[0].messageId)
-    except ValueError:
-        return None
-    return None if message_id and "\0" in message_id else message_id
 
 
 def traits_of(row: Row) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from pipeline_platform import db
-from pipeline_platform.services import ensure_database
+from pipeline_platform.local.services import ensure_database
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.conftest import make_url, temporary_home
 from pipeline_platform_tests.support.browser import Browser

@@ -21,7 +21,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from pipeline_platform.services.endpoints import read_endpoints
+from pipeline_platform.local.services.endpoints import read_endpoints
 from pipeline_platform_tests.conftest import temporary_home
 from pipeline_platform_tests.support.browser import Browser
 from pipeline_platform_tests.support.waiting import wait_for

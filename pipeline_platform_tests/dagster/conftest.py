@@ -17,9 +17,9 @@ from sqlalchemy.engine import make_url as url_of
 
 from pipeline_platform.definitions import build_defs
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.event import TenantId
+from pipeline_platform.event.types import TenantId
+from pipeline_platform.local.supervisor.dagster import storage_environment
 from pipeline_platform.settings import Settings
-from pipeline_platform.supervisor.dagster import storage_environment
 from pipeline_platform_tests.conftest import make_url
 from pipeline_platform_tests.dagster.planting import add_tenant
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from pipeline_platform.event import AcceptedEvent, EventType, TenantId, event_id_of
+from pipeline_platform.event.types import AcceptedEvent, EventType, TenantId, event_id_of
 from pipeline_platform.queue.batches import batch_params
 
 Conn = psycopg.Connection[Any]

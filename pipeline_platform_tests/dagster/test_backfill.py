@@ -18,8 +18,8 @@ import httpx
 import psycopg
 
 from pipeline_platform.defs.hours import key_of
-from pipeline_platform.event import TenantId
-from pipeline_platform.services.process import free_port
+from pipeline_platform.event.types import TenantId
+from pipeline_platform.local.services.process import free_port
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.dagster.conftest import ROOT
 from pipeline_platform_tests.dagster.planting import past_hours, plant

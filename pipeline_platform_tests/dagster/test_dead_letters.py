@@ -11,7 +11,7 @@ import pytest
 from pipeline_platform.db import queries
 from pipeline_platform.defs.processing import retried_where_it_helps
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.everything import tables_with

@@ -11,7 +11,7 @@ import pytest
 from pipeline_platform.account.audit import audit
 from pipeline_platform.db import connect
 from pipeline_platform.defs.hours import key_of
-from pipeline_platform.event import Lane, QueuedEvent, TenantId
+from pipeline_platform.event.types import Lane, QueuedEvent, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim
 from pipeline_platform.replay import steps

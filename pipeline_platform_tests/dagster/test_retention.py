@@ -8,7 +8,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipeline_platform.event import TenantId
+from pipeline_platform.event.types import TenantId
 from pipeline_platform_tests.dagster.planting import open_hour, past_hours, plant
 
 Conn = psycopg.Connection[Any]

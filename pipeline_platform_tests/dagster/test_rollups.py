@@ -13,7 +13,7 @@ from pipeline_platform.analytics import rollups
 from pipeline_platform.defs.hours import HOUR, key_of
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.rollups import hourly_rollups
-from pipeline_platform.event import TenantId
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.dagster.planting import plant
 from pipeline_platform_tests.dagster.test_processing import materialized, metadata

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from pipeline_platform.event import TenantId
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.gateway import Blocked, Conn, Gateway, GatewayProcess
@@ -50,8 +50,8 @@ def block(settings: Settings) -> Iterator[Callable[[], Blocked]]:
 @pytest.fixture
 def scrape(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Samples]]:
     """Reads everything anew."""
-    monkeypatch.setattr("pipeline_platform.metrics.endpoint._FRESH_S", 0.0)
-    monkeypatch.setattr("pipeline_platform.metrics.scrape._SELDOM_S", 0.0)
+    monkeypatch.setattr("pipeline_platform.telemetry.metrics.endpoint._FRESH_S", 0.0)
+    monkeypatch.setattr("pipeline_platform.telemetry.metrics.scrape._SELDOM_S", 0.0)
     with served(settings) as url:
         yield lambda: samples_of(httpx.get(url, headers=AS_TEXT, timeout=30).text)
 

@@ -14,7 +14,14 @@ from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.account.trace import trace
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import NoSuchThingError
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId, event_id_of
+from pipeline_platform.event.types import (
+    AcceptedEvent,
+    EventType,
+    Lane,
+    RejectedEvent,
+    TenantId,
+    event_id_of,
+)
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.settings import Settings

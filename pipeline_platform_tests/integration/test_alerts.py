@@ -11,17 +11,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.alerts.channels import channels_of
-from pipeline_platform.alerts.conditions import CONDITIONS, look_at
-from pipeline_platform.alerts.delivery import Delivery
-from pipeline_platform.alerts.ledger import list_alerts, resolve_alert, show_alert, try_channels
-from pipeline_platform.alerts.objectives import objectives_of
-from pipeline_platform.alerts.process import Alerter
 from pipeline_platform.db import connect
+from pipeline_platform.dead_letters.operations import Filter, count_open, discard
 from pipeline_platform.errors import ConfigError, NoSuchThingError
-from pipeline_platform.operate.dead_letters import Filter, count_open, discard
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
+from pipeline_platform.watch.alerts.channels import channels_of
+from pipeline_platform.watch.alerts.conditions import CONDITIONS, look_at
+from pipeline_platform.watch.alerts.delivery import Delivery
+from pipeline_platform.watch.alerts.ledger import list_alerts, resolve_alert, show_alert, try_channels
+from pipeline_platform.watch.alerts.objectives import objectives_of
+from pipeline_platform.watch.alerts.process import Alerter
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.migration import accept, deliver_all

@@ -20,7 +20,7 @@ from pipeline_platform.archive.hours import archive_hours, due_hours, list_archi
 from pipeline_platform.db import connect
 from pipeline_platform.erasure.erase import erase
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
-from pipeline_platform.event import TenantId
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim_hour
 from pipeline_platform.queue.keeper import drop_old_hours, seal_due_hours

@@ -8,16 +8,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform import tenants
-from pipeline_platform.alerts.ledger import resolve_alert
 from pipeline_platform.audit_log import actor, note
-from pipeline_platform.cutover.phases import Phase
-from pipeline_platform.cutover.turning import turn
+from pipeline_platform.dead_letters.circuit_switch import close_circuit
+from pipeline_platform.dead_letters.operations import Filter, discard, redrive
 from pipeline_platform.erasure.erase import erase
-from pipeline_platform.mirror.configure import keep_key
-from pipeline_platform.operate.circuit import close_circuit
-from pipeline_platform.operate.dead_letters import Filter, discard, redrive
+from pipeline_platform.migration.cutover.phases import Phase
+from pipeline_platform.migration.cutover.transition import turn
+from pipeline_platform.migration.mirror.configure import keep_key
 from pipeline_platform.settings import Settings
+from pipeline_platform.tenants import tenants
+from pipeline_platform.watch.alerts.ledger import resolve_alert
 
 Conn = psycopg.Connection[Any]
 

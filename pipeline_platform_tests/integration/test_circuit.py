@@ -11,11 +11,11 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.db import queries
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.dead_letters.circuit import Circuit
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.circuit import Circuit
 from pipeline_platform.worker.engine import Engine
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import add_tenants

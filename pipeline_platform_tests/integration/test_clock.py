@@ -10,11 +10,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.alerts.conditions import look_at
-from pipeline_platform.event import Lane, TenantId
+from pipeline_platform.event.types import Lane, TenantId
 from pipeline_platform.queue.batches import claim
 from pipeline_platform.queue.keeper import Keeper, drop_old_hours, open_partitions
 from pipeline_platform.settings import Settings
+from pipeline_platform.watch.alerts.conditions import look_at
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.migration import accept
 

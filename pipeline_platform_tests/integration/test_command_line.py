@@ -9,13 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform import tenants
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
-from pipeline_platform.write_keys import hash_write_key
+from pipeline_platform.tenants import tenants
+from pipeline_platform.tenants.write_keys import hash_write_key
 from pipeline_platform_tests.support.command import run_command
 
 Conn = psycopg.Connection[Any]

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from pipeline_platform import connections, db
 from pipeline_platform.errors import ConfigError, UnfitServerError, is_transient
-from pipeline_platform.services import Endpoints, connected
+from pipeline_platform.local.services import Endpoints, connected
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.gateway import event, make_tenant

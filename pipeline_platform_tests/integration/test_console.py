@@ -16,8 +16,8 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.console.snapshot import beginning, open_connection
 from pipeline_platform.settings import Settings
+from pipeline_platform.watch.console.snapshot import beginning, open_connection
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.console import ConsoleProcess, stages_of, text_of
 from pipeline_platform_tests.support.gateway import make_tenant

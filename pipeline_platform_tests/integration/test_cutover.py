@@ -7,11 +7,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.cutover.gates import gate_of
-from pipeline_platform.cutover.phases import Phase, current
-from pipeline_platform.cutover.turning import back, status, turn
-from pipeline_platform.cutover.watch import watch
 from pipeline_platform.errors import ClosedGateError, ConfigError
+from pipeline_platform.migration.cutover.gates import gate_of
+from pipeline_platform.migration.cutover.phases import Phase, current
+from pipeline_platform.migration.cutover.transition import back, status, turn
+from pipeline_platform.migration.cutover.watch import watch
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support import legacy
 from pipeline_platform_tests.support.command import run_command

@@ -8,10 +8,7 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.db import queries
-from pipeline_platform.errors import NoSuchThingError
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, QueuedEvent, TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.operate.dead_letters import (
+from pipeline_platform.dead_letters.operations import (
     Filter,
     count_open,
     discard,
@@ -19,11 +16,14 @@ from pipeline_platform.operate.dead_letters import (
     redrive,
     show_dead_letter,
 )
+from pipeline_platform.errors import NoSuchThingError
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, QueuedEvent, TenantId
+from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker import engine as engine_room
 from pipeline_platform.worker.engine import Engine
-from pipeline_platform.worker.redelivery import redeliver
+from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform.worker.transform import Row
 from pipeline_platform_tests.support.command import run_command
 

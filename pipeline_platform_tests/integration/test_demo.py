@@ -11,13 +11,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.demo import figures
-from pipeline_platform.demo.page import write_page
-from pipeline_platform.demo.playing import Playing
-from pipeline_platform.demo.report import Details, Report, Side, Span, promises, write_json
-from pipeline_platform.demo.traffic import TENANTS, Request, acts, requests
+from pipeline_platform.lab.demo import figures
+from pipeline_platform.lab.demo.page import write_page
+from pipeline_platform.lab.demo.playing import Playing
+from pipeline_platform.lab.demo.report import Details, Report, Side, Span, promises, write_json
+from pipeline_platform.lab.demo.traffic import TENANTS, Request, acts, requests
 from pipeline_platform.settings import Settings
-from pipeline_platform.tenants import add_tenant
+from pipeline_platform.tenants.tenants import add_tenant
 from pipeline_platform_tests.support.platform import Platform
 
 PEAK = 1.4

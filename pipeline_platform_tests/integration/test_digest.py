@@ -9,12 +9,12 @@ from typing import Any, LiteralString, cast
 import psycopg
 import pytest
 
-from pipeline_platform.bench import reconciliation as bench
 from pipeline_platform.db import migrate, sql_dir
-from pipeline_platform.mirror.configure import configure, read_file
-from pipeline_platform.reconcile import Reconciliation, compare, reconcile
-from pipeline_platform.recovery.dropped import Window
-from pipeline_platform.recovery.recover import recover
+from pipeline_platform.lab.bench import reconciliation as bench
+from pipeline_platform.migration.mirror.configure import configure, read_file
+from pipeline_platform.migration.reconcile import Reconciliation, compare, reconcile
+from pipeline_platform.migration.recovery.dropped import Window
+from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.ledger import Tenant, add_tenants
 from pipeline_platform_tests.support.legacy import turn

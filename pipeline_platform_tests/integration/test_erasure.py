@@ -12,20 +12,27 @@ import pytest
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.db import connect, queries
+from pipeline_platform.dead_letters.operations import Filter, redrive
 from pipeline_platform.erasure.erase import Erasure, erase, plan
 from pipeline_platform.erasure.person import Person, find_person
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId, event_id_of
-from pipeline_platform.event_ids import Ids
+from pipeline_platform.event.person_ids import Ids
+from pipeline_platform.event.types import (
+    AcceptedEvent,
+    EventType,
+    Lane,
+    RejectedEvent,
+    TenantId,
+    event_id_of,
+)
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.operate.dead_letters import Filter, redrive
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.replay.report import show
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform.worker.redelivery import redeliver
-from pipeline_platform.worker.replaying import Replaying
+from pipeline_platform.worker.replay_lane import Replaying
+from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.everything import places_of
 from pipeline_platform_tests.support.waiting import wait_for

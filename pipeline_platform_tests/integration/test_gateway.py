@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import zstandard
 
-from pipeline_platform.write_keys import hash_write_key
+from pipeline_platform.tenants.write_keys import hash_write_key
 from pipeline_platform_tests.integration.conftest import Start
 from pipeline_platform_tests.support.gateway import (
     Blocked,

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import uvloop
 
-from pipeline_platform.gateway.link import StatementLink
+from pipeline_platform.gateway.db_connection import StatementLink
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.waiting import wait_for
 

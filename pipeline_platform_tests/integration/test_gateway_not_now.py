@@ -9,7 +9,7 @@ import psutil
 import psycopg
 
 from pipeline_platform import db
-from pipeline_platform.services import start_postgres
+from pipeline_platform.local.services import start_postgres
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.integration.conftest import Start
 from pipeline_platform_tests.support.gateway import (

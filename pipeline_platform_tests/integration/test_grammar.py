@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import RequestRefusedError
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.event_reader import Limits
+from pipeline_platform.event.reader import Limits
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
 from pipeline_platform.gateway.protocol import judge, open_request, salvage_request
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import accept_params, claim

@@ -15,12 +15,12 @@ import redis
 
 from pipeline_platform import db
 from pipeline_platform.errors import ConfigError
-from pipeline_platform.services import home_files, read_endpoints
-from pipeline_platform.services.home_files import HomeLock, lock_owner, usable_home
+from pipeline_platform.local.services import home_files, read_endpoints
+from pipeline_platform.local.services.home_files import HomeLock, lock_owner, usable_home
+from pipeline_platform.local.supervisor.children import Child, Children, Program
+from pipeline_platform.local.supervisor.programs import Embedded, program
+from pipeline_platform.local.supervisor.run import look_at_redis, up
 from pipeline_platform.settings import Settings
-from pipeline_platform.supervisor.children import Child, Children, Program
-from pipeline_platform.supervisor.programs import Embedded, program
-from pipeline_platform.supervisor.run import look_at_redis, up
 from pipeline_platform_tests.support.disks import fill, make_room, small_disk
 from pipeline_platform_tests.support.waiting import wait_for
 from pipeline_platform_tests.support.words import all_commands, run_here

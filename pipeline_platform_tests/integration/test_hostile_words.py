@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform import tenants
 from pipeline_platform.db import queries
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
+from pipeline_platform.tenants import tenants
 from pipeline_platform_tests.conftest import make_url, temporary_home
 from pipeline_platform_tests.support.words import Command, Ended, Parameter, all_commands, run_here
 

@@ -10,9 +10,9 @@ from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from pipeline_platform.errors import InvalidEventError
-from pipeline_platform.event import EventType, TenantId
-from pipeline_platform.event_reader import Limits, read_event
-from pipeline_platform.json_limits import doubts_of
+from pipeline_platform.event.json_limits import doubts_of
+from pipeline_platform.event.reader import Limits, read_event
+from pipeline_platform.event.types import EventType, TenantId
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.gateway import Conn
 from pipeline_platform_tests.unit.test_json_limits import HELD_NUMBERS, TOO_MUCH

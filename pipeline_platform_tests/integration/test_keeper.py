@@ -9,7 +9,13 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import connect
-from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper, drop_old_hours, fold, open_partitions
+from pipeline_platform.queue.keeper import (
+    LOCK_TIMEOUT_S,
+    Keeper,
+    drop_old_hours,
+    fold,
+    open_partitions,
+)
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.migration import accept

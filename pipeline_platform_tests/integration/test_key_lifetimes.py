@@ -12,17 +12,24 @@ import pytest
 from pipeline_platform.account.audit import audit
 from pipeline_platform.archive.hours import archive_hours, restore
 from pipeline_platform.db import connect, queries
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId, event_id_of
+from pipeline_platform.dead_letters.readmit import Quarantined, readmit
+from pipeline_platform.event.types import (
+    AcceptedEvent,
+    EventType,
+    Lane,
+    RejectedEvent,
+    TenantId,
+    event_id_of,
+)
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.operate.readmit import Quarantined, readmit
 from pipeline_platform.queue.batches import accept_params, claim, claim_hour
 from pipeline_platform.queue.keeper import drop_old_hours, seal_due_hours
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform.worker.redelivery import redeliver
-from pipeline_platform.worker.replaying import Replaying
+from pipeline_platform.worker.replay_lane import Replaying
+from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform_tests.dagster.planting import plant
 from pipeline_platform_tests.integration.test_worker import accept, event
 

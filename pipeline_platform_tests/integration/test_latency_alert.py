@@ -6,10 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.alerts.catalogue import Kind
-from pipeline_platform.alerts.conditions import CONDITIONS, look_at
-from pipeline_platform.alerts.objectives import objectives_of
 from pipeline_platform.settings import Settings
+from pipeline_platform.watch.alerts.catalogue import Kind
+from pipeline_platform.watch.alerts.conditions import CONDITIONS, look_at
+from pipeline_platform.watch.alerts.objectives import objectives_of
 from pipeline_platform_tests.support.ledger import add_tenants
 
 Conn = psycopg.Connection[Any]

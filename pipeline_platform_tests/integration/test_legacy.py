@@ -10,8 +10,8 @@ import aiohttp
 import psycopg
 import pytest
 
-from pipeline_platform.event import event_id_of
-from pipeline_platform.legacy.capacity import PEAK_FACTOR
+from pipeline_platform.event.types import event_id_of
+from pipeline_platform.migration.simulation.capacity import PEAK_FACTOR
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import LegacyPipeline
@@ -121,7 +121,7 @@ def test_a_killed_function_process_loses_what_it_had_and_the_rest_goes_on(conn: 
     with LegacyPipeline(settings, capacity_per_s=_CAPACITY) as legacy:
         sent = asyncio.run(_drive(legacy.url, tenant.tenant_id, _CAPACITY * 0.8, 1.5))
         legacy.kill("legacy-functions")
-        legacy.start("legacy-functions", ["pipeline_platform.legacy", "functions"])
+        legacy.start("legacy-functions", ["pipeline_platform.migration.simulation", "functions"])
         legacy.await_idle(conn)
     row = conn.execute("SELECT count(*) FROM legacy.events").fetchone()
     assert row and 0 < row[0] < sent

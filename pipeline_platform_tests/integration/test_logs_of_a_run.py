@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.services.process import free_port, spawn, stop
+from pipeline_platform.local.services.process import free_port, spawn, stop
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client, UnexpectedAnswerError
 from pipeline_platform_tests.support.gateway import event, make_tenant
@@ -27,8 +27,8 @@ _COMMANDS = {
     "gateway": ["-m", "pipeline_platform.gateway", "--port", "0"],
     "worker": ["-m", "pipeline_platform.worker", "--slot", "1"],
     "pool": ["-m", "pipeline_platform.worker", "--workers", "1"],
-    "mirror": ["-m", "pipeline_platform.mirror"],
-    "supervisor": ["-m", "pipeline_platform.supervisor", "--no-dagster"],
+    "mirror": ["-m", "pipeline_platform.migration.mirror"],
+    "supervisor": ["-m", "pipeline_platform.local.supervisor", "--no-dagster"],
     "up": ["-c", "from pipeline_platform.cli import main; main()", "up", "--no-dagster"],
 }
 
@@ -103,4 +103,4 @@ def _mirror(settings: Settings) -> subprocess.Popen[bytes]:
         "PIPELINE_LOG_FORMAT": "json",
     }
     log = settings.home / "logs" / "mirror.log"
-    return spawn([sys.executable, "-m", "pipeline_platform.mirror"], log=log, cwd=Path.cwd(), env=environment)
+    return spawn([sys.executable, "-m", "pipeline_platform.migration.mirror"], log=log, cwd=Path.cwd(), env=environment)

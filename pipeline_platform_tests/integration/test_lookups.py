@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import redis
 
-from pipeline_platform.event import TenantId
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.lookups import TRAITS_BYTES_MAX, TRAITS_MAX, Key, Lookups
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.known_traits import Subject, Trait

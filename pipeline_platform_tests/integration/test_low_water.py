@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import connect, connect_async, queries
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.mirror.mark import Mark
-from pipeline_platform.operate.readmit import Quarantined, readmit
+from pipeline_platform.dead_letters.readmit import Quarantined, readmit
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.migration.mirror.low_water import Mark
 from pipeline_platform.queue.batches import accept_params, claim, complete
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.queue.low_water import LowWater

@@ -12,9 +12,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_metrics
 
 from pipeline_platform.db import connect
-from pipeline_platform.event import TenantId
-from pipeline_platform.metrics.catalogue import METRICS, STAGES, Source
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings
+from pipeline_platform.telemetry.metrics.catalogue import METRICS, STAGES, Source
 from pipeline_platform_tests.integration.conftest import Start
 from pipeline_platform_tests.support.gateway import event
 from pipeline_platform_tests.support.metrics import (
@@ -169,7 +169,7 @@ def test_postgresql_away_is_said_and_over_when_it_is_back(
 
 
 def test_who_asks_often_gets_the_same_answer(settings: Settings, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline_platform.metrics.endpoint._FRESH_S", 3600.0)
+    monkeypatch.setattr("pipeline_platform.telemetry.metrics.endpoint._FRESH_S", 3600.0)
     with served(settings) as url:
         first = httpx.get(url, timeout=30).text
         conn.execute("INSERT INTO control.tenants (name) VALUES ('new')")

@@ -9,12 +9,12 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import connect
-from pipeline_platform.event import AcceptedEvent, EventType, TenantId
+from pipeline_platform.event.types import AcceptedEvent, EventType, TenantId
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.metrics.catalogue import LATENCY_BOUNDS_S
 from pipeline_platform.queue.batches import batch_params, rejected_params
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.redelivery import redeliver
+from pipeline_platform.telemetry.metrics.catalogue import LATENCY_BOUNDS_S
+from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform_tests.support.metrics import Samples, count, events_of, value
 from pipeline_platform_tests.support.migration import accept, deliver_all
 

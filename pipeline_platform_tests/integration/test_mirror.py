@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import queries
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command

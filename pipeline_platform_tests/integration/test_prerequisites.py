@@ -23,9 +23,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pipeline_platform import db
 from pipeline_platform.errors import UnfitServerError
-from pipeline_platform.services import home_files, process
+from pipeline_platform.local.services import home_files, process
+from pipeline_platform.local.supervisor.programs import answers
 from pipeline_platform.settings import Settings
-from pipeline_platform.supervisor.programs import answers
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.gateway import Gateway, GatewayProcess, event
 from pipeline_platform_tests.support.servers import OwnServer, fresh_database, own_postgres

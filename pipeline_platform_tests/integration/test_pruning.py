@@ -10,12 +10,12 @@ import pytest
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.db import queries
-from pipeline_platform.event import Lane, RejectedEvent, TenantId
-from pipeline_platform.operate.dead_letters import Filter, discard
+from pipeline_platform.dead_letters.operations import Filter, discard
+from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
 from pipeline_platform.queue import pruning
 from pipeline_platform.queue.batches import accept_params
-from pipeline_platform.reports.daily import count_day
 from pipeline_platform.settings import Settings
+from pipeline_platform.watch.reports.daily import count_day
 from pipeline_platform_tests.support.everything import places_of
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.migration import accept, deliver_all

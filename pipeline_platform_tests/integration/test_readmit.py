@@ -11,10 +11,10 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.db import connect, queries
+from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.erasure.erase import erase
-from pipeline_platform.event import Lane, RejectedEvent, TenantId
+from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.operate.readmit import Quarantined, readmit
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING, Engine

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.reconcile import Counts, default_window, reconcile
+from pipeline_platform.migration.reconcile import Counts, default_window, reconcile
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import turn

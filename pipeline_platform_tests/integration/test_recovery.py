@@ -12,8 +12,8 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.errors import NotNowError
-from pipeline_platform.recovery.dropped import Window, find_dropped
-from pipeline_platform.recovery.recover import recover
+from pipeline_platform.migration.recovery.dropped import Window, find_dropped
+from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import Tenant, add_tenants

@@ -8,15 +8,15 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import connect
-from pipeline_platform.event import Lane, QueuedEvent
+from pipeline_platform.dead_letters.store import Failure, bury
+from pipeline_platform.event.types import Lane, QueuedEvent
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim, complete, read
 from pipeline_platform.queue.claim_notes import ClaimNote, Held, HeldLetter, read_claim_note
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker import engine
-from pipeline_platform.worker.dead_letters import Failure, bury
-from pipeline_platform.worker.redelivery import count_death, redeliver
+from pipeline_platform.worker.retry_lane import count_death, redeliver
 from pipeline_platform.worker.transform import Row
 from pipeline_platform_tests.support.ledger import account_faults, add_tenants
 from pipeline_platform_tests.support.migration import accept

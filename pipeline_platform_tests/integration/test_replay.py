@@ -11,19 +11,19 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.alerts.conditions import look_at
 from pipeline_platform.db import connect
 from pipeline_platform.errors import ClosedGateError, ConfigError
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, QueuedEvent, TenantId
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, QueuedEvent, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim
 from pipeline_platform.queue.keeper import drop_old_hours
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import PastRetentionError, Scope, make_plan
 from pipeline_platform.settings import Settings
+from pipeline_platform.watch.alerts.conditions import look_at
 from pipeline_platform.worker import engine as engine_room
 from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform.worker.replaying import Replaying
+from pipeline_platform.worker.replay_lane import Replaying
 from pipeline_platform.worker.transform import Row, transform
 from pipeline_platform_tests.integration.test_worker import accept
 from pipeline_platform_tests.support.ledger import add_tenants

@@ -12,21 +12,29 @@ import pytest
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.db import connect, queries
+from pipeline_platform.dead_letters.operations import Filter, discard, redrive
+from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.erasure.erase import erase
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, QueuedEvent, RejectedEvent, TenantId, event_id_of
+from pipeline_platform.event.types import (
+    AcceptedEvent,
+    EventType,
+    Lane,
+    QueuedEvent,
+    RejectedEvent,
+    TenantId,
+    event_id_of,
+)
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.operate.dead_letters import Filter, discard, redrive
-from pipeline_platform.operate.readmit import Quarantined, readmit
+from pipeline_platform.migration.recovery.dropped import Window
+from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.queue.batches import accept_params, claim
-from pipeline_platform.recovery.dropped import Window
-from pipeline_platform.recovery.recover import recover
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker import engine as engine_room
 from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform.worker.redelivery import redeliver
-from pipeline_platform.worker.replaying import Replaying
+from pipeline_platform.worker.replay_lane import Replaying
+from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform.worker.transform import Row
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import turn

@@ -15,9 +15,9 @@ from pipeline_platform.analytics.agreement import agree, compare
 from pipeline_platform.analytics.export import count_hour
 from pipeline_platform.db import connect
 from pipeline_platform.lookups import Lookups
+from pipeline_platform.migration.recovery.dropped import Window
+from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper
-from pipeline_platform.recovery.dropped import Window
-from pipeline_platform.recovery.recover import recover
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings

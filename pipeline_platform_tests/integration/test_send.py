@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pipeline_platform.errors import ConfigError
-from pipeline_platform.operate.send import send_file
+from pipeline_platform.imports.sender import send_file
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import Done, run_command
 from pipeline_platform_tests.support.gateway import Gateway

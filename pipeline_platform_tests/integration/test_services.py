@@ -14,14 +14,14 @@ import pytest
 import redis
 
 from pipeline_platform.errors import ConfigError, ServiceError
-from pipeline_platform.services import Server, start_postgres, start_redis
+from pipeline_platform.local.services import Server, start_postgres, start_redis
 from pipeline_platform_tests.support.processes import processes_in
 from pipeline_platform_tests.support.waiting import wait_for
 
 _OWNER = """
 import sys
 from pathlib import Path
-from pipeline_platform.services import start_postgres, start_redis
+from pipeline_platform.local.services import start_postgres, start_redis
 home = Path(sys.argv[1])
 servers = [start_postgres(home, shared_buffers="32MB"), start_redis(home)]
 print(*(server.process.pid for server in servers), *(server.url for server in servers), flush=True)

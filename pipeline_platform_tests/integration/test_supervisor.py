@@ -19,12 +19,12 @@ import psycopg
 import pytest
 
 from pipeline_platform.errors import ConfigError, ServiceError
-from pipeline_platform.services import Endpoints, connected, process, read_endpoints
-from pipeline_platform.services.home_files import HomeLock
+from pipeline_platform.local.services import Endpoints, connected, process, read_endpoints
+from pipeline_platform.local.services.home_files import HomeLock
+from pipeline_platform.local.supervisor.children import Child, Children
+from pipeline_platform.local.supervisor.programs import answers, program
+from pipeline_platform.local.supervisor.run import down, up
 from pipeline_platform.settings import Settings
-from pipeline_platform.supervisor.children import Child, Children
-from pipeline_platform.supervisor.programs import answers, program
-from pipeline_platform.supervisor.run import down, up
 from pipeline_platform_tests.support.processes import processes_in
 from pipeline_platform_tests.support.waiting import wait_for
 
@@ -39,7 +39,7 @@ def supervised(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
     environment |= {"PIPELINE_HOME": str(home), "PIPELINE_GATEWAY_PORT": "0", "PIPELINE_DAGSTER_PORT": "0"}
     environment |= {"PIPELINE_CONSOLE_PORT": "0"}
-    command = [sys.executable, "-m", "pipeline_platform.supervisor", "--no-dagster"]
+    command = [sys.executable, "-m", "pipeline_platform.local.supervisor", "--no-dagster"]
     supervisor = subprocess.Popen(command, env=environment, umask=0o022)
     try:
         wait_for("the platform to serve", lambda: serves(home, supervisor.pid) or supervisor.poll() is not None, 120)

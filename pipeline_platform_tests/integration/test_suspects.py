@@ -13,7 +13,7 @@ import pytest
 
 from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import NotNowError
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import Work, accept_params, claim, claim_suspect, read
 from pipeline_platform.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.services.process import free_port
+from pipeline_platform.local.services.process import free_port
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.command import run_command
@@ -142,7 +142,7 @@ def test_a_collector_that_is_away_costs_no_event(
 _PROGRAM = """
 import json, sys
 import pipeline_platform.gateway.app, pipeline_platform.worker.process
-from pipeline_platform.tracing import start_tracing
+from pipeline_platform.telemetry.tracing import start_tracing
 is_off = start_tracing("test") is None
 # The client of Redis imports other parts of it by itself, where it is installed.
 ours = ("opentelemetry.sdk.trace", "opentelemetry.exporter")

@@ -12,13 +12,13 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import connect, queries
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
 from pipeline_platform.lookups import Key, Lookups
 from pipeline_platform.queue.batches import accept_params, claim, is_full
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine, Processed
-from pipeline_platform.worker.redelivery import redeliver
+from pipeline_platform.worker.retry_lane import redeliver
 
 Conn = psycopg.Connection[Any]
 

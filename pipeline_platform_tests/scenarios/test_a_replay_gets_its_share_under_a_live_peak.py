@@ -8,7 +8,7 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.db import queries
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId, event_id_of
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
 from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.replay import steps

@@ -13,11 +13,11 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipeline_platform.alerts.catalogue import CATALOGUE, Kind
-from pipeline_platform.alerts.process import Alerter
+from pipeline_platform.local.services.process import free_port
 from pipeline_platform.queue.keeper import open_partitions
-from pipeline_platform.services.process import free_port
 from pipeline_platform.settings import Settings
+from pipeline_platform.watch.alerts.catalogue import CATALOGUE, Kind
+from pipeline_platform.watch.alerts.process import Alerter
 from pipeline_platform_tests.support.causes import CAUSES, World
 from pipeline_platform_tests.support.waiting import wait_for
 from pipeline_platform_tests.support.webhook import Told, Webhook

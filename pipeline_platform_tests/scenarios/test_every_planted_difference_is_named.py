@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from pipeline_platform.reconcile import Reconciliation, reconcile
+from pipeline_platform.migration.reconcile import Reconciliation, reconcile
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import turn
 

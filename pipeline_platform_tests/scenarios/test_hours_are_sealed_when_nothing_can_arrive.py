@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import connect, queries
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.queue.keeper import Keeper, drop_old_hours, open_partitions, seal_due_hours

@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import connect
-from pipeline_platform.event import Lane
+from pipeline_platform.dead_letters.store import Failure, bury
+from pipeline_platform.event.types import Lane
 from pipeline_platform.queue.batches import claim, complete, read
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.dead_letters import Failure, bury
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.ledger import Ledger, account_faults, add_tenants
 from pipeline_platform_tests.support.platform import Platform

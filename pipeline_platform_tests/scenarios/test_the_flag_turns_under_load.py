@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 
-from pipeline_platform.cutover.phases import Phase, current
-from pipeline_platform.cutover.turning import turn
+from pipeline_platform.migration.cutover.phases import Phase, current
+from pipeline_platform.migration.cutover.transition import turn
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.scenarios.conftest import Report
 from pipeline_platform_tests.support import legacy

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psycopg
 
-from pipeline_platform.services.endpoints import read_endpoints
-from pipeline_platform.services.process import free_port
+from pipeline_platform.local.services.endpoints import read_endpoints
+from pipeline_platform.local.services.process import free_port
 from pipeline_platform_tests.conftest import temporary_home
 
 _GUIDE = Path(__file__).parents[2] / "docs/how-to/migrate-from-your-pipeline.md"

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.event import event_id_of
+from pipeline_platform.event.types import event_id_of
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.ledger import Ledger, account_faults, add_tenants

@@ -11,26 +11,26 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipeline_platform.alerts.catalogue import Kind
 from pipeline_platform.archive.hours import archive_hours, due_hours
-from pipeline_platform.cutover.turning import back
 from pipeline_platform.db import connect, queries
+from pipeline_platform.dead_letters.circuit import Circuit
+from pipeline_platform.dead_letters.circuit_switch import close_circuit
+from pipeline_platform.dead_letters.operations import Filter, discard
 from pipeline_platform.defs.alerts import sensor_reports
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.run_failures import failed_runs
-from pipeline_platform.event import Lane, RejectedEvent, TenantId
+from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.operate.circuit import close_circuit
-from pipeline_platform.operate.dead_letters import Filter, discard
+from pipeline_platform.migration.cutover.transition import back
+from pipeline_platform.migration.reconcile.compare import reconcile
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper, open_partitions, seal_due_hours
-from pipeline_platform.reconcile.compare import reconcile
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.circuit import Circuit
+from pipeline_platform.watch.alerts.catalogue import Kind
 from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform.worker.replaying import Replaying
+from pipeline_platform.worker.replay_lane import Replaying
 from pipeline_platform_tests.dagster.planting import past_hours, plant
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import turn

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 
-from pipeline_platform.services.process import free_port, log_tail, spawn, stop
+from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.waiting import wait_for
 
@@ -54,7 +54,7 @@ class ConsoleProcess:
             print(f"--- the end of the console's log\n{log_tail(self.log, 40)}")
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "pipeline_platform.console", "--port", str(self.port)]
+        command = [sys.executable, "-m", "pipeline_platform.watch.console", "--port", str(self.port)]
         self.process = spawn(command, log=self.log, cwd=_ROOT, env=self._environment)
 
     def stop(self) -> None:

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import httpx
 
-from pipeline_platform.services.process import free_port, log_tail, spawn, stop
-from pipeline_platform.supervisor.programs import answers
+from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
+from pipeline_platform.local.supervisor.programs import answers
 from pipeline_platform_tests.support.waiting import wait_for
 
 _DEFINITIONS = """
@@ -46,7 +46,7 @@ class DagsterWeb:
         (home / "workspace.yaml").write_text(f"load_from:\n- python_file: {file}\n")
 
     def __enter__(self) -> Self:
-        module = ["-m", "pipeline_platform.supervisor.dagster_web", "--port", str(self.port)]
+        module = ["-m", "pipeline_platform.local.supervisor.dagster_web", "--port", str(self.port)]
         command = [sys.executable, *module, "--workspace", str(self._home / "workspace.yaml")]
         log = self._home / "web.log"
         environment = {**os.environ, "DAGSTER_HOME": str(self._home)}

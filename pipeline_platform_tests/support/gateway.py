@@ -18,9 +18,9 @@ import httpx
 import psutil
 import psycopg
 
-from pipeline_platform.services.process import free_port, log_tail, spawn, stop
+from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.settings import Settings
-from pipeline_platform.write_keys import hash_write_key, new_write_key
+from pipeline_platform.tenants.write_keys import hash_write_key, new_write_key
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]

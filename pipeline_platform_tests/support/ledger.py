@@ -14,7 +14,7 @@ from typing import Any, Literal, LiteralString
 import psycopg
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.write_keys import hash_write_key, new_write_key
+from pipeline_platform.tenants.write_keys import hash_write_key, new_write_key
 from pipeline_platform_tests.support.client import Event
 
 State = Literal["acknowledged", "refused", "unknown"]

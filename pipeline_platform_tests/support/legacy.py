@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import psycopg
 
-from pipeline_platform.legacy.queueing import events_inside
-from pipeline_platform.services.process import free_port, log_tail, spawn, stop
+from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
+from pipeline_platform.migration.simulation.queueing import events_inside
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.waiting import wait_for
 
@@ -39,8 +39,8 @@ class LegacyPipeline:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        self.start("legacy-gateway", ["pipeline_platform.legacy", "gateway", "--port", str(self.port)])
-        self.start("legacy-functions", ["pipeline_platform.legacy", "functions"])
+        self.start("legacy-gateway", ["pipeline_platform.migration.simulation", "gateway", "--port", str(self.port)])
+        self.start("legacy-functions", ["pipeline_platform.migration.simulation", "functions"])
         wait_for("the old pipeline to answer", self._answers, 30)
         if self._mirror:
             point_mirror(self.settings, self.url)
@@ -62,7 +62,7 @@ class LegacyPipeline:
         self.processes[name] = spawn(command, log=self._log(name), cwd=_ROOT, env=environment)
 
     def start_mirror(self, kill_point: str = "") -> None:
-        self.start("mirror", ["pipeline_platform.mirror"], PIPELINE_KILL_POINT=kill_point)
+        self.start("mirror", ["pipeline_platform.migration.mirror"], PIPELINE_KILL_POINT=kill_point)
 
     def kill(self, name: str) -> None:
         self.processes[name].kill()

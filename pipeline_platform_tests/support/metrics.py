@@ -13,11 +13,11 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families as text_metrics
 from starlette.applications import Starlette
 
-from pipeline_platform.event import TenantId
-from pipeline_platform.metrics.catalogue import STAGES
-from pipeline_platform.metrics.endpoint import metrics_route
-from pipeline_platform.services.process import free_port
+from pipeline_platform.event.types import TenantId
+from pipeline_platform.local.services.process import free_port
 from pipeline_platform.settings import Settings
+from pipeline_platform.telemetry.metrics.catalogue import STAGES
+from pipeline_platform.telemetry.metrics.endpoint import metrics_route
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]

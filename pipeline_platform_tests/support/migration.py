@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import connect, queries
-from pipeline_platform.event import AcceptedEvent, EventType, Lane, TenantId
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.settings import Settings

@@ -17,7 +17,7 @@ from typing import Any, Self
 import psutil
 import psycopg
 
-from pipeline_platform.services.process import free_port, log_tail, spawn, stop
+from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.waiting import wait_for
 

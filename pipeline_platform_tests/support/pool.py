@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 
-from pipeline_platform.logs import set_up_logging
 from pipeline_platform.settings import Settings
+from pipeline_platform.telemetry.logs import set_up_logging
 from pipeline_platform.worker.pool import Pool
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 
 from pipeline_platform import db
-from pipeline_platform.services import Server, ensure_database, start_postgres, start_redis
-from pipeline_platform.services.process import free_port
+from pipeline_platform.local.services import Server, ensure_database, start_postgres, start_redis
+from pipeline_platform.local.services.process import free_port
 
 
 class OwnServer:

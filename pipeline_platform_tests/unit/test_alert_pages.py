@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_platform.alerts.catalogue import CATALOGUE, AlertKind
+from pipeline_platform.watch.alerts.catalogue import CATALOGUE, AlertKind
 
 # Whatever page it stands in, test_docs.py follows each command to its options.
 _RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline_platform.account.numbers import Numbers
-from pipeline_platform.console.charts import charts_of
-from pipeline_platform.console.history import History, Sample
-from pipeline_platform.console.snapshot import Latency, beginning
-from pipeline_platform.console.wording import duration, milliseconds, rate, share
+from pipeline_platform.watch.console.charts import charts_of
+from pipeline_platform.watch.console.history import History, Sample
+from pipeline_platform.watch.console.snapshot import Latency, beginning
+from pipeline_platform.watch.console.wording import duration, milliseconds, rate, share
 
 _NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

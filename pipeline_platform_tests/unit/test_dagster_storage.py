@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
-from pipeline_platform.supervisor.dagster import storage_environment
+from pipeline_platform.local.supervisor.dagster import storage_environment
 
 
 def reached(url: str) -> dict[str, Any]:

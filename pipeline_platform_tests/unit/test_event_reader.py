@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline_platform.errors import InvalidEventError
-from pipeline_platform.event import AcceptedEvent, EventType, TenantId, event_id_of
-from pipeline_platform.event_reader import Limits, read_event, rejected_event, text_of
-from pipeline_platform.json_limits import doubts_of
+from pipeline_platform.event.json_limits import doubts_of
+from pipeline_platform.event.reader import Limits, read_event, rejected_event, text_of
+from pipeline_platform.event.types import AcceptedEvent, EventType, TenantId, event_id_of
 
 LIMITS = Limits(event_bytes_max=4_000, nesting_max=8, id_bytes_max=64)
 TENANT = TenantId(7)

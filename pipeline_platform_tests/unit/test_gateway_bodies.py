@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_platform.errors import RequestRefusedError
-from pipeline_platform.gateway.answers import TryLaterError
 from pipeline_platform.gateway.bodies import BodyBudget, ClientLeftError, Held, coding_of, read_body
+from pipeline_platform.gateway.responses import TryLaterError
 
 TEXT = b'{"batch":[]}' * 50
 BYTES_MAX = 2_000

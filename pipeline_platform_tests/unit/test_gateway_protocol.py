@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_platform.errors import RequestRefusedError
-from pipeline_platform.event import EventType, TenantId
-from pipeline_platform.event_reader import Limits
+from pipeline_platform.event.reader import Limits
+from pipeline_platform.event.types import EventType, TenantId
 from pipeline_platform.gateway.protocol import (
     Judged,
     OpenedRequest,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline_platform.event import Lane, TenantId
+from pipeline_platform.event.types import Lane, TenantId
 from pipeline_platform.gateway.quota import Quota
 
 ONE, OTHER = TenantId(1), TenantId(2)

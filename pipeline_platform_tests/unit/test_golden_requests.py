@@ -9,8 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline_platform.event import AcceptedEvent, BatchId, Lane, QueuedEvent, RejectedEvent, TenantId, event_id_of
-from pipeline_platform.event_reader import Limits
+from pipeline_platform.event.reader import Limits
+from pipeline_platform.event.types import (
+    AcceptedEvent,
+    BatchId,
+    Lane,
+    QueuedEvent,
+    RejectedEvent,
+    TenantId,
+    event_id_of,
+)
 from pipeline_platform.gateway.bodies import Inflater, coding_of
 from pipeline_platform.gateway.protocol import judge, key_of_header, open_request, salvage_request
 from pipeline_platform.settings import Settings

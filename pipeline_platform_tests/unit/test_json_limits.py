@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_platform.errors import InvalidEventError
-from pipeline_platform.json_limits import check_text, check_values, doubts_of, is_deeper
+from pipeline_platform.event.json_limits import check_text, check_values, doubts_of, is_deeper
 
 HELD_NUMBERS = [
     "0",

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipeline_platform.event import Lane
+from pipeline_platform.event.types import Lane
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.lanes import LaneShares
 

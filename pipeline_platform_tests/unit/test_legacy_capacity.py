@@ -1,6 +1,6 @@
 """The throttle of the simulated old pipeline."""
 
-from pipeline_platform.legacy.capacity import TokenBucket
+from pipeline_platform.migration.simulation.capacity import TokenBucket
 
 
 def test_more_than_a_burst_is_lent_once_and_paid_back() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline_platform.logs import Redactor
 from pipeline_platform.settings import Settings
-from pipeline_platform.write_keys import new_write_key
+from pipeline_platform.telemetry.logs import Redactor
+from pipeline_platform.tenants.write_keys import new_write_key
 
 _PASSWORD = "s3cr3t-pass"
 _SETTINGS = Settings(
@@ -53,7 +53,7 @@ def test_a_password_that_was_not_escaped_is_removed_part_by_part() -> None:
 
 def test_a_line_break_of_a_client_makes_no_record(capfd: pytest.CaptureFixture[str]) -> None:
     code = (
-        "import logging, pipeline_platform.logs as logs; from pipeline_platform.settings import Settings;"
+        "import logging, pipeline_platform.telemetry.logs as logs; from pipeline_platform.settings import Settings;"
         "logs.set_up_logging(Settings(log_format='text'));"
         "logging.warning('of %s', 'x\\n2026-01-01 00:00:00,000 ERROR forged: \\x1b[31m\\x9b\\u202e')"
     )
@@ -84,7 +84,7 @@ def test_addresses_of_alerts_and_tokens_are_removed_whole() -> None:
 
 _PROGRAM = """
 import logging, sys, threading
-from pipeline_platform.logs import set_up_logging
+from pipeline_platform.telemetry.logs import set_up_logging
 from pipeline_platform.settings import Settings
 set_up_logging(Settings.read())
 log = logging.getLogger("pipeline_platform.test")
@@ -134,7 +134,7 @@ def test_what_an_error_of_bad_data_quotes_is_not_logged(log_format: str) -> None
     code = f"""
 import logging
 import psycopg
-from pipeline_platform.logs import set_up_logging
+from pipeline_platform.telemetry.logs import set_up_logging
 from pipeline_platform.settings import Settings
 
 set_up_logging(Settings(log_format={log_format!r}))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_platform.operate.masking import mask
+from pipeline_platform.dead_letters.masking import mask
 
 _PLANTED = "planted-secret"
 _PLAIN = st.recursive(

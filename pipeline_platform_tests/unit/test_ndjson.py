@@ -8,7 +8,7 @@ import pytest
 import zstandard
 
 from pipeline_platform.errors import ConfigError, InvalidEventError
-from pipeline_platform.ndjson import numbered, open_lines
+from pipeline_platform.event.ndjson import numbered, open_lines
 
 
 @pytest.mark.parametrize(

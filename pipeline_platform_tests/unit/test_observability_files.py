@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline_platform.metrics.catalogue import METRICS
+from pipeline_platform.telemetry.metrics.catalogue import METRICS
 
 _ROOT = Path(__file__).parents[2]
 _PROMETHEUS = _ROOT / "observability/prometheus"

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_platform.errors import InvalidEventError
-from pipeline_platform.event import BatchId, EventType, Lane, QueuedEvent, TenantId
-from pipeline_platform.worker.transform import Row, message_id_of, traits_of, transform
+from pipeline_platform.event.person_ids import message_id_of
+from pipeline_platform.event.types import BatchId, EventType, Lane, QueuedEvent, TenantId
+from pipeline_platform.worker.transform import Row, traits_of, transform
 
 _RECEIVED_AT = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 _EVENT_ID = uuid.UUID("00000000-0000-4000-8000-000000000001")

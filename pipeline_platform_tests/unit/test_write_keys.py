@@ -1,6 +1,6 @@
 """Write keys are random, and only their hashes are stored."""
 
-from pipeline_platform.write_keys import hash_write_key, new_write_key
+from pipeline_platform.tenants.write_keys import hash_write_key, new_write_key
 
 
 def test_keys_differ_and_have_256_bits() -> None:

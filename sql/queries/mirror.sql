@@ -1,5 +1,5 @@
 -- name: only_one
-SELECT pg_try_advisory_lock(hashtext('pipeline_platform.mirror'))
+SELECT pg_try_advisory_lock(hashtext('pipeline_platform.migration.mirror'))
 
 -- name: target
 SELECT forward_url, headers, retries, timeout_s, requests_at_once, give_up_s, configured_at FROM control.legacy_target

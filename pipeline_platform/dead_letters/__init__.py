@@ -1,0 +1,1 @@
+"""Events that could not be processed or accepted: stored, listed, redriven, discarded, readmitted."""

@@ -1,0 +1,169 @@
+"""Lets quarantined events in after all, corrected by a function of the operator's: judged as the gateway judges.
+
+What is let in is received anew, now; the quarantined row stays, marked, so that nothing is let in twice. Each event has
+the same identity at every attempt. It runs while no erasure runs, and an event of a person who was erased after it was
+received is refused: let in, it would be newer than the erasure.
+"""
+
+import json
+import runpy
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import psycopg
+
+from pipeline_platform.archive.hold import exclusively
+from pipeline_platform.audit_log import note
+from pipeline_platform.db import queries
+from pipeline_platform.errors import ConfigError, InvalidEventError, is_bad_data
+from pipeline_platform.event.json_limits import doubts_of
+from pipeline_platform.event.reader import Limits, read_event
+from pipeline_platform.event.types import MESSAGE_ID_NAMESPACE, AcceptedEvent, Lane, TenantId
+from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.settings import Settings
+from pipeline_platform.tenants.tombstones import erased_places
+
+_SQL = queries("quarantine")
+_ACCEPT = queries("queue")["accept"]
+_AT_ONCE = 500
+
+Conn = psycopg.Connection[Any]
+Correct = Callable[[bytes], bytes | dict[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Which quarantined events; None: no limit. `since`: received at or after."""
+
+    tenant: str | None = None
+    code: str | None = None
+    since: datetime | None = None
+    ids: Sequence[int] | None = None
+
+
+@dataclass(slots=True)
+class Readmitted:
+    """accepted: let in, or that would be. left: that the function answered with None. refused: still no event, by code;
+    samples: a few of their messages."""
+
+    accepted: int = 0
+    left: int = 0
+    refused: Counter[str] = field(default_factory=Counter[str])
+    samples: list[str] = field(default_factory=list[str])
+
+    def refuse(self, quarantine_id: int, code: str, message: str) -> None:
+        self.refused[code] += 1
+        if len(self.samples) < 5:
+            self.samples.append(f"{quarantine_id}: {message}")
+
+
+def read_correction(path: Path) -> Correct:
+    """The function `correct` of a Python file: the event's bytes in; bytes, a dict or None out. Raises ConfigError."""
+    try:
+        found = runpy.run_path(str(path)).get("correct")
+    except Exception as error:
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{path} has no function correct(payload: bytes) -> bytes | dict | None")
+    return cast("Correct", found)
+
+
+def readmit(
+    conn: Conn, settings: Settings, chosen: Quarantined, correct: Correct, reason: str, *, dry_run: bool
+) -> Readmitted:
+    """Correct and accept what was chosen, some hundred in a transaction with its line in the audit log.
+
+    conn: in autocommit mode.
+    """
+    with exclusively(conn):
+        return _readmit(conn, settings, chosen, correct, reason, dry_run=dry_run)
+
+
+def _readmit(
+    conn: Conn, settings: Settings, chosen: Quarantined, correct: Correct, reason: str, *, dry_run: bool
+) -> Readmitted:
+    done, after = Readmitted(), 0
+    params = asdict(chosen) | {"ids": list(chosen.ids) if chosen.ids else None, "limit": _AT_ONCE}
+    while True:
+        with conn.transaction():
+            rows = conn.execute(_SQL["next"], params | {"after": after}).fetchall()
+            if not rows:
+                break
+            after = rows[-1][0]
+            events = _corrected(rows, correct, Limits.of(settings), done)
+            _refuse_erased(conn, events, {row[0]: row[-1] for row in rows}, done)
+            if events and not dry_run:
+                _recall_keys(conn, settings, events)
+            taken = list(events) if dry_run else _accept(conn, list(events.items()), done)
+            done.accepted += len(taken)
+            if taken and not dry_run:
+                conn.execute(_SQL["readmitted"], (taken,))
+                note(conn, "quarantine readmit", reason, {"quarantine_ids": taken})
+    return done
+
+
+def _corrected(
+    rows: Sequence[tuple[int, TenantId, bytes, datetime]], correct: Correct, limits: Limits, done: Readmitted
+) -> dict[int, AcceptedEvent]:
+    events: dict[int, AcceptedEvent] = {}
+    for quarantine_id, tenant_id, payload, _ in rows:
+        try:
+            answer = correct(payload)
+            if answer is None:
+                done.left += 1
+                continue
+            body = answer if isinstance(answer, bytes) else json.dumps(answer, ensure_ascii=False).encode()
+            own_id = uuid.uuid5(MESSAGE_ID_NAMESPACE, f"quarantine:{tenant_id}:{quarantine_id}")
+            events[quarantine_id] = read_event(body, tenant_id, limits, doubts_of(body), lambda made=own_id: made)
+        except InvalidEventError as error:
+            done.refuse(quarantine_id, error.code, str(error))
+        except Exception as error:  # noqa: BLE001 -- whatever the operator's function raises is this event's
+            done.refuse(quarantine_id, "correction_failed", f"{type(error).__name__}: {error}")
+    return events
+
+
+def _refuse_erased(
+    conn: Conn, events: dict[int, AcceptedEvent], received_at: dict[int, datetime], done: Readmitted
+) -> None:
+    """Take out the events of people who were erased after those were received, as corrected."""
+    ids = list(events)
+    payloads = [events[one].payload for one in ids]
+    erased = erased_places(conn, [events[one].tenant_id for one in ids], payloads, [received_at[one] for one in ids])
+    for place in sorted(erased):
+        del events[ids[place]]
+        done.refuse(ids[place], "erased", "the person was erased after the event was received")
+
+
+def _recall_keys(conn: Conn, settings: Settings, events: Mapping[int, AcceptedEvent]) -> None:
+    """Make sure that whichever of these events production has is recognised, however long ago it was delivered."""
+    params = {
+        "tenant_ids": [event.tenant_id for event in events.values()],
+        "event_ids": [event.event_id for event in events.values()],
+        "ids": list(events),
+        "retention": settings.retention,
+    }
+    conn.execute(_SQL["recall_keys"], params)
+
+
+def _accept(conn: Conn, events: Sequence[tuple[int, AcceptedEvent]], done: Readmitted) -> list[int]:
+    """Ids of those that were accepted; what PostgreSQL cannot hold is found by halving."""
+    if not events:
+        return []
+    try:
+        with conn.transaction():
+            conn.execute(_ACCEPT, accept_params(Lane.OVERFLOW, [event for _, event in events], []))
+        return [quarantine_id for quarantine_id, _ in events]
+    except psycopg.Error as error:
+        if not is_bad_data(error):
+            raise
+        if len(events) == 1:
+            done.refuse(events[0][0], "unstorable", str(error).strip())
+            return []
+    middle = len(events) // 2
+    first = _accept(conn, events[:middle], done)
+    return first + _accept(conn, events[middle:], done)

@@ -1,0 +1,126 @@
+"""A connection of the gateway to PostgreSQL: made when it is needed, made again after a failure, never waited
+for longer than its time-out.
+
+Cancelling a query politely needs a server that answers. A server that is stopped, or gone behind a firewall, does
+not: so when the time is up the socket is shut, and whatever waits on it fails at once.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg import pq
+
+from pipeline_platform.db import connect_async
+from pipeline_platform.gateway.db_statement import Exchange
+
+# What the server gets to end a statement by itself before the socket is shut.
+_GRACE_S = 0.3
+_CONNECT_S_MAX = 2.0
+
+
+class Link:
+    """One connection, for one task at a time."""
+
+    def __init__(self, url: str, who: str, timeout_s: float, more: str = "") -> None:
+        self._url = url
+        self._who = who
+        self._timeout_s = timeout_s
+        self._more = more
+        self._conn: psycopg.AsyncConnection[Any] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """False once the connection is known to be gone."""
+        return self._conn is not None and not self._conn.closed
+
+    async def connect(self) -> psycopg.AsyncConnection[Any]:
+        """The connection, made if there is none. Raises psycopg.OperationalError within 2 s."""
+        if self._conn is None or self._conn.closed:
+            self._conn = None
+            try:
+                async with asyncio.timeout(_CONNECT_S_MAX):
+                    self._conn = await connect_async(
+                        self._url,
+                        self._who,
+                        statement_timeout_s=self._timeout_s,
+                        lock_timeout_s=self._timeout_s,
+                        more=self._more,
+                    )
+            except TimeoutError as error:
+                raise psycopg.OperationalError("the server does not answer") from error
+        return self._conn
+
+    @asynccontextmanager
+    async def bounded(self) -> AsyncGenerator[psycopg.AsyncConnection[Any]]:
+        """The connection, for as long as the time-out. Raises psycopg errors."""
+        conn = await self.connect()
+        timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, _shut, conn)
+        try:
+            yield conn
+        finally:
+            timer.cancel()
+
+    async def close(self) -> None:
+        """Close it."""
+        if self._conn is not None:
+            await self._conn.close()
+            self._conn = None
+
+
+class StatementLink(Link):
+    """A connection for single statements, many of them (see db_statement.py). `lost` is called when it breaks."""
+
+    def __init__(
+        self, url: str, who: str, timeout_s: float, more: str = "", lost: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(url, who, timeout_s, more)
+        self._lost = lost
+        self._exchange: Exchange | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """False from the moment that the server ended the connection, even while it is idle."""
+        return super().is_connected and self._exchange is not None and not self._exchange.is_lost
+
+    async def connect(self) -> psycopg.AsyncConnection[Any]:
+        """The connection, made if there is none or the server ended it. Raises psycopg.OperationalError."""
+        if self._exchange is not None and self._exchange.is_lost:
+            await self.close()
+        conn = await super().connect()
+        if self._exchange is None:
+            self._exchange = Exchange(conn, self._lost)
+        return conn
+
+    async def close(self) -> None:
+        """Close it."""
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
+        await super().close()
+
+    async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> pq.abc.PGresult | None:
+        """Run one statement, its parameters at %s: str as text, bytes as binary; its result is text. Raises psycopg
+        errors.
+        """
+        await self.connect()
+        exchange = self._exchange
+        assert exchange is not None
+        timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, exchange.abandon)
+        try:
+            return await exchange.run(statement, params)
+        finally:
+            timer.cancel()
+
+
+def _shut(conn: psycopg.AsyncConnection[Any]) -> None:
+    if conn.closed:
+        return
+    # On a copy of the descriptor: libpq keeps its own and finds the end of the stream there.
+    # A socket that the server has reset meanwhile is shut already.
+    with socket.socket(fileno=os.dup(conn.fileno())) as copy, suppress(OSError):
+        copy.shutdown(socket.SHUT_RDWR)

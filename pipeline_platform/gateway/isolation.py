@@ -1,0 +1,75 @@
+"""Writes the events of a request where the database found bad data among them.
+
+The gateway finds what PostgreSQL cannot hold before it gets here. What it overlooks ends here: the event alone
+goes to quarantine as `unstorable`, with the database's reason, and its neighbours are accepted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.errors import is_bad_data
+from pipeline_platform.event.types import AcceptedEvent, Lane, RejectedEvent
+from pipeline_platform.gateway.protocol import Judged
+from pipeline_platform.queue.batches import accept_params
+
+_ACCEPT = queries("queue")["accept"]
+_Conn = psycopg.AsyncConnection[Any]
+
+
+class Late(NamedTuple):
+    """An event that only the database rejected; `accepted_index` is its place among the accepted ones."""
+
+    accepted_index: int
+    event: RejectedEvent
+
+
+async def accept_carefully(conn: _Conn, lane: Lane, judged: Judged) -> list[Late]:
+    """One transaction, with the events that cannot be written in quarantine. Raises psycopg errors."""
+    async with conn.transaction():
+        late = await _accept_splitting(conn, lane, list(enumerate(judged.accepted)))
+        for event in [*judged.rejected, *(one.event for one in late)]:
+            await _quarantine(conn, lane, event)
+    return late
+
+
+async def _accept(
+    conn: _Conn, lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Sequence[RejectedEvent]
+) -> None:
+    await conn.execute(_ACCEPT, accept_params(lane, accepted, rejected))
+
+
+async def _accept_splitting(conn: _Conn, lane: Lane, events: Sequence[tuple[int, AcceptedEvent]]) -> list[Late]:
+    if not events:
+        return []
+    try:
+        async with conn.transaction():
+            await _accept(conn, lane, [event for _, event in events], [])
+        return []
+    except psycopg.Error as error:
+        if not is_bad_data(error):
+            raise
+        if len(events) == 1:
+            return [_late(*events[0], error)]
+    middle = len(events) // 2
+    left = await _accept_splitting(conn, lane, events[:middle])
+    return left + await _accept_splitting(conn, lane, events[middle:])
+
+
+async def _quarantine(conn: _Conn, lane: Lane, event: RejectedEvent) -> None:
+    """With its words, or without them where it is they that cannot be written."""
+    try:
+        async with conn.transaction():
+            await _accept(conn, lane, [], [event])
+    except psycopg.Error as error:
+        if not is_bad_data(error):
+            raise
+        await _accept(conn, lane, [], [replace(event, message_id=None, message=ascii(event.message))])
+
+
+def _late(index: int, event: AcceptedEvent, error: psycopg.Error) -> Late:
+    reason = error.diag.message_primary or str(error)
+    return Late(index, RejectedEvent(event.tenant_id, str(event.event_id), "unstorable", reason, event.payload))

@@ -1,0 +1,99 @@
+"""Looks every second whether events can be taken: does a commit succeed, is the hour open, is there room.
+
+`missing` is what `GET /readyz` tells; `check` refuses requests while the queue or the disk is full, before they
+would fail in the middle.
+"""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.gateway.db_connection import Link
+from pipeline_platform.gateway.responses import TryLaterError
+from pipeline_platform.kill_points import reach
+from pipeline_platform.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_SQL = queries("gateway") | queries("prerequisites")
+_EVERY_S = 1.0
+# Counting a long queue takes its time: at most this share of it.
+_COUNTING_SHARE = 0.1
+_WAIT_S = 10.0
+_PROVE_EVERY_S = 5.0
+
+
+class Watch:
+    """What was seen at the last look. trouble: what the committers know."""
+
+    def __init__(self, settings: Settings, link: Link, trouble: Callable[[], str] = lambda: "") -> None:
+        self._settings = settings
+        self._link = link
+        self._trouble = trouble
+        self._proved_at = float("-inf")
+        self._full: TryLaterError | None = None
+        self.missing: list[str] = ["the first look at the database"]
+
+    def check(self) -> None:
+        """Raises TryLaterError while there is no room for more events."""
+        if self._full is not None:
+            raise self._full
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            reach("gateway.watch")
+            started = monotonic()
+            self.missing, self._full = await self._look()
+            took_s = monotonic() - started
+            await asyncio.sleep(max(_EVERY_S, took_s / _COUNTING_SHARE))
+
+    async def _look(self) -> tuple[list[str], TryLaterError | None]:
+        full = self._disk_full()
+        try:
+            async with self._link.bounded() as conn:
+                await self._prove_commit(conn)
+                await conn.execute(_SQL["open_hour"])
+                row = await (await conn.execute(_SQL["waiting_events"])).fetchone()
+        except psycopg.Error as error:
+            self._proved_at = float("-inf")
+            if not self.missing:
+                _LOG.warning("the database cannot be used: %s", error)
+            # A full queue is no emptier because nobody can count it.
+            return [_why(error)], full or self._full
+        waiting = row[0] if row else 0
+        if full is None and waiting >= self._settings.queue_events_max:
+            full = TryLaterError("queue_full", f"{waiting} events wait already: send this again later", _WAIT_S)
+        return [said for said in (str(full or ""), self._trouble()) if said], full
+
+    async def _prove_commit(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """Commit something. A server may answer and take nothing: in recovery, read only, its disk full."""
+        if monotonic() - self._proved_at >= _PROVE_EVERY_S:
+            await conn.execute(_SQL["prove_commit"], ("gateway",))
+            self._proved_at = monotonic()
+
+    def _disk_full(self) -> TryLaterError | None:
+        free = shutil.disk_usage(_existing(self._settings.home)).free
+        if free >= self._settings.disk_free_bytes_min:
+            return None
+        return TryLaterError("disk_full", "there is too little room on the disk: send this again later", _WAIT_S)
+
+
+def _existing(path: Path) -> Path:
+    """The home, or where it will be."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _why(error: psycopg.Error) -> str:
+    if isinstance(
+        error, psycopg.errors.UndefinedFunction | psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName
+    ):
+        return "the schema: run pipeline-platform migrate"
+    return f"the database: {error.diag.message_primary or error}"

@@ -1,0 +1,1 @@
+"""Measurements: the demonstration of a migration, and the benchmarks."""

@@ -1,0 +1,151 @@
+"""Dagster as three children: one code server, the daemon, the web server behind its guard (dagster_web.py).
+
+`dagster dev` starts the same three (and a proxy) one after the other and took 25 to 30 s and 680 MB here; side by side
+they serve after 10 to 11 s with 440 MB, and each is started again by itself. Its web server has no guard, and there is
+no place to put one. Its tables live in the database `dagster`, its other files in ``home/dagster``. The data plane
+never waits for any of this.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy.engine import URL
+
+from pipeline_platform import db
+from pipeline_platform.connections import options_of, stated_for
+from pipeline_platform.errors import ConfigError
+from pipeline_platform.local.services import ensure_database
+from pipeline_platform.local.supervisor.children import Child
+from pipeline_platform.local.supervisor.programs import answers, environment, program
+from pipeline_platform.settings import Settings
+
+DATABASE = "dagster"
+MODULE = "pipeline_platform.definitions"
+LOCATION = "pipeline_platform"  # as in workspace.yaml: schedules and sensors are remembered under it
+
+_PLACES = (Path(__file__).parents[3], Path(__file__).parents[2] / "_dagster")
+_NICENESS = 5  # on a busy machine events go before their control plane
+_SOCKET_PATH_MAX = 100  # the system's limit is 107, 103 on macOS
+_LOADED = "{workspaceOrError{...on Workspace{locationEntries{loadStatus locationOrLoadError{__typename}}}}}"
+_RELOAD = "mutation{reloadWorkspace{__typename}}"
+_HEALTHY = "{instance{daemonHealth{allDaemonStatuses{required healthy}}}}"
+
+
+def storage_environment(database_url: str) -> dict[str, str]:
+    """The variable from which dagster.yaml reads its database: `dagster`, beside the pipeline's own, reached alike."""
+    parts = {name: str(value) for name, value in conninfo_to_dict(database_url).items()}
+    netloc = {name: parts.pop(name, None) for name in ("user", "password")}
+    parts |= {
+        "application_name": "dagster",
+        "client_encoding": "UTF8",
+        "options": f"{parts.get('options', '')} {options_of(stated_for({}))}".strip(),
+    }
+    parts.pop("dbname", None)
+    # A bare postgresql:// would mean psycopg 3 to SQLAlchemy 2.1, on which Dagster's storage fails at run time.
+    url = URL.create("postgresql+psycopg2", netloc["user"], netloc["password"], database=DATABASE, query=parts)
+    return {"DAGSTER_PG_URL": url.render_as_string(hide_password=False)}
+
+
+def ensure_storage(database_url: str) -> None:
+    """Make Dagster's database where there is none. ConfigError where it cannot be used."""
+    try:
+        ensure_database(database_url, DATABASE)
+        db.connect(make_conninfo(database_url, dbname=DATABASE), "supervisor").close()
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ConfigError(
+            f"no database {DATABASE!r} on your server, and we may not make it: CREATE DATABASE {DATABASE}, "
+            "or up --no-dagster"
+        ) from error
+
+
+def dagster(settings: Settings) -> list[Child]:
+    """The three children; the web server is ready when it shows the loaded definitions."""
+    return _three(settings, ("dagster", "api", "grpc"), show_code_log=False)
+
+
+def dagster_dev(settings: Settings) -> list[Child]:
+    """The same, for work on the definitions: "Reload" in the UI loads them anew, their output goes to our terminal."""
+    return _three(settings, ("dagster", "code-server", "start"), show_code_log=True)
+
+
+def _three(settings: Settings, code_server: Sequence[str], *, show_code_log: bool) -> list[Child]:
+    home = settings.home
+    env = _environment(settings)
+    socket = _socket_path(home / "dagster")
+    workspace = home / "dagster" / "workspace.yaml"
+    workspace.write_text(f"load_from:\n- grpc_server:\n    socket: {socket}\n    location_name: {LOCATION}\n")
+    url = f"http://127.0.0.1:{settings.dagster_port}"
+    form = ("--log-format", "json") if settings.log_format == "json" else ()
+
+    def child(name: str, ready: Callable[[], bool], *arguments: str, show_log: bool = False) -> Child:
+        start = partial(program, home, None if show_log else name, (*arguments, *form), env, niceness=_NICENESS)
+        return Child(name, home / "logs" / f"{name}.log", start, ready)
+
+    code = (*code_server, "--socket", str(socket), "--module-name", MODULE, "--location-name", LOCATION)
+    daemon = ("dagster._daemon", "run", "--workspace", str(workspace))
+    web = (f"{__package__}.dagster_web", "--port", str(settings.dagster_port), "--workspace", str(workspace))
+    return [
+        child("dagster-code", socket.exists, *code, "--log-level", "warning", show_log=show_code_log),
+        child("dagster-daemon", partial(_answers_yes, _healthy, url), *daemon),
+        child("dagster-web", partial(_answers_yes, _shows_definitions, url), *web),
+    ]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What every process of Dagster needs; its home is made, with the platform's dagster.yaml in it."""
+    directory = settings.home / "dagster"
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_shipped("dagster.yaml"), directory / "dagster.yaml")
+    return environment(settings) | storage_environment(settings.database_url) | {"DAGSTER_HOME": str(directory)}
+
+
+def _shipped(name: str) -> Path:
+    """A file at the root of the checkout, or its copy inside the installed wheel."""
+    for place in _PLACES:
+        if (place / name).exists():
+            return place / name
+    raise ConfigError(f"no {name} in {_PLACES[0]}: reinstall pipeline-platform, or up --no-dagster")
+
+
+def _socket_path(directory: Path) -> Path:
+    path = directory / "code.sock"
+    if len(str(path)) > _SOCKET_PATH_MAX:
+        path = Path(tempfile.mkdtemp(prefix="pipeline-")) / "code.sock"
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _answers_yes(question: Callable[[str], bool], url: str) -> bool:
+    """Whether the web server answers, and with yes. It is slow while its siblings start: too slow is not yet."""
+    try:
+        return answers(f"{url}/server_info") and question(url)
+    except httpx.TransportError:
+        return False
+
+
+def _shows_definitions(url: str) -> bool:
+    entries = _ask(url, _LOADED)["workspaceOrError"].get("locationEntries", [])
+    if any(entry["loadStatus"] != "LOADED" for entry in entries):
+        return False
+    if any(entry["locationOrLoadError"]["__typename"] == "PythonError" for entry in entries):
+        # It asked before the code server answered. Definitions that fail end the code server, with their error.
+        _ask(url, _RELOAD)
+        return False
+    return bool(entries)
+
+
+def _healthy(url: str) -> bool:
+    states = _ask(url, _HEALTHY)["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return all(state["healthy"] for state in states if state["required"])
+
+
+def _ask(url: str, query: str) -> dict[str, Any]:
+    """One GraphQL query's data. Raises httpx.TransportError."""
+    return httpx.post(f"{url}/graphql", json={"query": query}, timeout=60, trust_env=False).json()["data"]

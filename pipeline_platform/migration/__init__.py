@@ -1,0 +1,1 @@
+"""Moving from an old pipeline. All of it can be deleted once nobody migrates."""

@@ -1,0 +1,27 @@
+"""Runs the mirror: `python -m pipeline_platform.migration.mirror`."""
+
+import os
+
+import uvloop
+
+from pipeline_platform.local.services.endpoints import connected
+from pipeline_platform.migration.mirror.process import Mirror
+from pipeline_platform.settings import Settings
+from pipeline_platform.telemetry.logs import set_up_logging
+
+
+async def _run(settings: Settings) -> None:
+    await Mirror(settings).run()
+
+
+def main() -> None:
+    """Run until told to stop."""
+    # What it writes is its user's alone.
+    os.umask(0o077)
+    settings = connected(Settings.read())
+    set_up_logging(settings)
+    uvloop.run(_run(settings))
+
+
+if __name__ == "__main__":
+    main()

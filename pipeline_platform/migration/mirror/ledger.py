@@ -1,0 +1,54 @@
+"""What one round of the mirror has to write down: what became of which events."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pipeline_platform.event.types import QueuedEvent
+from pipeline_platform.migration.mirror.target import Fate
+
+Key = tuple[int, datetime, str]
+
+
+class Ledger:
+    """The fates of a round's events, as the parameters of the query `settle`."""
+
+    def __init__(self, mirror_ids: Sequence[int]) -> None:
+        self.mirror_ids = mirror_ids
+        self._proceeded: Counter[Key] = Counter()
+        self._failed: Counter[Key] = Counter()
+        self._lost: list[tuple[int, UUID, str, str]] = []
+
+    def note(self, events: Iterable[QueuedEvent], fate: Fate) -> None:
+        """Enter the fate of one request's events at each stage that the mirror speaks for."""
+        for event in events:
+            self.note_one(event.tenant_id, event.event_id, event.batch_received_at, fate)
+
+    def note_one(self, tenant_id: int, event_id: UUID, batch_received_at: datetime, fate: Fate) -> None:
+        """The same of one event, by its identity."""
+        hour = batch_received_at.replace(minute=0, second=0, microsecond=0)
+        self._count(tenant_id, hour, "mirror", failed=fate.lost_at == "mirror")
+        if fate.lost_at != "mirror" and not fate.counts_itself:
+            self._count(tenant_id, hour, "gateway", failed=fate.lost_at == "gateway")
+        if fate.lost_at and not fate.counts_itself:
+            self._lost.append((tenant_id, event_id, fate.lost_at, fate.cause))
+
+    def _count(self, tenant_id: int, hour: datetime, stage: str, *, failed: bool) -> None:
+        (self._failed if failed else self._proceeded)[(tenant_id, hour, stage)] += 1
+
+    def params(self) -> dict[str, Any]:
+        keys = list(self._proceeded.keys() | self._failed.keys())
+        return {
+            "mirror_ids": list(self.mirror_ids),
+            "tenant_ids": [key[0] for key in keys],
+            "hours": [key[1] for key in keys],
+            "stages": [key[2] for key in keys],
+            "proceeded": [self._proceeded[key] for key in keys],
+            "failed": [self._failed[key] for key in keys],
+            "lost_tenant_ids": [lost[0] for lost in self._lost],
+            "lost_event_ids": [lost[1] for lost in self._lost],
+            "lost_stages": [lost[2] for lost in self._lost],
+            "lost_causes": [lost[3] for lost in self._lost],
+        }

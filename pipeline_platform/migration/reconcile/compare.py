@@ -1,0 +1,209 @@
+"""The comparison of one window, in PostgreSQL: only what differs is ever looked at one by one.
+
+Both outputs are added up by place (a share of a tenant's events), and joined only where the sums differ.
+One snapshot, temporary tables, no row changed but in the schema `reconcile`. See docs/decisions for what it costs.
+Cancelled or killed, it leaves nothing behind: run it again.
+"""
+
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from pipeline_platform.db import queries
+from pipeline_platform.migration.reconcile.result import Counts, Reconciliation, Tenant
+from pipeline_platform.migration.reconcile.waiting import settled
+
+_SQL = queries("reconcile")
+_SAMPLES = 5
+# As for the audit: a hash table of some million keys stays in memory.
+_WORK_MEM = "256MB"
+# How far the old pipeline's clock of arrival may be from ours for its row to be met in the one big join. Rows outside
+# are found by key, at a few microseconds each.
+_NEAR = timedelta(seconds=60)
+# Places in all: few enough for their sums to stay in a core's cache, enough for some hundred differences to leave most
+# of them alike.
+_PLACES = 4096
+
+Params = dict[str, Any]
+
+
+def reconcile(
+    conn: psycopg.Connection[Any], start: datetime, end: datetime, *, store: bool = True, only_settled: bool = False
+) -> Reconciliation:
+    """Compare both outputs for what was accepted in [start, end) of received_at, and store what differs.
+
+    conn: in autocommit mode, outside a transaction, without a statement time-out below some minutes. store: replace
+    what was stored for the same window. only_settled: NotNowError where the numbers may still change.
+    """
+    began = time.monotonic()
+    with _alone(conn, start, end):
+        # Before the snapshot: what the window waits for now cannot be in it, what it no longer waits for is.
+        state = settled(conn, start, end)
+        if only_settled:
+            state.require()
+        with conn.transaction():
+            conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            params = _prepare(conn, start, end)
+            _compare(conn, params)
+            tenants, coverage = _numbers(conn, params)
+            found = Reconciliation(
+                start=start,
+                end=end,
+                waits_for=state.waits_for,
+                coverage=coverage,
+                tenants=tenants,
+                fields=dict(conn.execute(_SQL["field_counts"]).fetchall()),
+                stages=dict(conn.execute(_SQL["stages"]).fetchall()),
+                samples=_samples(conn),
+                seconds=time.monotonic() - began,
+            )
+            if store:
+                _store(conn, params, found)
+    return found
+
+
+def default_window(conn: psycopg.Connection[Any]) -> tuple[datetime, datetime]:
+    """From the first mirrored batch still kept to now; the last hour where nothing was mirrored."""
+    row = conn.execute(_SQL["default_window"]).fetchone()
+    assert row
+    first, now = row
+    return first or now - timedelta(hours=1), now
+
+
+@contextmanager
+def _alone(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Generator[None]:
+    """Nobody else reconciles the same window: both would replace the same rows."""
+    key = f"reconcile {start.timestamp()} {end.timestamp()}"
+    conn.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
+    try:
+        yield
+    finally:
+        # A lost connection has given the lock back already.
+        if not conn.closed:
+            conn.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
+
+
+def _prepare(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Params:
+    conn.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
+    row = conn.execute(_SQL["target"]).fetchone()
+    assert row, "0007_legacy_target.sql makes the row"
+    compared, _, epochs, is_kept, tenants = row
+    # Of the hash of an identity: 2 to the bits are the places of a tenant.
+    bits = max(0, (_PLACES // max(tenants, 1)).bit_length() - 1)
+    near = {"from": start - _NEAR, "until": end + _NEAR}
+    return {
+        "start": start, "end": end, "compared": compared, "epochs": epochs, "is_kept": is_kept, "bits": bits, **near,
+    }  # fmt: skip
+
+
+def _compare(conn: psycopg.Connection[Any], params: Params) -> None:
+    """Fill the temporary tables up to `verdicts`, doing what costs a scan only where there is something to find.
+
+    Adds to params the places that were looked into.
+    """
+    for name in ("platform_sums", "legacy_sums"):
+        _run(conn, name, params)
+    params["unlike"] = _places(conn, "unlike")
+    params["uneven"] = []
+    if conn.execute(_SQL["is_even"], params).fetchone() != (True,):
+        _run(conn, "accepted_sums", params)
+        params["uneven"] = _places(conn, "uneven")
+    # The planner takes every row of the big join for a difference, and would not let workers hand them over.
+    conn.execute("SELECT set_config('parallel_tuple_cost', '0', true)")
+    for name in ("differing", "undelivered", "unknown"):
+        _run(conn, name, params)
+    conn.execute("ANALYZE differing")
+    conn.execute("ANALYZE unknown")
+    if _unexplained(conn):
+        _run(conn, "elsewhere", params)
+    # While the first generation of keys is there, it has the key of everything that was ever delivered.
+    if _unexplained(conn) and conn.execute(_SQL["oldest_generation"]).fetchone() != (1,):
+        _run(conn, "elsewhere_before", params)
+    if _unexplained(conn):
+        _run(conn, "fates", params)
+    _run(conn, "late", params)
+    conn.execute("ANALYZE late")
+    wider = conn.execute(_SQL["late_range"], params).fetchone()
+    assert wider
+    _run(conn, "both_have", params)
+    conn.execute("ANALYZE both_have")
+    _run(conn, "fields", params | {"from": wider[0], "until": wider[1]})
+    _run(conn, "verdicts", params)
+
+
+def _places(conn: psycopg.Connection[Any], name: str) -> list[int]:
+    return [place for (place,) in conn.execute(_SQL[name])]
+
+
+def _run(conn: psycopg.Connection[Any], name: str, params: Params) -> None:
+    # CREATE TABLE … AS takes no parameters from the protocol: psycopg puts them, quoted, into the text.
+    psycopg.ClientCursor(conn).execute(_SQL[name], params)
+
+
+def _unexplained(conn: psycopg.Connection[Any]) -> bool:
+    return conn.execute("SELECT EXISTS (SELECT FROM unknown WHERE NOT is_elsewhere)").fetchone() == (True,)
+
+
+def _numbers(conn: psycopg.Connection[Any], params: Params) -> tuple[list[Tenant], dict[str, Any]]:
+    """The counts of each tenant that has any, and the coverage."""
+    by_tenant: dict[int, dict[str, int]] = {}
+    whole: dict[str, int] = {}
+    for tenant_id, number, events in psycopg.ClientCursor(conn).execute(_SQL["counts"], params):
+        by_tenant.setdefault(tenant_id, {})[number] = events
+        whole[number] = whole.get(number, 0) + events
+    names = dict(conn.execute(_SQL["tenant_names"]).fetchall())
+    tenants = [
+        Tenant(tenant_id, names.get(tenant_id, str(tenant_id)), Counts.of(found))
+        for tenant_id, found in by_tenant.items()
+    ]
+    known = [tenant for tenant in tenants if tenant.counts != Counts()]
+    return sorted(known, key=lambda tenant: (-tenant.counts.accepted, tenant.name)), _coverage(conn, params, whole)
+
+
+def _coverage(conn: psycopg.Connection[Any], params: Params, whole: dict[str, int]) -> dict[str, Any]:
+    row = psycopg.ClientCursor(conn).execute(_SQL["coverage"], params).fetchone()
+    assert row
+    hours_past_retention, since_last, reported_lost = row
+    accepted = Counts.of(whole).accepted
+    waiting = {
+        "in_flight": whole.get("fate_in_flight", 0),
+        "in_mirror": whole.get("fate_in_mirror", 0) + whole.get("in_mirror", 0),
+        "discarded": whole.get("fate_discarded", 0),
+    }
+    return {
+        "accepted": accepted,
+        "compared": accepted - sum(waiting.values()),
+        **waiting,
+        "dead_lettered": whole.get("fate_dead_lettered", 0),
+        "undelivered": whole.get("undelivered", 0),
+        "elsewhere": whole.get("elsewhere", 0),
+        "hours_past_retention": hours_past_retention,
+        "seconds_since_last_delivery": since_last,
+        "reported_lost": reported_lost,
+        "columns": params["compared"],
+    }
+
+
+def _samples(conn: psycopg.Connection[Any]) -> Sequence[dict[str, Any]]:
+    names = ("kind", "tenant", "event_id", "stage", "fields")
+    return [
+        {name: value for name, value in zip(names, row, strict=True) if value is not None}
+        for row in conn.execute(_SQL["samples"], {"samples": _SAMPLES})
+    ]
+
+
+def _store(conn: psycopg.Connection[Any], params: Params, found: Reconciliation) -> None:
+    window = {"start": params["start"], "end": params["end"]}
+    conn.execute(_SQL["forget"], window)
+    conn.execute(_SQL["store_differences"], window)
+    rows = [{"tenant_id": tenant.tenant_id, **asdict(tenant.counts)} for tenant in found.tenants]
+    columns = ("tenant_id", *Counts.__dataclass_fields__)
+    conn.execute(_SQL["store_result"], window | {column: [row[column] for row in rows] for column in columns})
+    state = {"is_settled": found.is_settled, "seconds": found.seconds, "coverage": Jsonb(dict(found.coverage))}
+    conn.execute(_SQL["store_window"], window | state)

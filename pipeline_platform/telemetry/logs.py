@@ -1,0 +1,207 @@
+"""How every process logs: lines on standard error, as text or as JSON (setting log_format), without secrets.
+
+What is a secret: the passwords in the settings' URLs, every setting that is an address of alerts or named as a secret,
+and by their form write keys, Authorization headers, passwords in URLs and connection strings. They are removed from the
+finished line, so it does not matter how they came into it: an argument, an exception, a traceback. What PostgreSQL says
+of bad data quotes the data, so of such errors only the kind is logged. Errors that nobody caught are logged too.
+Modules use `logging.getLogger(__name__)`; what `extra` names are fields of a JSON line.
+"""
+
+import logging
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, cast
+from urllib.parse import unquote
+
+import structlog
+from structlog.typing import EventDict, ExcInfo, WrappedLogger
+
+from pipeline_platform.errors import is_bad_data, without_values
+from pipeline_platform.settings import Settings
+from pipeline_platform.telemetry.visible import visible_lines
+
+_GONE = "[removed]"
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_SECRET_SETTING = re.compile(r"alert_urls?$|heartbeat_url|webhook|token|secret|password", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"authorization|password|passwd|secret|token|write_?key|cookie", re.IGNORECASE)
+# Shorter values would remove words that are no secrets.
+_SECRET_LENGTH_MIN = 6
+_FORMS = (
+    # postgresql://user:password@host, redis://:password@host; in a password only what has to be escaped ends it.
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@'\"]*):[^\s/'\"]+@", re.IGNORECASE), rf"\1:{_GONE}@"),
+    (re.compile(r"(\bpass(?:word|wd)?['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)", re.IGNORECASE), rf"\1{_GONE}"),
+    (
+        re.compile(r"(\bauthorization['\"]?\s*[=:,]\s*)(b?'[^']*'|b?\"[^\"]*\"|[^\r\n,;]+)", re.IGNORECASE),
+        rf"\1{_GONE}",
+    ),
+    (re.compile(r"\b(basic|bearer)\s+[A-Za-z0-9+/=_.~-]{8,}", re.IGNORECASE), rf"\1 {_GONE}"),
+    (re.compile(r"(\bwrite_?key['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)", re.IGNORECASE), rf"\1{_GONE}"),
+    # A write key of ours, see write_keys.py.
+    (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), _GONE),
+)
+
+
+def set_up_logging(settings: Settings) -> None:
+    """For the whole process, once, before anything is logged."""
+    redactor = Redactor(settings)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_json(redactor) if settings.log_format == "json" else _Text(redactor))
+    handler.addFilter(_without_data)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # Not httpx's line for each request.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda thrown: _log_uncaught(
+        thrown.exc_type, thrown.exc_value or thrown.exc_type(), thrown.exc_traceback
+    )
+
+
+class Redactor:
+    """Removes what must not be seen."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._secrets = sorted(set(_secrets_of(settings)), key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """The text without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, _GONE)
+        for form, instead in _FORMS:
+            text = form.sub(instead, text)
+        return text
+
+    def value(self, value: object) -> object:
+        """The same for what becomes JSON."""
+        if isinstance(value, Mapping):
+            named = cast("Mapping[object, object]", value)
+            return {
+                str(name): _GONE if _SECRET_NAME.search(str(name)) else self.value(part) for name, part in named.items()
+            }
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(part) for part in cast("Iterable[object]", value)]
+        return value if isinstance(value, int | float | None) else self.text(str(value))
+
+
+class _Text(logging.Formatter):
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__(_TEXT)
+        self._redactor = redactor
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
+        """Lines after the first are indented: what a client sent cannot forge a record."""
+        return super().formatMessage(record).replace("\n", "\n    ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible_lines(self._redactor.text(super().format(record)))
+
+    def formatException(self, ei: Any) -> str:
+        return traceback_of(ei[1])
+
+
+def traceback_of(error: BaseException | None) -> str:
+    """As Python prints it, with its causes; errors of bad data without what they quote."""
+    if error is None:
+        return ""
+    parts = traceback.TracebackException.from_exception(error)
+    whole = "".join(parts.format())
+    return whole.rstrip() if not _quotes_data(error) else "".join(_bare(error)).rstrip()
+
+
+def _quotes_data(error: BaseException) -> bool:
+    """Whether it, or one that led to it, is an error of bad data."""
+    return is_bad_data(error) or any(_quotes_data(before) for before in _led_to(error))
+
+
+def _led_to(error: BaseException) -> list[BaseException]:
+    before = error.__cause__ or error.__context__
+    grouped = (
+        cast("BaseExceptionGroup[BaseException]", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
+    )
+    return [*([before] if before else []), *grouped]
+
+
+def _bare(error: BaseException) -> Iterator[str]:
+    """The frames and kinds of an error and of those that led to it, the first one first."""
+    for before in _led_to(error):
+        yield from _bare(before)
+        yield "\nwhich led to:\n\n"
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    said = f": {without_values(error)}" if is_bad_data(error) else ""
+    yield f"{type(error).__module__}.{type(error).__qualname__}{said}\n"
+
+
+def _without_data(record: logging.LogRecord) -> bool:
+    """Filter of the handler: errors of bad data among the arguments say their kind only. Lets every record pass."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            without_values(each) if isinstance(each, BaseException) and is_bad_data(each) else each
+            for each in record.args
+        )
+    return True
+
+
+def _json(redactor: Redactor) -> logging.Formatter:
+    def clean(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        first = ("timestamp", "level", "logger", "event")
+        ordered = {name: event[name] for name in first} | dict(event)
+        # uvicorn's, for terminals.
+        ordered.pop("color_message", None)
+        return cast("EventDict", redactor.value(ordered))
+
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.ExtraAdder(),
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.CallsiteParameterAdder({structlog.processors.CallsiteParameter.PROCESS}),
+            structlog.processors.ExceptionRenderer(_render),
+        ],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            clean,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+
+
+def _render(exc_info: ExcInfo) -> str:
+    return traceback_of(exc_info[1])
+
+
+def _secrets_of(settings: Settings) -> Iterator[str]:
+    for name, value in settings.model_dump().items():
+        if _SECRET_SETTING.search(name):
+            yield from _texts(value)
+        elif name.endswith("_url") and value:
+            yield from _passwords(str(value))
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """The password of a URL and its parts: where it was not escaped, an error may quote a part of it as a host."""
+    password = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    for form in {password, unquote(password), *re.split("[@/:?#]", password)}:
+        if len(form) >= _SECRET_LENGTH_MIN:
+            yield form
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The value and, of a list in whatever form, its parts."""
+    if isinstance(value, str):
+        yield from (part for part in {value, *re.split(r"[\s,]+", value)} if len(part) >= _SECRET_LENGTH_MIN)
+    elif isinstance(value, Mapping):
+        yield from _texts(list(cast("Mapping[object, object]", value).values()))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for part in cast("Iterable[object]", value):
+            yield from _texts(part)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("pipeline_platform").critical("ended by an error", exc_info=(kind, error, trace))

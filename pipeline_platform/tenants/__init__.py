@@ -1,0 +1,1 @@
+"""Who may send: tenants and their write keys."""

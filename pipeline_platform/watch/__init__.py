@@ -1,0 +1,1 @@
+"""What people look at and are told: alerts, console, reports, health checks."""

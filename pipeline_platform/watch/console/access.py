@@ -1,0 +1,110 @@
+"""Who may look: anybody on this machine while the console listens to nobody else, else who has the token.
+
+The token is given once in the address (`?token=`) and then kept in a cookie that no script can read, or sent as a
+bearer token. On loopback without a token only names of this machine are answered, so that no page of another site can
+have a browser here read ours under a name of its own.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline_platform.errors import ConfigError
+from pipeline_platform.local.web_guard import host_of, is_loopback
+from pipeline_platform.settings import Settings
+from pipeline_platform.watch.console.page import Pages
+
+_COOKIE = "console"
+_COOKIE_S = 30 * 86_400
+_OPEN = ("/healthz", "/static/")
+
+HEADERS: Mapping[str, str] = {
+    # Everything from here, nothing inline.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def check_access(settings: Settings) -> None:
+    """ConfigError where everybody could look."""
+    if not settings.console_token and not is_loopback(settings.console_host):
+        raise ConfigError(
+            f"the console would show everything to whoever reaches {settings.console_host}: set PIPELINE_CONSOLE_TOKEN "
+            '(python -c "import secrets; print(secrets.token_urlsafe())"), or PIPELINE_CONSOLE_HOST to 127.0.0.1'
+        )
+
+
+class Guard:
+    """Around the app: answers who may not look, and puts the headers on all that is answered."""
+
+    def __init__(self, app: ASGIApp, token: str, pages: Pages) -> None:
+        self._app = app
+        self._token = token
+        self._pages = pages
+        # What the cookie holds: of no use anywhere else, and void once the token is another.
+        self._cookie = hmac.new(token.encode(), b"pipeline_platform console", hashlib.sha256).hexdigest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        refused = self._refusal(Request(scope))
+        await (refused or self._app)(scope, receive, send_guarded)
+
+    def _refusal(self, request: Request) -> Response | None:
+        """An answer instead of the app's."""
+        if not self._token:
+            host = host_of(request.headers)
+            if is_loopback(host):
+                return None
+            return PlainTextResponse(
+                f"the console answers to localhost alone, not to {host!r}: set PIPELINE_CONSOLE_TOKEN\n", 421
+            )
+        if request.url.path.startswith(_OPEN):
+            return None
+        given = request.query_params.get("token")
+        if given is not None and self._is_token(given):
+            return self._welcome(request)
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self._is_token(bearer) or _same(request.cookies.get(_COOKIE, ""), self._cookie):
+            return None
+        text = "That was not the token." if given else "Who looks here needs the token of this console."
+        return HTMLResponse(self._pages.notice("Console", text, asks_token=True), 401, {"WWW-Authenticate": "Bearer"})
+
+    def _is_token(self, given: str) -> bool:
+        return _same(given, self._token)
+
+    def _welcome(self, request: Request) -> Response:
+        """The same page without the token in its address, and the cookie."""
+        rest = [(name, value) for name, value in parse_qsl(request.url.query) if name != "token"]
+        path = "/" + request.url.path.lstrip("/")
+        answer = RedirectResponse(f"{path}?{urlencode(rest)}" if rest else path, 303)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(_COOKIE, self._cookie, _COOKIE_S, httponly=True, samesite="lax", secure=secure)
+        return answer
+
+
+def _same(one: str, other: str) -> bool:
+    """In a time that says nothing of where they differ."""
+    return hmac.compare_digest(one.encode(), other.encode())

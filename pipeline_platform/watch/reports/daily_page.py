@@ -1,0 +1,100 @@
+"""The daily report as a page: $PIPELINE_HOME/reports/2026-01-31.html, replaced when the day is counted again."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+
+from pipeline_platform.watch.reports.daily import Daily, Tenant
+from pipeline_platform.watch.reports.frame import GREY, NEW, OLD, Figure, chart, row, tile, write_page
+
+COLUMNS = ("received", "delivered", "duplicate", "rejected", "dead_lettered", "discarded", "in_flight", "lost")
+_MEANINGS = {
+    "delivered": "in the tables, once",
+    "duplicate": "sent again, and delivered before",
+    "dead_lettered": "dead letters that wait for a redrive",
+    "discarded": "given up by an operator, or erased",
+    "in_flight": "not processed yet",
+    "rejected": "in the quarantine",
+    "lost": "nowhere",
+}
+
+
+def page_path(home: Path, found: Daily) -> Path:
+    """Where the day's page lies."""
+    return home / "reports" / f"{found.day.isoformat()}.html"
+
+
+def write_daily(found: Daily, path: Path) -> None:
+    """Write the page, as a whole or not at all."""
+    totals = found.numbers.totals() | {"lost": found.lost}
+    body = (Path(__file__).parent / "daily.html").read_text()
+    parts = {
+        "day": f"{found.day:%A, %d %B %Y}",
+        "subtitle": _subtitle(found),
+        "tiles": "".join(_tiles(found)),
+        "hours": chart(_hours(found), 320),
+        "outcomes": "".join(
+            row((name.replace("_", " "), text, f"{totals[name]:,}"), 2) for name, text in _MEANINGS.items()
+        ),
+        "causes": "".join(
+            row((cause.outcome, cause.cause, f"{cause.events:,}", f"{cause.tenants:,}"), 2) for cause in found.causes
+        )
+        or row(("none", "", "", "")),
+        "heads": "".join(f'<th class="number">{name.replace("_", " ")}</th>' for name in COLUMNS),
+        "tenants": "".join(_tenant(tenant) for tenant in _worst_first(found.tenants)) or row(("nobody", "")),
+    }
+    write_page(path, f"Daily report {found.day.isoformat()}", body, parts)
+
+
+def _subtitle(found: Daily) -> str:
+    state = "final" if found.is_final else "not final: hours are not sealed yet, or events are in flight"
+    return f"What {len(found.tenants):,} tenants sent, and what became of it; {state}."
+
+
+def _tiles(found: Daily) -> list[str]:
+    numbers = found.numbers
+    lost = "bad" if found.lost else "good"
+    rate = numbers.delivery_rate
+    return [
+        tile("new", f"{numbers.received:,}", "events received"),
+        # Rounded down: 100% is all of them.
+        tile("new", "–" if rate is None else f"{int(rate * 1_000_000) / 10_000:.4g}%", "of accepted events delivered"),
+        tile("old", f"{numbers.rejected + numbers.dead_lettered:,}", "rejected, or dead letters that wait"),
+        tile(lost, f"{found.lost:,}", "lost"),
+    ]
+
+
+def _worst_first(tenants: Sequence[Tenant]) -> list[Tenant]:
+    return sorted(tenants, key=lambda tenant: (-tenant.lost, -tenant.extra, -tenant.numbers.received, tenant.name))
+
+
+def _tenant(tenant: Tenant) -> str:
+    values = tenant.to_json()
+    return row((tenant.name, *(f"{values[name]:,}" for name in COLUMNS)), 1)
+
+
+def _hours(found: Daily) -> Figure:
+    at = [hour.hour.isoformat() for hour in found.hours]
+    bars = (
+        ("received", GREY, [hour.received for hour in found.hours]),
+        ("delivered", NEW, [hour.delivered for hour in found.hours]),
+        ("rejected or dead letters", OLD, [hour.failed for hour in found.hours]),
+    )
+    midnight = datetime.combine(found.day, time(), UTC)
+    half = timedelta(minutes=30)
+    return {
+        "data": [
+            {"type": "bar", "name": name, "x": at, "y": values, "marker": {"color": colour}, "offsetgroup": name}
+            for name, colour, values in bars
+        ],
+        "layout": {
+            "barmode": "group",
+            "xaxis": {
+                "showgrid": False,
+                "tickformat": "%H:%M",
+                "range": [(midnight - half).isoformat(), (midnight + timedelta(days=1) - half).isoformat()],
+            },
+            "yaxis": {"rangemode": "tozero", "gridcolor": GREY, "zeroline": False},
+            "hovermode": "x unified",
+        },
+    }

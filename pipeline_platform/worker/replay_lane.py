@@ -1,0 +1,248 @@
+"""One chunk of a replay: diffed, committed or undone in one transaction, in the replay lane's share of a worker.
+
+What a chunk is and what has been done of it stands in replay.chunks, so any worker goes on where another died. The
+attempt is committed before the work: of a death there is no other trace, and a chunk that keeps killing its workers
+pauses its replay with an alert. So does a chunk whose batches hold less than was planned: a diff that did not read all
+of an hour says nothing about it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+
+import psycopg
+
+from pipeline_platform import arrays
+from pipeline_platform.db import queries
+from pipeline_platform.errors import PipelineError, is_bad_data, is_transient
+from pipeline_platform.event.types import QueuedEvent
+from pipeline_platform.kill_points import reach
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import read, work_of
+from pipeline_platform.worker.engine import transform_all
+from pipeline_platform.worker.enrich import enrich
+from pipeline_platform.worker.load import enriched_columns, row_columns
+from pipeline_platform.worker.transform import TRANSFORM_VERSION, Row
+
+_SQL, _DIFF, _WRITE = queries("replay_chunk"), queries("replay_diff"), queries("replay_commit")
+_ATTEMPTS_MAX = 5
+_Pair = tuple[QueuedEvent, Row]
+_IN_SHADOW: Sequence[tuple[LiteralString, LiteralString]] = (
+    ("analytics.events", "shadow.events"),
+    ("NOT is_shadow", "is_shadow"),
+    ("NOT s.is_shadow", "s.is_shadow"),
+    ("NOT i.is_shadow", "i.is_shadow"),
+)
+
+
+def _in_both(*names: str) -> Sequence[LiteralString]:
+    """Statements for analytics.events, then the same for rows that are, or belong, in shadow.events."""
+    own: list[LiteralString] = [_WRITE[name] for name in names]
+    return own + [_in_shadow(statement) for statement in own]
+
+
+def _in_shadow(statement: LiteralString) -> LiteralString:
+    for production, shadow in _IN_SHADOW:
+        statement = statement.replace(production, shadow)
+    return statement
+
+
+_COMMIT: Sequence[LiteralString] = [
+    _WRITE["hold_letters"],
+    _WRITE["keep_accepted"],
+    *_in_both("take_out", "put_changed", "put_added"),
+]
+_UNDO: Sequence[LiteralString] = [_WRITE["undo_keep_newer"], *_in_both("undo_take_out", "undo_put_back")]
+
+
+class UnreadableHourError(PipelineError):
+    """The batches of an hour are not all there; the replay is paused, and its diff stays incomplete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A row of replay.chunks with what its replay says."""
+
+    replay_id: int
+    chunk: int
+    hour: datetime
+    is_sweep: bool
+    first_batch: int
+    last_batch: int
+    events: int
+    attempts: int
+    state: str
+    window_start: datetime
+    window_end: datetime
+    tenant_ids: list[int] | None
+    types: list[str] | None
+    only_missing: bool
+    takes_newer: bool
+
+    @property
+    def entrance(self) -> LiteralString:
+        """Takes its locks: alone where it looks for identities and may then take their keys away."""
+        if self.state == "undoing" or (self.state == "committing" and self.is_sweep):
+            return _SQL["enter_alone"]
+        return _SQL["enter"]
+
+    def wants(self, event: QueuedEvent) -> bool:
+        return (
+            self.window_start <= event.received_at < self.window_end
+            and (self.tenant_ids is None or event.tenant_id in self.tenant_ids)
+            and (self.types is None or event.type.value in self.types)
+        )
+
+
+class Replaying:
+    """Works on a worker's own connection. Not for use by several threads."""
+
+    def __init__(self, conn: psycopg.Connection[Any], lookups: Lookups) -> None:
+        self._conn = conn
+        self._lookups = lookups
+
+    def note_transform(self) -> None:
+        """Say which version makes rows from now on."""
+        self._conn.execute(_SQL["note_transform"], {"version": TRANSFORM_VERSION})
+
+    def state_of_lane(self) -> tuple[bool, float | None, float | None]:
+        """Whether a replay has something to do; the lane's share and cap where they were set while it ran."""
+        return self._conn.execute(_SQL["state_of_lane"]).fetchone() or (False, None, None)
+
+    def step(self) -> int:
+        """Do the next chunk; returns its events and one, 0 where there is nothing to do. Raises psycopg errors."""
+        row = self._conn.execute(_SQL["take"]).fetchone()
+        if row is None:
+            self._conn.execute(_SQL["finish"])
+            return 0
+        chunk = Chunk(*row)
+        params = asdict(chunk)
+        reach("replay.after_take")
+        if chunk.attempts > _ATTEMPTS_MAX:
+            why = f"{chunk.attempts - 1} workers died of its chunk {chunk.chunk}"
+            self._conn.execute(_SQL["pause"], params | {"why": why})
+            return 0
+        try:
+            with self._conn.transaction():
+                self._conn.execute(chunk.entrance)
+                held = self._conn.execute(_SQL["hold"], params).fetchone()
+                if held and held[0]:
+                    read = self._work(chunk, params)
+                    reach("replay.before_commit")
+                    self._conn.execute(_SQL["chunk_done"], params | {"read_events": read})
+                else:
+                    self._conn.execute(_SQL["give_back"], params)
+        except UnreadableHourError as error:
+            self._conn.execute(_SQL["give_back"], params)
+            self._conn.execute(_SQL["pause"], params | {"why": str(error)})
+            return 0
+        except psycopg.Error as error:
+            if is_transient(error) and not self._conn.closed:
+                self._conn.execute(_SQL["give_back"], params)
+            raise
+        reach("replay.after_commit")
+        self._conn.execute(_SQL["finish"])
+        return chunk.events + 1
+
+    def _work(self, chunk: Chunk, params: dict[str, Any]) -> int:
+        """How many events a diff read; of a sweep 0, as its hour's other chunks read them."""
+        if chunk.state == "diffing":
+            return self._sweep(chunk, params) if chunk.is_sweep else self._diff(chunk, params)
+        self._conn.execute(_WRITE["by_index"])
+        for statement in _COMMIT if chunk.state == "committing" else _UNDO:
+            self._conn.execute(statement, params)
+        self._conn.execute(_WRITE["mark_rollups"], params)
+        self._conn.execute(_WRITE["keep_traits"], params)
+        if chunk.state == "committing":
+            self._conn.execute(_WRITE["note_seen"], params)
+            self._conn.execute(_WRITE["count_chunk"], params)
+        return 0
+
+    def _sweep(self, chunk: Chunk, params: dict[str, Any]) -> int:
+        self._conn.execute(_DIFF["hold_hour"], params)
+        row = self._conn.execute(_DIFF["proof"], params).fetchone()
+        assert row
+        planned, read, kept, missing, is_kept = row
+        if not is_kept or min(read, kept) < planned or missing:
+            raise _unreadable(chunk, min(read, kept), max(planned, kept + missing))
+        self._conn.execute(_DIFF["sweep"], params)
+        return 0
+
+    def _diff(self, chunk: Chunk, params: dict[str, Any]) -> int:
+        found = self._read(params)
+        if len(found) < chunk.events:
+            raise _unreadable(chunk, len(found), chunk.events)
+        events = [event for event in found if chunk.wants(event)]
+        gone = self._erased(params) if any(not event.payload for event in events) else set[tuple[int, int]]()
+        rows, failures = transform_all([event for event in events if (event.batch_id, event.event_index) not in gone])
+        bad = [failed.event for failed in failures] + self._compare(chunk, params, rows, _firsts(rows))
+        erased = [event for event in events if (event.batch_id, event.event_index) in gone]
+        if bad or erased:
+            self._count_failed(params, bad, erased)
+        return len(found)
+
+    def _read(self, params: dict[str, Any]) -> list[QueuedEvent]:
+        cursor = self._conn.cursor(binary=True).execute(_DIFF["batches"], params)
+        return [event for row in cursor for event in read(work_of(row))]
+
+    def _erased(self, params: dict[str, Any]) -> set[tuple[int, int]]:
+        return set(self._conn.execute(_DIFF["erased"], params).fetchall())
+
+    def _compare(
+        self, chunk: Chunk, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]
+    ) -> list[QueuedEvent]:
+        """Keep what differs; returns the events that PostgreSQL takes no row of, found by halving."""
+        if not rows:
+            return []
+        try:
+            with self._conn.transaction():
+                self._keep(params, rows, firsts)
+            return []
+        except psycopg.Error as error:
+            if not is_bad_data(error):
+                raise
+            if len(rows) == 1:
+                return [rows[0][0]]
+        middle = len(rows) // 2
+        left = self._compare(chunk, params, rows[:middle], firsts[:middle])
+        return left + self._compare(chunk, params, rows[middle:], firsts[middle:])
+
+    def _keep(self, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]) -> None:
+        columns = row_columns(rows) | {
+            "place": arrays.int4s(list(range(len(rows)))),
+            "event_index": arrays.int4s([event.event_index for event, _ in rows]),
+            "is_first": arrays.bools(firsts),
+            "is_shadow": arrays.bools([event.is_shadow for event, _ in rows]),
+        }
+        places = self._conn.execute(_DIFF["compare"], params | columns, prepare=True).fetchall()
+        added: list[_Pair] = [rows[place] for (place,) in places]
+        if added:
+            enriched = enrich(self._conn, self._lookups, added)
+            shadow = arrays.bools([event.is_shadow for event, _ in added])
+            self._conn.execute(_DIFF["keep_added"], params | enriched_columns(enriched) | {"is_shadow": shadow})
+
+    def _count_failed(self, params: dict[str, Any], bad: Sequence[QueuedEvent], erased: Sequence[QueuedEvent]) -> None:
+        failed, discarded = Counter(e.tenant_id for e in bad), Counter(e.tenant_id for e in erased)
+        tenants = sorted(failed.keys() | discarded.keys())
+        counts = {
+            "tenant_id": tenants,
+            "failed": [failed[tenant] for tenant in tenants],
+            "discarded": [discarded[tenant] for tenant in tenants],
+        }
+        self._conn.execute(_DIFF["count_failed"], params | counts)
+
+
+def _unreadable(chunk: Chunk, read: int, planned: int) -> UnreadableHourError:
+    return UnreadableHourError(
+        f"its diff found {read:,} of {planned:,} events of the hour {chunk.hour:%Y-%m-%dT%H:%MZ}, whose batches are "
+        f"not all kept; cancel it (pipeline-platform replay cancel {chunk.replay_id}) and plan again"
+    )
+
+
+def _firsts(rows: Sequence[_Pair]) -> list[bool]:
+    """Which rows are the first of their identity within the chunk: their twins are duplicates."""
+    seen: set[tuple[int, int]] = set()
+    keys = [(event.tenant_id, event.event_id.int) for event, _ in rows]
+    return [not (key in seen or seen.add(key)) for key in keys]

@@ -1,0 +1,184 @@
+"""The retry lane: dead letters that are due go through the same engine again, together where that works.
+
+What a worker holds is noted before it is tried. A death in company says only that one of these letters may kill its
+worker: each of them is tried alone next. A death alone is an attempt; the last one exhausts the letter.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from pipeline_platform.db import queries
+from pipeline_platform.dead_letters.store import Failure, Stage, exhaust, failure, next_attempt_at, postpone
+from pipeline_platform.errors import is_bad_data
+from pipeline_platform.event.types import EventType, Lane, QueuedEvent
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.claim_notes import HeldLetter
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker.engine import Processed, transform_all
+from pipeline_platform.worker.enrich import Enriched, enrich_each
+from pipeline_platform.worker.load import keep_traits, load, new_rows
+
+_SQL = queries("worker")
+_AT_ONCE = 500
+# The first attempt buried the letter; at this one it was alone.
+_ATTEMPTS_ALONE_MIN = 2
+
+
+Noted = Callable[[Sequence[HeldLetter]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    dead_letter_id: int
+    attempts: int
+    failed_at: Stage
+    deaths: int
+    event: QueuedEvent
+
+    @property
+    def held(self) -> HeldLetter:
+        return HeldLetter(self.event.tenant_id, self.dead_letter_id, self.attempts)
+
+
+class _MixedError(Exception):
+    """Of a load some rows were new and some were duplicates: which is which is found by halving."""
+
+
+def redeliver(
+    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, noted: Noted | None = None
+) -> Processed:
+    """Try the dead letters that are due; one transaction. Transient errors roll it back: no attempt is burned.
+
+    Letters that were in a dead worker's hand are tried one by one, after all others. `noted` is told what is held
+    before the work starts.
+    """
+    done = Processed()
+    if conn.execute(_SQL["any_due_dead_letter"], prepare=True).fetchone() == (False,):
+        return done
+    with conn.transaction():
+        letters = _due(conn, "due_dead_letters", _AT_ONCE) or _due(conn, "due_suspect_letters", 1)
+        if not letters:
+            return done
+        if letters[0].deaths and letters[0].attempts >= max(settings.attempts_max, _ATTEMPTS_ALONE_MIN):
+            _give_up(conn, letters[0])
+            return Processed(claimed=1)
+        if noted:
+            noted([letter.held for letter in letters])
+        conn.execute(_SQL["enter_keys"])
+        for was_loaded in (False, True):
+            done += _try_again(
+                settings, conn, lookups, [it for it in letters if (it.failed_at == "load") is was_loaded]
+            )
+    return done
+
+
+def count_death(conn: psycopg.Connection[Any], settings: Settings, letters: Sequence[HeldLetter]) -> None:
+    """Count a worker's death against the letters of its note; what it had settled is not counted."""
+    again_at = None
+    if len(letters) == 1:
+        again_at = next_attempt_at(settings, letters[0].attempts + 1) or datetime.now(UTC)
+    conn.execute(
+        _SQL["count_death_of_letters"],
+        {
+            "tenant_id": [letter.tenant_id for letter in letters],
+            "dead_letter_id": [letter.dead_letter_id for letter in letters],
+            "attempts": [letter.attempts for letter in letters],
+            "again_at": again_at,
+        },
+    )
+
+
+def _due(conn: psycopg.Connection[Any], query: str, limit: int) -> list[_Letter]:
+    rows = conn.execute(_SQL[query], (limit,)).fetchall()
+    return [_Letter(row[0], row[1], row[2], row[3], _event(row[4:])) for row in rows]
+
+
+def _give_up(conn: psycopg.Connection[Any], letter: _Letter) -> None:
+    text = f"{letter.deaths} workers died processing this event"
+    exhaust(conn, letter.dead_letter_id, Failure(letter.event, letter.failed_at, "WorkerCrashedError", text))
+
+
+def _event(row: tuple[Any, ...]) -> QueuedEvent:
+    (
+        tenant_id,
+        event_id,
+        code,
+        client_at,
+        received_at,
+        payload,
+        envelope,
+        lane,
+        batch_id,
+        index,
+        batch_received_at,
+        epoch,
+        is_shadow,
+    ) = row
+    return QueuedEvent(
+        tenant_id=tenant_id,
+        event_id=event_id,
+        type=EventType.of_code(code),
+        client_at=client_at,
+        received_at=received_at,
+        payload=payload,
+        envelope=envelope,
+        lane=Lane(lane),
+        batch_id=batch_id,
+        event_index=index,
+        batch_received_at=batch_received_at,
+        epoch=epoch,
+        is_shadow=is_shadow,
+    )
+
+
+def _try_again(
+    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, letters: Sequence[_Letter]
+) -> Processed:
+    by_place = {(letter.event.batch_id, letter.event.event_index): letter for letter in letters}
+    rows, failures = transform_all([letter.event for letter in letters])
+    enriched, unenriched = enrich_each(conn, lookups, rows)
+    failures += unenriched
+    for failed in failures:
+        letter = by_place[failed.event.batch_id, failed.event.event_index]
+        postpone(conn, settings, letter.dead_letter_id, letter.attempts, failed)
+    items = [(by_place[row.event.batch_id, row.event.event_index], row) for row in enriched]
+    return Processed(claimed=len(failures)) + _deliver(settings, conn, lookups, items)
+
+
+def _deliver(
+    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, items: Sequence[tuple[_Letter, Enriched]]
+) -> Processed:
+    """All at once where that works, else by halves, down to the one that is bad."""
+    if not items:
+        return Processed()
+    rows = [row for _, row in items]
+    try:
+        with conn.transaction():
+            new = new_rows(load(conn, rows, redelivery=True, adds_enriched=items[0][0].failed_at != "load"))
+            if 0 < new < len(rows):
+                raise _MixedError
+            lookups.forget(keep_traits(conn, rows))
+    except _MixedError:
+        pass
+    except psycopg.Error as error:
+        if not is_bad_data(error):
+            raise
+        if len(items) == 1:
+            [(letter, row)] = items
+            postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(row.event, "load", error))
+            return Processed(claimed=1)
+    else:
+        params = {
+            "delivered": new > 0,
+            "tenant_id": [letter.event.tenant_id for letter, _ in items],
+            "dead_letter_id": [letter.dead_letter_id for letter, _ in items],
+        }
+        conn.execute(_SQL["resolve_dead_letters"], params)
+        return Processed(claimed=len(items), delivered=new, duplicate=len(items) - new)
+    middle = len(items) // 2
+    first = _deliver(settings, conn, lookups, items[:middle])
+    return first + _deliver(settings, conn, lookups, items[middle:])
