@@ -1,11 +1,10 @@
-"""Connections, named queries and migrations: the only module that knows where `sql/` is.
+"""Connections and named queries: the only module that knows where `sql/` is.
 
 Every connection says who it is (application_name), is bounded in time, and states what its session needs, which
-connections.py checks. Failing migrations leave the schema as it was: each is one transaction.
+connections.py checks.
 """
 
 import functools
-import logging
 import re
 from pathlib import Path
 from typing import Any, LiteralString, cast
@@ -15,7 +14,6 @@ import psycopg
 from pipeline_platform import connections
 from pipeline_platform.errors import ConfigError
 
-_LOG = logging.getLogger(__name__)
 _SQL_PLACES = (Path(__file__).parent / "_sql", Path(__file__).parent.parent / "sql")
 
 
@@ -78,40 +76,3 @@ async def connect_async(
         await conn.close()
         raise
     return conn
-
-
-def missing_migrations(conn: psycopg.Connection[Any]) -> list[str]:
-    """Names of migrations that this code has and the database has not, in order."""
-    applied = {name for (name,) in conn.execute("SELECT name FROM public.pipeline_migrations")}
-    return [path.stem for path in sorted((sql_dir() / "migrations").glob("*.sql")) if path.stem not in applied]
-
-
-@connections.migrations_in_plain_words()
-def migrate(url: str) -> list[str]:
-    """Apply what is missing of `sql/migrations`, in order; returns their names.
-
-    Concurrent callers wait for each other. ConfigError where an applied migration was edited since, or the database
-    is newer than this code.
-    """
-    files = {path.stem: path.read_text() for path in sorted((sql_dir() / "migrations").glob("*.sql"))}
-    with connect(url, "migrate", statement_timeout_s=0, lock_timeout_s=0) as conn:
-        if conn.execute("SELECT pg_try_advisory_lock(hashtext('pipeline_platform.migrate'))").fetchone() != (True,):
-            _LOG.warning("waiting for another migration of this database: see pg_locks, locktype advisory")
-            conn.execute("SELECT pg_advisory_lock(hashtext('pipeline_platform.migrate'))")
-        conn.execute(
-            "CREATE TABLE IF NOT EXISTS public.pipeline_migrations "
-            "(name text PRIMARY KEY, body text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        applied = dict(conn.execute("SELECT name, body FROM public.pipeline_migrations").fetchall())
-        for name, body in applied.items():
-            if files.get(name) != body:
-                raise ConfigError(
-                    f"migration {name} in the database differs from sql/migrations: "
-                    "deploy the code that belongs to this database, or start from an empty one"
-                )
-        missing = [name for name in files if name not in applied]
-        for name in missing:
-            with conn.transaction():
-                conn.execute(cast("LiteralString", files[name]))
-                conn.execute("INSERT INTO public.pipeline_migrations (name, body) VALUES (%s, %s)", (name, files[name]))
-        return missing

@@ -20,7 +20,7 @@ import redis
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from pipeline_platform import db
+from pipeline_platform import schema
 from pipeline_platform.local.services import start_postgres, start_redis
 from pipeline_platform.settings import Settings
 
@@ -38,7 +38,7 @@ def _start_servers() -> dict[str, str]:
     template = make_conninfo(postgres.url, dbname=_TEMPLATE)
     with psycopg.connect(postgres.url, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {_TEMPLATE}")
-        db.migrate(template)
+        schema.migrate(template)
         conn.execute(f"ALTER DATABASE {_TEMPLATE} ALLOW_CONNECTIONS false IS_TEMPLATE true")
     return {"database_url": postgres.url, "redis_url": cache.url}
 

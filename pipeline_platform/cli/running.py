@@ -56,7 +56,7 @@ def migrate() -> None:
 
     Example: PIPELINE_DATABASE_URL=postgresql://… pipeline-platform migrate
     """
-    from pipeline_platform.db import migrate as apply
+    from pipeline_platform.schema import migrate as apply
 
     settings = Settings.read()
     applied = apply(settings.database_url or running_settings().database_url)

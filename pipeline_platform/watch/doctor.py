@@ -15,7 +15,8 @@ import psutil
 import psycopg
 import redis
 
-from pipeline_platform.db import connect, missing_migrations
+from pipeline_platform import schema
+from pipeline_platform.db import connect
 from pipeline_platform.errors import ConfigError, UnfitServerError
 from pipeline_platform.local.services.endpoints import Endpoints, connected, read_endpoints
 from pipeline_platform.local.services.prerequisites import Finding, findings_of_server, remedy_of
@@ -150,7 +151,7 @@ def _looked(conn: Conn, name: str, look: Callable[[], list[Finding]]) -> list[Fi
 
 
 def _migrations(conn: Conn) -> list[Finding]:
-    missing = missing_migrations(conn)
+    missing = schema.missing(conn)
     found = f"missing: {', '.join(missing)}" if missing else "all applied"
     return [Finding("migrations", not missing, found, "pipeline-platform migrate")]
 

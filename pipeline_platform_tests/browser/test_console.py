@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from pipeline_platform import db
+from pipeline_platform import schema
 from pipeline_platform.local.services import ensure_database
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.conftest import make_url, temporary_home
@@ -45,7 +45,7 @@ def showcase(servers: dict[str, str], admin: Conn) -> Iterator[tuple[ConsoleProc
     name = f"showcase_{os.getpid()}"
     ensure_database(servers["database_url"], name)
     url = make_url(servers["database_url"], name)
-    db.migrate(url)
+    schema.migrate(url)
     with temporary_home() as home:
         settings = Settings(home=home, database_url=url, redis_url=servers["redis_url"])
         with psycopg.connect(url, autocommit=True) as conn:

@@ -8,7 +8,7 @@ import httpx
 import psutil
 import psycopg
 
-from pipeline_platform import db
+from pipeline_platform import schema
 from pipeline_platform.local.services import start_postgres
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.integration.conftest import Start
@@ -122,7 +122,7 @@ def test_the_database_goes_down_and_comes_back(settings: Settings) -> None:
     home = settings.home / "own"
     with ExitStack() as running:
         server = running.enter_context(start_postgres(home, shared_buffers="32MB", max_wal_size="256MB"))
-        db.migrate(server.url)
+        schema.migrate(server.url)
         own = settings.model_copy(update={"database_url": server.url})
         with GatewayProcess(own) as process:
             process.start()

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import redis
 
-from pipeline_platform import db
+from pipeline_platform import schema
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.local.services import home_files, read_endpoints
 from pipeline_platform.local.services.home_files import HomeLock, lock_owner, usable_home
@@ -158,7 +158,7 @@ def test_a_migration_that_waits_says_for_what(database_url: str, caplog: pytest.
         psycopg.connect(database_url, autocommit=True) as other,
     ):
         other.execute("SELECT pg_advisory_lock(hashtext('pipeline_platform.migrate'))")
-        waiting = threads.submit(db.migrate, database_url)
+        waiting = threads.submit(schema.migrate, database_url)
         wait_for("it to say so", lambda: "another migration" in caplog.text)
         other.execute("SELECT pg_advisory_unlock(hashtext('pipeline_platform.migrate'))")
         assert waiting.result() == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-from pipeline_platform import db
+from pipeline_platform import schema
 from pipeline_platform.local.services import Server, ensure_database, start_postgres, start_redis
 from pipeline_platform.local.services.process import free_port
 
@@ -62,7 +62,7 @@ def fresh_database(server: OwnServer, name: str) -> str:
     """The URL of a new, migrated database."""
     ensure_database(server.url, name)
     url = f"{server.url.rpartition('/')[0]}/{name}"
-    db.migrate(url)
+    schema.migrate(url)
     return url
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import httpx
 
-from pipeline_platform.db import migrate
 from pipeline_platform.errors import PipelineError
 from pipeline_platform.local.services import start_postgres, start_redis
 from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
+from pipeline_platform.schema import migrate
 from pipeline_platform.settings import Settings
 
 _READY_S = 30.0

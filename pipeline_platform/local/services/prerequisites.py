@@ -1,7 +1,7 @@
 """What a PostgreSQL needs for the platform to work on it, checked at the start, by `/readyz` and by `doctor`.
 
 What every connection needs (version, encoding, a session as stated) is checked by each connection itself, see
-connections.py; what migrations need, by `db.migrate`. Here is what a database, a role and a server need besides.
+connections.py; what migrations need, by `schema.migrate`. Here is what a database, a role and a server need besides.
 """
 
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ import psutil
 import psycopg
 import redis
 
-from pipeline_platform import db
+from pipeline_platform import db, schema
 from pipeline_platform.errors import ConfigError, ServiceError
 from pipeline_platform.local.services import Endpoints, end_orphans, process
 from pipeline_platform.local.services.home_files import HomeLock, lock_owner, usable_home
@@ -167,7 +167,7 @@ def look_at_redis(url: str) -> None:
 
 def _prepare(settings: Settings, parts: Parts) -> None:
     try:
-        db.migrate(settings.database_url)
+        schema.migrate(settings.database_url)
         if parts.dagster:
             dagster_programs.ensure_storage(settings.database_url)
         with db.connect(settings.database_url, "supervisor") as conn:

@@ -1,0 +1,4 @@
+CREATE OR REPLACE VIEW account.latency AS
+SELECT lane, bucket, sum(events)::bigint AS events, sum(seconds) AS seconds
+FROM (SELECT * FROM account.latencies UNION ALL SELECT * FROM account.latency_deltas) AS both_parts
+GROUP BY lane, bucket;

@@ -1,0 +1,5 @@
+-- Whose rows of which hour may not be rolled up yet.
+CREATE OR REPLACE VIEW analytics.unrolled AS
+SELECT tenant_id, received_hour FROM analytics.rollup_marks
+UNION
+SELECT tenant_id, hour FROM account.deltas WHERE delivered <> 0;

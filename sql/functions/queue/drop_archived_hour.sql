@@ -1,0 +1,8 @@
+-- queue.drop_hour where archives are kept: not before the hour is in one.
+CREATE OR REPLACE FUNCTION queue.drop_archived_hour(an_hour timestamptz, retention interval) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT queue.is_archived(an_hour) THEN
+        RAISE EXCEPTION 'hour % is not archived', an_hour USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    PERFORM queue.drop_hour(an_hour, retention);
+END $$;

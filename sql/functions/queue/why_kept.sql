@@ -1,0 +1,16 @@
+-- As before, and not while a diff reads the hour's batches, however long it takes or is paused. A plan holds nothing: its
+-- diff is refused where the hours are gone.
+CREATE OR REPLACE FUNCTION queue.why_kept(an_hour timestamptz, retention interval) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT coalesce(
+        (SELECT format('was not sealed %s ago', retention) FROM queue.hours
+         WHERE hour = an_hour AND (sealed_at IS NULL OR sealed_at + retention > clock_timestamp())),
+        (SELECT format('still has %s pieces of work', count(*)) FROM queue.work
+         WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour' HAVING count(*) > 0),
+        (SELECT format('still has %s batches for the mirror', count(*)) FROM queue.mirror
+         WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour' HAVING count(*) > 0),
+        (SELECT format('is needed by the diff of replay %s', r.replay_id)
+         FROM replay.replays AS r
+         WHERE r.state = 'diffing'
+           AND EXISTS (SELECT FROM replay.chunks AS c WHERE c.replay_id = r.replay_id AND c.hour = an_hour)
+         ORDER BY r.replay_id LIMIT 1))
+$$;

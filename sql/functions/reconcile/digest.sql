@@ -1,0 +1,24 @@
+-- An event in 64 bits: its identity, and those of its columns that are compared. Equal events have equal bits; two that
+-- differ have them by chance once in 10^19. JSON goes in as text: PostgreSQL's own hash of jsonb is the same when two
+-- values 32 places apart are exchanged. Numbers that are equal and written differently (1 and 1.0) differ here: whoever
+-- finds different bits compares the values. Every column has a seed of its own, and the identity is mixed in last, so
+-- that neither values exchanged between columns nor contents exchanged between events cancel out.
+CREATE OR REPLACE FUNCTION reconcile.digest(
+    compared text[], tenant_id integer, event_id uuid, type text, name text, user_id text, anonymous_id text,
+    group_id text, previous_id text, message_id text, occurred_at timestamptz, properties jsonb, traits jsonb,
+    context jsonb
+) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN hashint8extended(
+    CASE WHEN 'type' = ANY(compared) THEN coalesce(hashtextextended(type, 1), 1) ELSE 0 END
+    # CASE WHEN 'name' = ANY(compared) THEN coalesce(hashtextextended(name, 2), 2) ELSE 0 END
+    # CASE WHEN 'user_id' = ANY(compared) THEN coalesce(hashtextextended(user_id, 3), 3) ELSE 0 END
+    # CASE WHEN 'anonymous_id' = ANY(compared) THEN coalesce(hashtextextended(anonymous_id, 4), 4) ELSE 0 END
+    # CASE WHEN 'group_id' = ANY(compared) THEN coalesce(hashtextextended(group_id, 5), 5) ELSE 0 END
+    # CASE WHEN 'previous_id' = ANY(compared) THEN coalesce(hashtextextended(previous_id, 6), 6) ELSE 0 END
+    # CASE WHEN 'message_id' = ANY(compared) THEN coalesce(hashtextextended(message_id, 7), 7) ELSE 0 END
+    # CASE WHEN 'occurred_at' = ANY(compared) THEN coalesce(timestamp_hash_extended(occurred_at AT TIME ZONE 'UTC', 8), 8)
+           ELSE 0 END
+    # CASE WHEN 'properties' = ANY(compared) THEN coalesce(hashtextextended(properties::text, 9), 9) ELSE 0 END
+    # CASE WHEN 'traits' = ANY(compared) THEN coalesce(hashtextextended(traits::text, 10), 10) ELSE 0 END
+    # CASE WHEN 'context' = ANY(compared) THEN coalesce(hashtextextended(context::text, 11), 11) ELSE 0 END,
+    uuid_hash_extended(event_id, tenant_id));

@@ -1,0 +1,11 @@
+-- Names of the keys that differ between two JSON objects, `prefix.key`; `prefix` where one of them is none.
+CREATE OR REPLACE FUNCTION replay.changed_keys(prefix text, one jsonb, other jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE
+RETURN CASE
+    WHEN one IS NULL AND other IS NULL OR one::text = other::text THEN ARRAY[]::text[]
+    WHEN coalesce(jsonb_typeof(one), 'object') <> 'object' OR coalesce(jsonb_typeof(other), 'object') <> 'object'
+        THEN ARRAY[prefix]
+    ELSE coalesce((SELECT array_agg(prefix || '.' || key ORDER BY key)
+                   FROM jsonb_each(coalesce(one, '{}')) AS a(key, value)
+                   FULL JOIN jsonb_each(coalesce(other, '{}')) AS b(key, value) USING (key)
+                   WHERE a.value::text IS DISTINCT FROM b.value::text), ARRAY[prefix])
+END;
