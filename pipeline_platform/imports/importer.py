@@ -33,7 +33,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.tenants.tenants import ensure_tenant
 from pipeline_platform.tenants.tombstones import erased_places
 
-_SQL = queries("history")
+_SQL = queries("imports")
 _HOUR = timedelta(hours=1)
 Conn = psycopg.Connection[Any]
 

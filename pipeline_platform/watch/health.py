@@ -13,7 +13,7 @@ from pipeline_platform.dead_letters.circuit_switch import circuit_state
 from pipeline_platform.local.services.endpoints import Endpoints
 from pipeline_platform.settings import Settings
 
-_SQL = queries("status")
+_SQL = queries("health")
 Conn = psycopg.Connection[Any]
 
 

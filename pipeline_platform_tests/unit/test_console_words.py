@@ -6,7 +6,7 @@ import pytest
 
 from pipeline_platform.account.numbers import Numbers
 from pipeline_platform.watch.console.charts import charts_of
-from pipeline_platform.watch.console.history import History, Sample
+from pipeline_platform.watch.console.last_hour import History, Sample
 from pipeline_platform.watch.console.snapshot import Latency, beginning
 from pipeline_platform.watch.console.wording import duration, milliseconds, rate, share
 

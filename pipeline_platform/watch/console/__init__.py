@@ -1,7 +1,7 @@
 """The console: one live page that says whether anything is lost, how late it is, and for whom. It only reads.
 
     snapshot.py   what the database says, of everything or of one tenant
-    history.py    the last hour of it: rates, and what the charts are drawn from
+    last_hour.py  the last hour of it: rates, and what the charts are drawn from
     verdict.py    the answer in three short sentences
     page.py       the page and its sections as HTML; charts.py: the charts in them
     watch.py      one loop that reads for all who look, and tells them what changed

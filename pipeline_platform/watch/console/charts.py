@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_platform.watch.console.history import Point
+from pipeline_platform.watch.console.last_hour import Point
 from pipeline_platform.watch.console.wording import clock, milliseconds, rate
 
 _TABLE_ROWS = 12

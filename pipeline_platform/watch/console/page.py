@@ -19,7 +19,7 @@ from pipeline_platform.account.old_pipeline import OldPipeline
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.console import wording
 from pipeline_platform.watch.console.charts import charts_of
-from pipeline_platform.watch.console.history import Point
+from pipeline_platform.watch.console.last_hour import Point
 from pipeline_platform.watch.console.snapshot import Platform, View
 from pipeline_platform.watch.console.verdict import verdict_of
 

@@ -19,7 +19,7 @@ from sse_starlette import ServerSentEvent
 
 from pipeline_platform.errors import NoSuchThingError
 from pipeline_platform.settings import Settings
-from pipeline_platform.watch.console.history import POINT_EVERY_S, History, Sample
+from pipeline_platform.watch.console.last_hour import POINT_EVERY_S, History, Sample
 from pipeline_platform.watch.console.page import Pages
 from pipeline_platform.watch.console.snapshot import (
     Conn,

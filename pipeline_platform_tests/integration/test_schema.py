@@ -1,0 +1,126 @@
+"""The schema in one file is the database's; a database of the version before the baseline keeps all that it holds."""
+
+import gzip
+import importlib.util
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any, LiteralString, cast
+
+import psycopg
+import pytest
+
+from pipeline_platform import schema
+from pipeline_platform.account.audit import audit
+from pipeline_platform.account.funnel import funnel_of
+from pipeline_platform.db import connect
+from pipeline_platform.errors import ConfigError
+from pipeline_platform.event.types import Lane
+from pipeline_platform.local.services.postgres import binaries
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.batches import claim
+from pipeline_platform.replay import report, steps
+from pipeline_platform.settings import Settings
+from pipeline_platform.worker.engine import PLANNING, Engine
+from pipeline_platform.worker.replay_lane import Replaying
+
+Conn = psycopg.Connection[Any]
+_ROOT = Path(__file__).parents[2]
+# Made by the code before the baseline: rows in every table, two events in flight, a committed and a half diffed replay.
+_FORMER = _ROOT / "pipeline_platform_tests/former/0020.sql.gz"
+_TABLES = """
+SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'public')
+ORDER BY 1
+"""
+# A diff of the former version has no proof that it read all: it is started again.
+_EMPTIED = {"replay.scratch", "replay.counts"}
+
+
+def _writer() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("write_schema", _ROOT / "sql/write_schema.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_WRITER = _writer()
+
+
+def test_the_schema_in_one_file_is_that_of_the_database(database_url: str) -> None:
+    assert _WRITER.schema_of(database_url) == _WRITER.FILE.read_text(), "run: python sql/write_schema.py"
+
+
+def _rows(conn: Conn) -> dict[str, int]:
+    tables = [table for (table,) in conn.execute(_TABLES).fetchall()]
+    return {table: _one(conn, f"SELECT count(*) FROM {table}") for table in tables}
+
+
+def _one(conn: Conn, query: str) -> Any:
+    row = conn.execute(cast("LiteralString", query)).fetchone()
+    assert row
+    return row[0]
+
+
+@pytest.fixture
+def former(empty_database_url: str) -> str:
+    """The URL of a database as the former version left it."""
+    subprocess.run(
+        [binaries() / "psql", "-q", "-v", "ON_ERROR_STOP=1", empty_database_url],
+        input=gzip.decompress(_FORMER.read_bytes()), check=True, capture_output=True,
+    )  # fmt: skip
+    return empty_database_url
+
+
+def test_a_former_database_keeps_events_account_replays_and_alerts(former: str, settings: Settings) -> None:
+    with connect(former, "test") as conn:
+        before = _rows(conn)
+        assert not [table for table, rows in before.items() if not rows]
+        schema.migrate(former)
+        after = _rows(conn)
+        assert {table: after[table] for table in before if table not in _EMPTIED} == {
+            table: rows for table, rows in before.items() if table not in _EMPTIED
+        }
+        funnel = funnel_of(conn).to_json()
+        assert (funnel["balanced"], funnel["received"], funnel["delivered"], funnel["in_flight"]) == (True, 92, 47, 2)
+        assert not audit(conn).differences
+        _go_on(conn, settings.model_copy(update={"database_url": former}))
+        assert not audit(conn).differences
+    assert schema.migrate(former) == []
+
+
+def _go_on(conn: Conn, settings: Settings) -> None:
+    """What waited is delivered; the committed replay is undone; the half diff is done anew."""
+    lookups = Lookups(settings, settings.redis_url)
+    with connect(settings.database_url, "test worker", more=PLANNING) as work:
+        assert Engine(settings, work, lookups).step(lambda on: claim(on, Lane.LIVE, 100, 0)).delivered == 2
+        committed = _one(conn, "SELECT replay_id FROM replay.replays WHERE state = 'committed'")
+        planned = _one(conn, "SELECT replay_id FROM replay.replays WHERE state = 'planned'")
+        steps.start_undo(conn, committed, "a test")
+        steps.start_diff(conn, planned)
+        replaying = Replaying(work, lookups)
+        while replaying.step():
+            pass
+    lookups.close()
+    assert report.diff(conn, committed)["state"] == "undone"
+    assert report.diff(conn, planned)["state"] == "diffed"
+
+
+def test_an_older_database_is_refused(former: str) -> None:
+    with connect(former, "test") as conn:
+        conn.execute("DELETE FROM public.pipeline_migrations WHERE name = '0020_identities'")
+    with pytest.raises(ConfigError, match="only a database at migration 0020_identities is upgraded"):
+        schema.migrate(former)
+
+
+def test_a_function_whose_file_changed_is_replaced(database_url: str) -> None:
+    with connect(database_url, "test") as conn:
+        conn.execute("UPDATE public.pipeline_functions SET body = '' WHERE name = 'queue/hour_lock'")
+        conn.execute("CREATE OR REPLACE FUNCTION queue.hour_lock(an_hour timestamptz) RETURNS bigint LANGUAGE sql"
+                     " IMMUTABLE PARALLEL SAFE RETURN 0::bigint")  # fmt: skip
+        assert schema.missing(conn) == ["queue/hour_lock"]
+        assert schema.migrate(database_url) == ["queue/hour_lock"]
+        assert schema.missing(conn) == []
+        assert _one(conn, "SELECT queue.hour_lock(now()) > 0")
