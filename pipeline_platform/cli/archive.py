@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def _hour(text: str | None) -> datetime | None:
     if text is None:
         return None
-    at = time_of(text, _NO_HOUR)
+    at = time_of(text, "the hour", _NO_HOUR)
     if at != at.replace(minute=0, second=0, microsecond=0):
         raise ConfigError(f"{text}: {_NO_HOUR}")
     return at

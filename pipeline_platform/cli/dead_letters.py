@@ -56,7 +56,7 @@ def list_(
 
     Example: pipeline-platform dead-letters list --tenant acme --since 2h
     """
-    chosen = Filter(tenant, fingerprint, since_of(since), None, since_of(until), stage, error_class)
+    chosen = Filter(tenant, fingerprint, since_of(since), None, since_of(until, "--until"), stage, error_class)
     with database() as conn:
         found = dead_letters.list_dead_letters(conn, chosen, state or OPEN_STATES, limit)
     if as_json:
@@ -98,7 +98,7 @@ def redrive(
     """
     _change(
         "redrive",
-        Filter(tenant, fingerprint, since_of(since), ids, since_of(until), stage, error_class),
+        Filter(tenant, fingerprint, since_of(since), ids, since_of(until, "--until"), stage, error_class),
         reason,
         dry_run,
         as_json,
@@ -123,7 +123,7 @@ def discard(
     """
     _change(
         "discard",
-        Filter(tenant, fingerprint, since_of(since), ids, since_of(until), stage, error_class),
+        Filter(tenant, fingerprint, since_of(since), ids, since_of(until, "--until"), stage, error_class),
         reason,
         dry_run,
         as_json,

@@ -38,7 +38,7 @@ def export(
 
     Example: pipeline-platform export --tenant acme --from 2026-01-31T14:00 --to 2026-01-31T16:00 -o acme.ndjson
     """
-    start, end = _time(from_), _time(to)
+    start, end = _time(from_, "--from"), _time(to, "--to")
     if output is None and format_ is Format.PARQUET:
         raise ConfigError("a Parquet file needs a place that it can be written to: give -o FILE")
     if output is None and as_json:
@@ -66,8 +66,8 @@ def export(
         log_console.print(f"exported {events:,} events of {tenant} to {output or 'standard output'}", highlight=False)
 
 
-def _time(text: str) -> datetime:
-    return time_of(text, "no time; write it as 2026-01-31T14:00 (UTC) or 2026-01-31T14:00+02:00")
+def _time(text: str, option: str) -> datetime:
+    return time_of(text, option, "no time; write it as 2026-01-31T14:00 (UTC) or 2026-01-31T14:00+02:00")
 
 
 @contextmanager

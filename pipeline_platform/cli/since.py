@@ -16,14 +16,14 @@ _AGO = re.compile(r"([0-9]+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def since_of(text: str | None) -> datetime | None:
-    """The time that `--since` means. Raises ConfigError."""
+def since_of(text: str | None, option: str = "--since") -> datetime | None:
+    """The time that the option means. Raises ConfigError."""
     if text is None:
         return None
     ago = _AGO.fullmatch(text)
     if ago is None:
-        return time_of(text, "neither a time (2026-01-31T14:00) nor how long ago (30m, 2h, 3d)")
+        return time_of(text, option, "neither a time (2026-01-31T14:00) nor how long ago (30m, 2h, 3d)")
     try:
         return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     except (OverflowError, ValueError):
-        raise ConfigError(f"{text}: longer ago than any time can be") from None
+        raise ConfigError(f"{option} {text}: longer ago than any time can be") from None

@@ -24,9 +24,9 @@ def _finite(value: float | None) -> float | None:
     return value
 
 
-def time_of(text: str, wanted: str) -> datetime:
-    """The time that was written, in UTC. ConfigError for what is none, or none of these centuries."""
+def time_of(text: str, name: str, wanted: str) -> datetime:
+    """The time that was written for `name`, in UTC. ConfigError for what is none, or outside of these centuries."""
     at = parse_time(text)
     if at is None or not _FIRST_YEAR <= at.year <= _LAST_YEAR:
-        raise ConfigError(f"{text}: {wanted}")
+        raise ConfigError(f"{name} {text}: {wanted}")
     return at.astimezone(UTC)

@@ -19,7 +19,8 @@ def window_of(start: str | None, end: str | None, last: str | None) -> tuple[dat
     """Begin and end, None where not given. Raises ConfigError where they make no window."""
     if last and (start or end):
         raise ConfigError("give either --last, or --from and --to")
-    begin, until = since_of(last or start), since_of(end)
+    begin = since_of(last, "--last") if last else since_of(start, "--from")
+    until = since_of(end, "--to")
     if begin and begin >= (until or datetime.now(UTC)):
         raise ConfigError("the window ends before it begins: see --from and --to")
     return begin, until

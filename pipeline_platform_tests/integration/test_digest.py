@@ -3,15 +3,12 @@
 import json
 import uuid
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
-from pipeline_platform.db import migrate, sql_dir
 from pipeline_platform.lab.bench import reconciliation as bench
-from pipeline_platform.migration.mirror.configure import configure, read_file
 from pipeline_platform.migration.reconcile import Reconciliation, compare, reconcile
 from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
@@ -152,37 +149,6 @@ def test_one_that_is_gone_is_found_however_often_it_was_sent(
     totals = _compare(conn).totals
     assert (totals.accepted, totals.platform, totals.matched, totals.missing) == (10, 9, 9, 1)
     assert _stored(conn) == {("missing", ids[0])}
-
-
-def test_a_view_over_a_table_of_ones_own_stays_what_it_was(empty_database_url: str, tmp_path: Path) -> None:
-    """The migration adds to a view whose text only its owner's configuration knows."""
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
-        conn.execute("CREATE TABLE public.pipeline_migrations (name text PRIMARY KEY, body text NOT NULL,"
-                     " applied_at timestamptz NOT NULL DEFAULT now())")  # fmt: skip
-        for path in sorted((sql_dir() / "migrations").glob("*.sql")):
-            if path.stem < "0015":
-                conn.execute(cast("LiteralString", path.read_text()))
-                conn.execute("INSERT INTO public.pipeline_migrations VALUES (%s, %s)", (path.stem, path.read_text()))
-        conn.execute("CREATE TABLE public.old (t integer, m text, at timestamp, n text)")
-        conn.execute("INSERT INTO public.old VALUES (1, gen_random_uuid()::text, '2026-10-05 10:00', 'x')")
-        conn.execute(
-            "CREATE OR REPLACE VIEW legacy.output AS SELECT o.t::integer AS tenant_id,"
-            " legacy.event_id_of(o.m) AS event_id, o.m::text AS message_id,"
-            " NULL::text AS type, o.n::text AS name, NULL::text AS user_id,"
-            " NULL::text AS anonymous_id, NULL::text AS group_id, NULL::text AS previous_id, NULL::timestamptz AS"
-            " occurred_at, (o.at AT TIME ZONE 'UTC')::timestamptz AS received_at, NULL::timestamptz AS delivered_at,"
-            " NULL::jsonb AS properties, NULL::jsonb AS traits, NULL::jsonb AS context FROM public.old AS o"
-        )
-        conn.execute("UPDATE control.legacy_target SET output_table = 'public.old'")
-        before = conn.execute("SELECT * FROM legacy.output").fetchone()
-        assert before
-        migrate(empty_database_url)
-        assert conn.execute("SELECT * FROM legacy.output").fetchone() == (*before, None)
-        file = tmp_path / "old.toml"
-        file.write_text('[output]\ntable = "public.old"\ncompared = ["name"]\n[output.columns]\ntenant_id = "t"\n'
-                        'message_id = "m"\nreceived_at = "at"\nname = "n"\n')  # fmt: skip
-        configure(conn, read_file(file))
-        assert conn.execute("SELECT * FROM legacy.output").fetchone() == (*before, None)
 
 
 def test_the_benchmark_finds_all_that_it_plants(database_url: str) -> None:

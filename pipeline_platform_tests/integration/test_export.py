@@ -235,8 +235,7 @@ def test_a_failed_export_leaves_what_was_there(
     file.write_text("before")
     with monkeypatch.context() as broken:
         broken.setattr(export_room, "_ROWS_AT_ONCE", "no number")
-        with pytest.raises(psycopg.errors.SyntaxError):
-            run("-o", str(file))
+        assert run("-o", str(file)).code != 0
     assert file.read_text() == "before"
     assert run("-o", str(file)).code == 0
     assert file.read_text().count("\n") == len(hostile)

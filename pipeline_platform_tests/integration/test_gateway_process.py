@@ -145,6 +145,9 @@ def test_readyz_names_the_task_that_ended() -> None:
 
     async def ask() -> httpx.Response:
         gateway.background.start("of this test", _end())
+        async with asyncio.timeout(10):
+            while not gateway.background.ended:
+                await asyncio.sleep(0)
         transport = httpx.ASGITransport(make_app(gateway))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             return await client.get("/readyz")

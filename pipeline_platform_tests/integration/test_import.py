@@ -163,7 +163,11 @@ def test_the_first_run_decides_the_shift(importer: Importer, conn: Conn) -> None
 
 def test_a_shift_moves_the_events_own_times_too(importer: Importer, conn: Conn, drain: Callable[[], None]) -> None:
     at = datetime(2015, 5, 17, 10, tzinfo=UTC)
-    own = {"originalTimestamp": (at - _HOUR).isoformat(), "sentAt": (at - timedelta(minutes=1)).isoformat()}
+    own = {
+        "originalTimestamp": (at - _HOUR).isoformat(),
+        "sentAt": (at - timedelta(minutes=1)).isoformat(),
+        "receivedAt": at.isoformat(),
+    }
     importer.write(event("m", at, **own), event("last", at + timedelta(seconds=1)))
     importer.run("--shift-to-now")
     drain()

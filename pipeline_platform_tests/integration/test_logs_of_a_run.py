@@ -34,8 +34,8 @@ _COMMANDS = {
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_password_in_an_error_is_removed(log_format: str, home: Path) -> None:
-    """An address that PostgreSQL's client does not understand: its error quotes all of it."""
+def test_no_password_is_in_an_error(log_format: str, home: Path) -> None:
+    """An address that cannot be read: every process says so, and none shows it."""
     logs = {process: home / process / "log" for process in _COMMANDS}
     with ExitStack() as running:
         for process, command in _COMMANDS.items():
@@ -50,9 +50,8 @@ def test_a_password_in_an_error_is_removed(log_format: str, home: Path) -> None:
             child = spawn([sys.executable, *command], log=logs[process], cwd=Path.cwd(), env=environment)
             running.callback(stop, child, signal.SIGTERM, 10)
         for process, log in logs.items():
-            wait_for(f"an error in the log of {process}", lambda log=log: "[removed]" in log.read_text(), 60)
+            wait_for(f"an error in the log of {process}", lambda log=log: "database_url" in log.read_text().lower(), 60)
     for process, log in logs.items():
-        assert "postgresqlx" in log.read_text(), process
         assert _PLANTED not in log.read_text(), process
 
 
