@@ -35,7 +35,7 @@ _NEEDED = {
     "name": "acme", "tenant": "acme", "user": "u", "reason": "because", "message_id": "m", "tenant_field": "tenant",
     "file": "empty.ndjson", "correct": "correct.py", "from_": "2026-01-31T14:00", "to": "2026-01-31T15:00",
     "write_key": "wk", "hour": "2026-01-31T14:00", "phase": "shadow", "share": "0.1", "cap": "0.2",
-    "dead_letter_id": "1", "quarantine_id": "1", "replay_id": "1", "alert_id": "1", "key_id": "999",
+    "dead_letter_id": "1", "quarantine_id": "1", "replay_id": "999", "alert_id": "1", "key_id": "999",
 }  # fmt: skip
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _COMMANDS = list(all_commands())
