@@ -24,8 +24,7 @@ Place = tuple[int, datetime]
 
 
 def look_for(conn: Conn, tenant_id: int, user_id: str, before: datetime | None, also: Collection[str] = ()) -> Person:
-    """Fill the table with what was received before that time (None: all), and follow its links to all ids of the
-    person.
+    """Fill the table with what was received before that time (None: all); follow its links to all ids of the person.
 
     also: other user ids of the same person.
     """
