@@ -1,4 +1,4 @@
-"""Writes control.audit_log: who did what and why. Every operator's change calls `note`.
+"""Writes control.audit_log: who did what and why. Code that changes something for an operator calls `note`.
 
 The actor is the operating system user who runs the command, or Dagster; never the database role.
 """

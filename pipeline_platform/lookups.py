@@ -68,7 +68,7 @@ class Lookups:
         # Numbers of keys found in Redis, and of keys read from PostgreSQL.
         self.hits = 0
         self.misses = 0
-        # Number of traits that were read and not copied, since it was last taken.
+        # Number of traits that were read and not copied, since this number was last taken.
         self.left_out = 0
 
     def close(self) -> None:

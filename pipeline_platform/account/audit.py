@@ -65,7 +65,7 @@ class Production:
 
 @dataclass(frozen=True, slots=True)
 class HourAudit:
-    """One hour recounted; groups: by (tenant_id, lane)."""
+    """One hour recounted. groups, counted: by (tenant_id, lane)."""
 
     hour: datetime
     groups: dict[Group, Numbers]

@@ -2,9 +2,9 @@
 
 Compares one hour of received_at at a time, in one snapshot, so the result is exact under load. The rows of an export
 are counted through the export's own statement, by hour of occurred_at, type and name. These counts are compared with
-the roll-ups' cells, their sum with the account's `delivered`, and the rows' identities with the accepted ones. Cells
-that the snapshot marks as not yet rolled up are not judged. Nothing is repaired. A difference is a bug or a manual
-change.
+the roll-ups' cells, their sum with the account's `delivered`, and the rows' identities with the accepted ones. A
+tenant whose roll-ups may be outdated in that snapshot is not judged. Nothing is repaired. A difference is a bug or a
+manual change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _TRIES = 5
 _NAMES = 3
 
 Conn = psycopg.Connection[Any]
-# By hour of occurred_at, type and name.
+# Numbers of events by hour of occurred_at, type and name.
 Cells = Mapping[tuple[datetime, str, str | None], int]
 
 

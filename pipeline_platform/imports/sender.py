@@ -254,7 +254,7 @@ async def _send(client: httpx.AsyncClient, url: str, keys: WriteKeys, batch: _Ba
 
 
 def _retry_after(answer: httpx.Response) -> float:
-    """Seconds to wait; 1 if a server before the gateway sent a date or nothing."""
+    """Seconds to wait; 1 if a server in front of the gateway sent a date or nothing."""
     said = answer.headers.get("Retry-After", "")
     return float(said) if said.isdecimal() else 1.0
 

@@ -1,7 +1,7 @@
 """Moves a replay: planned → diffing → diffed → committing → committed → undoing → undone, or cancelled.
 
-These functions begin a step; the workers do it. A step goes on when the process that began it ends. `wait` follows its
-progress.
+These functions begin a step; the workers do it. A step continues after the process that began it has ended. `wait`
+follows its progress.
 """
 
 import getpass
@@ -44,7 +44,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """None before anything is done."""
+        """Estimated seconds left; None before any event is done."""
         rate = self.events_per_s
         return (self.events - self.events_done) / rate if rate else None
 
