@@ -1,4 +1,4 @@
-"""The owner of all definitions: one team."""
+"""The owner of all definitions: one team, until a deployment has more."""
 
 OWNERS = ["team:platform"]
 
