@@ -1,8 +1,8 @@
-"""PostgreSQL arrays in their binary form, both ways.
+"""PostgreSQL arrays in their binary form, encoded and decoded.
 
-A list of a thousand values costs psycopg's own dumpers a Python call each; here it costs one. Format: array_send in
-PostgreSQL's src/backend/utils/adt/arrayfuncs.c: dimensions, null flag, element type, length, lower bound, then a
-length and the bytes of each element (-1: NULL).
+psycopg's own dumpers make one Python call for each value of a list; these make one for the whole list. Format:
+array_send in PostgreSQL's src/backend/utils/adt/arrayfuncs.c: dimensions, null flag, element type, length, lower bound,
+then a length and the bytes of each element (-1: NULL).
 """
 
 import struct
@@ -24,7 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class BinaryArray(bytes):
-    """An encoded array: psycopg sends it as it is."""
+    """An encoded array; psycopg sends it unchanged."""
 
     array_oid: ClassVar[int]
     element_oid: ClassVar[int]
@@ -110,7 +110,7 @@ def uuids(values: Sequence[uuid.UUID]) -> BinaryArray:
 
 
 def timestamps(values: Sequence[datetime | None]) -> BinaryArray:
-    # Most columns of times repeat a few values: a batch's events share its received_at.
+    # Most columns of times repeat a few values, since a batch's events share its received_at.
     encoded: dict[datetime | None, bytes] = {None: _NULL}
     for value in set(values):
         if value is not None:

@@ -1,6 +1,6 @@
-"""Writes control.audit_log: who did what and why. Whatever changes something for an operator calls `note`.
+"""Writes control.audit_log: who did what and why. Code that changes something for an operator calls `note`.
 
-The actor is the user of the operating system who runs the command, or Dagster; never the role of the database.
+The actor is the operating system user who runs the command, or Dagster; never the database role.
 """
 
 import getpass
@@ -17,7 +17,7 @@ _SQL = queries("audit_log")
 
 
 def actor() -> str:
-    """The user of the operating system; of one without a name its number."""
+    """The operating system user, or the user's number if it has no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -27,5 +27,5 @@ def actor() -> str:
 def note(
     conn: psycopg.Connection[Any], action: str, reason: str, detail: Mapping[str, Any], *, by: str | None = None
 ) -> None:
-    """One entry, in the transaction of what was done. detail: becomes JSON. by: the actor; None: `actor()`."""
+    """Write one entry, in the transaction of the change. detail: becomes JSON. by: the actor; None: `actor()`."""
     conn.execute(_SQL["note"], {"actor": by or actor(), "action": action, "reason": reason, "detail": Jsonb(detail)})

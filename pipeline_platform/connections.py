@@ -1,9 +1,9 @@
-"""What each session states, so that neither the environment nor the defaults of a server change what it means.
+"""Session settings that are stated by each connection, so that environment and server defaults cannot change results.
 
-libpq takes whatever a connection leaves out from variables (PGTZ, PGCLIENTENCODING, PGSSLMODE…), and PostgreSQL takes
-it from defaults of the server, the database and the role. Whatever changes the meaning of a statement is stated here
-and compared after connecting: a pooler may refuse or swallow it. Where the server is, and how it is reached, may come
-from the environment for a server of the user's own, and never for an embedded one.
+libpq takes omitted parameters from variables (PGTZ, PGCLIENTENCODING, PGSSLMODE…), and PostgreSQL takes omitted
+settings from defaults of the server, the database and the role. Every setting that changes the meaning of a statement
+is stated here and compared after connecting, because a pooler may refuse or drop it. For a server of the user's own,
+the environment may say where it is and how it is reached; for an embedded one it may not.
 """
 
 import os
@@ -20,7 +20,7 @@ from pipeline_platform.errors import UnfitServerError
 
 OLDEST = 17  # transaction_timeout
 
-# What changes the meaning of a statement, with the values that all queries are written for. Everybody may set these.
+# Settings that change the meaning of a statement, with the values that all queries expect. Any role may set these.
 _STATED: Mapping[str, str] = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
@@ -33,7 +33,7 @@ _STATED: Mapping[str, str] = {
     "quote_all_identifiers": "off",
     "gin_fuzzy_search_limit": "0",
     "exit_on_error": "off",
-    # Rows that a policy hides are an error, and never a smaller sum.
+    # Rows hidden by a policy raise an error instead of making a sum smaller.
     "row_security": "off",
     "search_path": "public",
     "default_table_access_method": "heap",
@@ -44,13 +44,13 @@ _STATED: Mapping[str, str] = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
 }
-# Only a superuser may set these, and nobody may have set them for us: triggers and damaged pages would be passed over.
+# Only a superuser may set these. They must have their defaults, else triggers or damaged pages would be skipped.
 _UNTOUCHED: Mapping[str, str] = {"session_replication_role": "origin", "zero_damaged_pages": "off"}
-_LATER = "transaction_timeout"  # older servers than `OLDEST` do not know it, and are to be named as such
-# The last of the options: where it arrived, all of them did.
+_LATER = "transaction_timeout"  # unknown to servers older than `OLDEST`, which have an error of their own
+# The last of the options: if it arrived, all of them did.
 _MARK = "pipeline_platform.stated"
 
-# libpq sends these after the options, so they would win.
+# libpq sends these after the options, so they would override them.
 _OVERRIDING = ("PGTZ", "PGDATESTYLE", "PGGEQO", "PGCLIENTENCODING", "PGOPTIONS", "PGAPPNAME")
 _BESIDE = ("PGSERVICEFILE", "PGSYSCONFDIR", "PGREQUIRESSL", "PGLOCALEDIR")
 
@@ -62,7 +62,7 @@ def libpq_variables() -> list[str]:
 
 
 def forget_libpq_variables() -> None:
-    """Take all of them out of this process and its later children: for servers whose URL says everything."""
+    """Remove all of them from this process and its later children: for servers whose URL is complete."""
     for name in libpq_variables():
         os.environ.pop(name, None)
 
@@ -73,12 +73,12 @@ def options_of(settings: Mapping[str, str]) -> str:
 
 
 def stated_for(more: Mapping[str, str]) -> dict[str, str]:
-    """What a session states, `more` overriding."""
+    """The settings that a session states; `more` overrides."""
     return {**_STATED, **more}
 
 
 class Session:
-    """What one connection states: how it is opened, and how its session is proved to be as stated."""
+    """The settings of one connection: how it is opened, and how its session is checked."""
 
     def __init__(self, who: str, statement_timeout_s: float, lock_timeout_s: float, more: str) -> None:
         given = dict(re.findall(r"-c (\w+)=(\S+)", more))
@@ -91,7 +91,7 @@ class Session:
         }
 
     def parameters(self, url: str) -> dict[str, Any]:
-        """Of a connection to `url`. Takes the variables that would override them out of the environment."""
+        """Parameters of a connection to `url`. Removes the variables that would override them from the environment."""
         for name in _OVERRIDING:
             os.environ.pop(name, None)
         own = str(conninfo_to_dict(url).get("options") or "")
@@ -107,13 +107,13 @@ class Session:
 
     @property
     def proof(self) -> LiteralString:
-        """A statement that states what could not be stated before, and returns what holds."""
+        """A statement that sets what could not be set at connecting, and returns the current settings."""
         shown = ", ".join(f"current_setting('{name}', true)" for name in (*_UNTOUCHED, _MARK, *self._stated))
         text = f"SELECT set_config('{_LATER}', '{self._transaction_timeout}', false), {shown}"
-        return cast("LiteralString", text)  # of names and values in this code
+        return cast("LiteralString", text)  # made of names and values in this code
 
     def check(self, info: psycopg.ConnectionInfo, row: Sequence[Any] | None) -> None:
-        """UnfitServerError where the row of `proof` is not what was stated."""
+        """UnfitServerError if the row of `proof` differs from what was stated."""
         assert row
         found: dict[str, Any] = dict(zip((*_UNTOUCHED, _MARK, *self._stated), row[1:], strict=True))
         for name, value in _UNTOUCHED.items():
@@ -123,7 +123,7 @@ class Session:
                     f"ALTER ROLE {info.user} RESET {name}, and ALTER DATABASE {info.dbname} RESET {name}"
                 )
         swallowed = found.pop(_MARK) != "on"
-        # A time or a size is shown in another unit than it was given in.
+        # PostgreSQL shows a time or a size in another unit than it was given in.
         wrong = [name for name, value in self._stated.items() if found[name] != value and not value.isdigit()]
         if swallowed or wrong:
             named = f"({', '.join(wrong)}) " if wrong else ""
@@ -134,7 +134,7 @@ class Session:
 
 
 def check_server(info: psycopg.ConnectionInfo) -> None:
-    """UnfitServerError where the server is too old, or the database cannot hold every character."""
+    """UnfitServerError if the server is too old, or the database cannot hold every character."""
     if info.server_version < OLDEST * 10_000:
         version = info.parameter_status("server_version")
         raise UnfitServerError(
@@ -151,7 +151,7 @@ def check_server(info: psycopg.ConnectionInfo) -> None:
 
 @contextmanager
 def in_plain_words() -> Generator[None]:
-    """Around connecting: what a pooler says of our options, with the remedy."""
+    """Around connecting: turns a pooler's error about the options into one with the remedy."""
     try:
         yield
     except psycopg.OperationalError as error:
@@ -165,7 +165,7 @@ def in_plain_words() -> Generator[None]:
 
 @contextmanager
 def migrations_in_plain_words() -> Generator[None]:
-    """Around applying migrations: why a server takes none, with the remedy."""
+    """Around applying migrations: turns a server's refusal into an error with the remedy."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:

@@ -1,7 +1,7 @@
 """Connections and named queries: the only module that knows where `sql/` is.
 
-Every connection says who it is (application_name), is bounded in time, and states what its session needs, which
-connections.py checks.
+Every connection has a name (application_name) and time limits, and states its session settings, which connections.py
+checks.
 """
 
 import functools
@@ -29,8 +29,8 @@ def sql_dir() -> Path:
 def queries(room: str) -> dict[str, LiteralString]:
     """The named queries of `sql/queries/<room>.sql`: each starts at a line ``-- name: NAME``.
 
-    They ship with the code, so they count as literals: no value is ever put into their text. Without the lines that
-    are comments and without indentation: psycopg parses a text over 4,096 characters anew each time.
+    They ship with the code, so they count as literals: no value is ever put into their text. Comment lines and
+    indentation are removed, because psycopg parses a text over 4,096 characters again at each call.
     """
     text = (sql_dir() / "queries" / f"{room}.sql").read_text()
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
@@ -46,9 +46,9 @@ def _without_comments(body: str) -> str:
 def connect(
     url: str, who: str, *, statement_timeout_s: float = 30, lock_timeout_s: float = 10, more: str = ""
 ) -> psycopg.Connection[Any]:
-    """A connection in autocommit mode; `who` is shown in pg_stat_activity. Zero seconds: no limit.
+    """A connection in autocommit mode. `who` is shown in pg_stat_activity. Zero seconds: no limit.
 
-    UnfitServerError where the server answers and cannot be used as it is.
+    UnfitServerError if the server answers but cannot be used.
     """
     session = connections.Session(who, statement_timeout_s, lock_timeout_s, more)
     with connections.in_plain_words():

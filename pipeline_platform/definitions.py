@@ -1,4 +1,4 @@
-"""Dagster's entry: merges what `defs/` defines, nothing else. Loading it connects to nothing."""
+"""Dagster's entry point: merges the definitions of `defs/`. Loading it connects to nothing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,7 +53,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         schedules=[retention_schedule, hourly_reconciliation, hourly_rollups, daily_report_schedule, prune_runs],
         sensors=[sealed_hours, cutover_watch, open_alerts, failed_runs, sensor_reports],
         resources={"platform": Platform(), **(resource_overrides or {})},
-        # A run is one process: its steps are short, and Celery's daemonic workers may have no children.
+        # A run is one process: its steps are short, and Celery's daemonic workers may have no child processes.
         executor=dg.in_process_executor,
     )
 

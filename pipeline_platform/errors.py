@@ -1,4 +1,4 @@
-"""Errors, named by what happens next."""
+"""Errors, named by their consequence."""
 
 import re
 
@@ -6,15 +6,15 @@ import psycopg
 
 
 class PipelineError(Exception):
-    """Any error this platform raises on purpose; the message says the cause and the next step."""
+    """Base of all errors that this platform raises on purpose. The message gives the cause and the next step."""
 
 
 class ConfigError(PipelineError):
-    """The configuration cannot work: exit 2."""
+    """The configuration is invalid: exit 2."""
 
 
 class UnfitServerError(ConfigError, psycopg.OperationalError):
-    """PostgreSQL answers and cannot be used as it is: exit 2 at the start; what runs waits until it is mended."""
+    """PostgreSQL answers but cannot be used: exit 2 at the start; running processes wait until it is repaired."""
 
 
 class InvalidEventError(PipelineError):
@@ -26,7 +26,7 @@ class InvalidEventError(PipelineError):
 
 
 class DamagedFileError(PipelineError):
-    """A file cannot be read to its end: what was read before is used, the rest is named."""
+    """A file cannot be read to its end: the part before is used, the damage is reported."""
 
     def __init__(self, last_line: int | None, why: str) -> None:
         where = "" if last_line is None else f" after line {last_line}"
@@ -43,22 +43,22 @@ class RequestRefusedError(PipelineError):
 
 
 class NotNowError(PipelineError):
-    """Nothing is wrong with the request, but it cannot be made durable now: 429 and Retry-After."""
+    """The request is valid, but it cannot be made durable now: 429 and Retry-After."""
 
 
 class ServiceError(PipelineError):
-    """A process of the platform does not run as it should: the message ends with its log. Exit 1."""
+    """A process of the platform does not run correctly; the message ends with its log. Exit 1."""
 
 
 class ClosedGateError(PipelineError):
-    """A phase may not be entered yet; the message names what its gate waits for: exit 1."""
+    """A phase may not be entered yet; the message names the conditions of its gate that do not hold. Exit 1."""
 
 
 class NoSuchThingError(PipelineError):
-    """What a command names does not exist: exit 1."""
+    """A thing that a command names does not exist: exit 1."""
 
 
-# What goes away by itself: the work is kept, waits and is tried again, and no attempt is counted.
+# Errors that pass by themselves: the work is kept and tried again later, and no attempt is counted.
 TRANSIENT_SQLSTATES = frozenset({
     "40001", "40P01",  # serialization failure, deadlock
     "55P03", "57014",  # lock and statement time-out
@@ -70,7 +70,7 @@ TRANSIENT_SQLSTATES = frozenset({
 
 
 def is_transient(error: BaseException) -> bool:
-    """True where waiting helps: the connection is gone or the server says so. Never true of bad data."""
+    """Whether waiting helps: the connection is gone, or the server reports such a state. Never true for bad data."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
@@ -79,7 +79,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_bad_data(error: BaseException) -> bool:
-    """True where one of the rows cannot be written, whatever we wait (classes 22, 23 and 54)."""
+    """Whether a row cannot be written, however often it is tried (classes 22, 23 and 54)."""
     return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in {"22", "23", "54"}
 
 
@@ -87,9 +87,9 @@ _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 
 def without_values(error: BaseException) -> str:
-    """What an error of bad data says, without what it quotes of the data; of any other all that it says.
+    """The message of an error, without quoted data if it is an error of bad data.
 
-    For whatever leaves the platform's own tables: logs, Dagster, alerts.
+    For everything outside the platform's own tables: logs, Dagster, alerts.
     """
     if not is_bad_data(error):
         return str(error).strip()

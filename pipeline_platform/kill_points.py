@@ -1,8 +1,8 @@
-"""Named places where a test may kill this process, or raise an error that nobody foresaw, at the worst moment.
+"""Named places where a test may kill this process, or raise an unexpected error.
 
-``PIPELINE_KILL_POINT=gateway.after_commit`` ends the process by SIGKILL when it first gets there,
-``gateway.after_commit:3`` when it gets there for the third time. ``gateway.keys:raise`` raises an error at each time.
-Without the variable, `reach` does nothing.
+``PIPELINE_KILL_POINT=gateway.after_commit`` ends the process by SIGKILL at the first arrival there,
+``gateway.after_commit:3`` at the third. ``gateway.keys:raise`` raises an error at each arrival. Without the variable,
+`reach` does nothing.
 """
 
 import os
@@ -14,11 +14,11 @@ _left = 1 if _RAISES else int(_HOW or 1)
 
 
 class InjectedError(Exception):
-    """An error that nobody foresaw."""
+    """An unexpected error, raised on purpose."""
 
 
 def reach(name: str) -> None:
-    """Say that the process got to the place `name`."""
+    """Report that the process reached the place `name`."""
     global _left  # noqa: PLW0603 -- one process, one countdown
     if name != _NAME:
         return

@@ -1,12 +1,12 @@
 """Cached reads of what is known of tenants, users and groups.
 
-Read-through: one MGET a batch, one query for all misses, entries live `lookup_ttl_s` with jitter. PostgreSQL is the
-truth: Redis slow, down, flushed or holding nonsense changes speed, never a result. Every value is signed for its key
-and its time, with a secret that stands in PostgreSQL, so what anybody else wrote is a miss. While Redis fails it is
-left alone for a moment, so that a batch waits for it once, not for every key.
+Read-through: one MGET for each batch, one query for all misses; entries live for `lookup_ttl_s` with jitter. PostgreSQL
+is the source of truth: a Redis that is slow, down, flushed or holds wrong values changes the speed, never a result.
+Every value is signed for its key and its time with a secret stored in PostgreSQL, so a value written by anything else
+is a miss. After a failure Redis is not asked for a moment, so that a batch waits for it once, not for every key.
 
-Of a user or group the newest traits are looked up, up to `TRAITS_MAX` of them and `TRAITS_BYTES_MAX` together: they are
-copied into every row.
+For a user or group the newest traits are read, at most `TRAITS_MAX` of them and `TRAITS_BYTES_MAX` together, because
+they are copied into every row.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _SQL = queries("lookups")
 _REST_S = 2.0
 _FLIGHT_MS = 250
 _FLIGHT_WAIT_S = 0.02
-# A cached value begins with its signature and the second from which on it is stale.
+# A cached value begins with its signature and the second at which it becomes stale.
 _SIGNATURE_BYTES = 16
 _EXPIRY = struct.Struct("!q")
 _HEAD_BYTES = _SIGNATURE_BYTES + _EXPIRY.size
@@ -42,7 +42,7 @@ Kind = Literal["tenant", "user", "group"]
 
 
 class Key(NamedTuple):
-    """What is looked up; `subject_id` is empty for a tenant."""
+    """The key of a look-up; `subject_id` is empty for a tenant."""
 
     kind: Kind
     tenant_id: int
@@ -54,7 +54,7 @@ class Key(NamedTuple):
 
 
 class Lookups:
-    """The cached reads of one worker. Not for use by several threads."""
+    """The cached reads of one worker. Not thread-safe."""
 
     def __init__(self, settings: Settings, redis_url: str) -> None:
         wait_s = settings.redis_timeout_ms / 1000
@@ -63,19 +63,19 @@ class Lookups:
             redis_url, socket_timeout=wait_s, socket_connect_timeout=wait_s, retry=None, protocol=2
         )
         self._rest_until = 0.0
-        # A hash that has taken in the key of this database; None: not read yet.
+        # A hash that includes the secret of this database; None: not read yet.
         self._signer: hashlib.blake2b | None = None
-        # Keys that Redis knew, and that PostgreSQL was asked for.
+        # Numbers of keys found in Redis, and of keys read from PostgreSQL.
         self.hits = 0
         self.misses = 0
-        # Traits that were read and not copied, since somebody last took the number.
+        # Number of traits that were read and not copied, since this number was last taken.
         self.left_out = 0
 
     def close(self) -> None:
         self._redis.close()
 
     def get(self, conn: psycopg.Connection[Any], keys: Iterable[Key]) -> dict[Key, bytes]:
-        """The JSON object known of each key; no bytes (``b""``) where nothing is known."""
+        """The JSON object known of each key; empty bytes (``b``) if nothing is known."""
         if self._signer is None:
             self._signer = _signer(conn)
         wanted = list(dict.fromkeys(keys))
@@ -92,7 +92,7 @@ class Lookups:
         return found
 
     def read(self, conn: psycopg.Connection[Any], keys: Iterable[Key]) -> dict[Key, bytes]:
-        """The same from PostgreSQL alone, for a transaction that reads what it has written itself."""
+        """The same from PostgreSQL alone, for a transaction that reads its own writes."""
         wanted = list(dict.fromkeys(keys))
         if not wanted:
             return {}
@@ -114,7 +114,7 @@ class Lookups:
         return conn.execute(_SQL["known_apart"], params, prepare=True).fetchall()
 
     def forget(self, keys: Sequence[Key]) -> None:
-        """Drop keys whose truth has just been changed."""
+        """Remove keys whose values in PostgreSQL have just changed."""
         if keys and self._rested():
             self._try(lambda: self._redis.delete(*[key.cache_key for key in keys]))
 
@@ -125,9 +125,9 @@ class Lookups:
         try:
             return command()
         except redis.ResponseError:
-            # A key of another type: as good as absent, and Redis itself is well.
+            # A key of another type counts as a miss; Redis itself works.
             return None
-        except Exception as error:  # noqa: BLE001 -- whatever its client raises, Redis must not stop a worker
+        except Exception as error:  # noqa: BLE001 -- no error of Redis may stop a worker
             if not isinstance(error, redis.RedisError | OSError):
                 _LOG.exception("Redis answers what its client cannot read; PostgreSQL is asked instead")
             self._rest_until = time.monotonic() + _REST_S
@@ -141,7 +141,7 @@ class Lookups:
         return found or {}
 
     def _signed(self, keys: Sequence[Key]) -> dict[Key, bytes]:
-        """What Redis holds under the keys, as far as this class wrote it there and it is not stale."""
+        """Values that Redis holds under the keys, if this class wrote them and they are not stale."""
         values: list[Any] = self._redis.mget([key.cache_key for key in keys])  # pyright: ignore[reportAssignmentType]
         found: dict[Key, bytes] = {}
         now = time.time()
@@ -155,14 +155,14 @@ class Lookups:
         return found
 
     def _signature(self, key: Key, content: bytes) -> bytes:
-        """Of the expiry and the value, for this key. No subject_id holds the NUL between them."""
+        """The signature of the expiry and the value, for this key. No subject_id contains the separating NUL."""
         assert self._signer is not None
         signer = self._signer.copy()
         signer.update(b"%b\0%b" % (key.cache_key.encode(), content))
         return signer.digest()
 
     def _await_flights(self, missing: list[Key]) -> tuple[list[Key], dict[Key, bytes]]:
-        """Single flight over processes: who sets the flag reads; the others wait a moment for the result."""
+        """Single flight across processes: the one that sets the flag reads; the others wait briefly for the result."""
         if not self._rested():
             return missing, {}
 
@@ -210,5 +210,5 @@ def _params(keys: Sequence[Key]) -> dict[str, Any]:
 
 def _signer(conn: psycopg.Connection[Any]) -> hashlib.blake2b:
     row = conn.execute(_SQL["cache_key"]).fetchone()
-    # Without a key nobody can be told apart: one of this process's own shares nothing with others, and is right.
+    # Without a secret in the database, use a random one: this process then shares no values, and its results are right.
     return hashlib.blake2b(digest_size=_SIGNATURE_BYTES, key=row[0] if row else os.urandom(32))

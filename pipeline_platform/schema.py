@@ -1,8 +1,8 @@
-"""The schema of the database: tables by migrations, functions and views as files that always hold the current text.
+"""The schema of the database: tables by migrations, functions and views as files with the current text.
 
-`sql/migrations` is applied forward only, each file once. `sql/functions/<schema>/<name>.sql` is applied again whenever
-its text changed, so a change of a function is a diff of its file. Both happen in one transaction: a failure leaves the
-schema as it was. `sql/schema.sql` is the result, written by `python sql/write_schema.py` and held by a test.
+`sql/migrations` is applied forward only, each file once. `sql/functions/<schema>/<name>.sql` is applied again after its
+text changed, so the diff of a function is the diff of its file. Both happen in one transaction: a failure leaves the
+schema unchanged. `sql/schema.sql` is the result, written by `python sql/write_schema.py` and checked by a test.
 """
 
 import logging
@@ -24,12 +24,12 @@ _LEDGER = """
         name text PRIMARY KEY, body text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
 """
 _BASELINE = "0001_baseline"
-# The last migration before the baseline: sql/upgrades starts from it.
+# The last migration before the baseline; sql/upgrades starts from it.
 _FORMER = "0020_identities"
 
 
 def _files(folder: str, pattern: str = "*.sql") -> dict[str, str]:
-    """Texts by their path below the folder, without the ending, in order."""
+    """Texts by their path below the folder, without the extension, in order."""
     root = sql_dir() / folder
     return {str(path.relative_to(root).with_suffix("")): path.read_text() for path in sorted(root.glob(pattern))}
 
@@ -42,7 +42,7 @@ def _recorded(conn: psycopg.Connection[Any], table: str) -> dict[str, str]:
 
 
 def missing(conn: psycopg.Connection[Any]) -> list[str]:
-    """Names of migrations and functions that this code has and the database has not, in the order of their files."""
+    """Names of migrations and functions that this code has and the database lacks, in the order of their files."""
     applied, current = _recorded(conn, "pipeline_migrations"), _recorded(conn, "pipeline_functions")
     return [name for name in _files("migrations") if name not in applied] + [
         name for name, body in _files("functions", "*/*.sql").items() if current.get(name) != body
@@ -53,8 +53,8 @@ def missing(conn: psycopg.Connection[Any]) -> list[str]:
 def migrate(url: str) -> list[str]:
     """Bring the database to the schema of this code; returns the names of what was applied.
 
-    Concurrent callers wait for each other. ConfigError where an applied migration was edited since, or the database
-    is newer than this code, or older than the oldest version that an upgrade starts from.
+    Concurrent callers wait for each other. ConfigError if an applied migration was edited since, or if the database is
+    newer than this code or older than the oldest version that can be upgraded.
     """
     with connect(url, "migrate", statement_timeout_s=0, lock_timeout_s=0) as conn, conn.transaction():
         if conn.execute("SELECT pg_try_advisory_xact_lock(hashtext('pipeline_platform.migrate'))").fetchone() != (
@@ -68,7 +68,7 @@ def migrate(url: str) -> list[str]:
 
 
 def _upgrade_former(conn: psycopg.Connection[Any]) -> list[str]:
-    """Bring a database from before the baseline to it; nothing where there is none."""
+    """Bring a database from before the baseline to it; does nothing to other databases."""
     applied = _recorded(conn, "pipeline_migrations")
     if not applied or _BASELINE in applied:
         return []
@@ -97,7 +97,7 @@ def _apply_migrations(conn: psycopg.Connection[Any]) -> list[str]:
 
 
 def _replace_functions(conn: psycopg.Connection[Any]) -> list[str]:
-    """Apply the files whose text differs from the database's. A file that needs another one is tried again after it."""
+    """Apply files whose text differs from the database's. A file that depends on another is tried again after it."""
     current = _recorded(conn, "pipeline_functions")
     waiting = {name: body for name, body in _files("functions", "*/*.sql").items() if current.get(name) != body}
     changed = list(waiting)

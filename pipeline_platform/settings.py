@@ -24,7 +24,7 @@ _NO_REDIS = f"not an address of Redis, like redis://:PASSWORD@HOST:6379/0; {_ESC
 class Settings(BaseSettings):
     """All settings. Counts are integers, durations end in their unit, sizes are bytes."""
 
-    # A value may be a secret: no error shows one.
+    # A value may be a secret, so no error shows one.
     model_config = SettingsConfigDict(
         env_prefix="PIPELINE_", frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
     )
@@ -222,7 +222,7 @@ class Settings(BaseSettings):
             return url
         try:
             parts = urlsplit(url)
-            # Reading the port is what finds a wrong one.
+            # Reading the port raises the error for a wrong one.
             quoted = parts.netloc.count("@") < 2 and "@" not in parts.path and parts.port != 0
         except ValueError:
             raise ValueError(_NO_REDIS) from None

@@ -1,15 +1,15 @@
-"""The recount: every event of the kept hours by its key, compared with the counters; then production by itself.
+"""Recounts every event of the kept hours by its identity and compares the result with the counters.
 
-Sees what counters cannot: an event that was counted as delivered and is in no table, a row that no accepted event
-explains, one identity in two rows. An hour is the unit: it is recounted in a snapshot of its own and compared with the
-counters of that same snapshot, so it is exact under load and holds no long transaction open. Hours whose batches were
-dropped cannot be recounted by event; the result says how many.
+The recount finds what counters cannot show: an event that was counted as delivered and is in no table, a row that no
+accepted event explains, one identity in two rows. Each hour is recounted in its own snapshot and compared with the
+counters of that snapshot. So the result is exact under load, and no transaction stays open for long. Hours whose
+batches were dropped cannot be recounted by event; the result gives their number.
 
-Production by itself shares no premise with whoever wrote it. Rows of all hours are counted by tenant and hour and held
-against the account, and no identity may have two rows where the second had to be recognised. A day is not counted again
-while PostgreSQL reports no change of its tables.
+A second check counts production independently of the code that wrote it. It counts the rows of all hours by tenant and
+hour and compares them with the account. It also looks for identities with two rows where the second should have been
+recognised as a duplicate. A day is counted again only after PostgreSQL reports a change of its tables.
 
-A difference is a bug or a change by hand: keep the output, and do not repair the counters.
+A difference is a bug or a manual change: keep the output, and do not repair the counters.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ from pipeline_platform.account.numbers import Numbers, total
 from pipeline_platform.db import queries
 
 _SQL, _PRODUCTION = queries("account"), queries("production")
-# As the setting retention_h by default.
+# The default of the setting retention_h.
 RETENTION = timedelta(hours=72)
 _SAMPLES = 5
-# An hour of a million events is sorted and hashed in memory; measured: 3 times as fast as with the default of 4 MB.
+# An hour of a million events is sorted and hashed in memory: 3 times as fast as with the default of 4 MB (measured).
 _WORK_MEM = "256MB"
 
 Group = tuple[int, str]
@@ -34,11 +34,11 @@ Group = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that does not add up in one hour.
+    """A difference in one hour.
 
-    kind: counter, production (the account says `counted`, the rows say `recounted`), exchanged (as many rows as were
-    counted before, of other events); lost, doubled, extra, altered, row_without_key, key_without_row: `events` of them,
-    a few named in samples (event_id, batch_id, event_index).
+    kind: `counter` or `production`: the account has `counted` events, the rows have `recounted`. `exchanged`: as many
+    rows as at the last count, but of other events. `lost`, `doubled`, `extra`, `altered`, `row_without_key`,
+    `key_without_row`: there are `events` of them, and samples names a few (event_id, batch_id, event_index).
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Production:
-    """The rows of production by themselves: days that have any, those counted by this audit, rows of both tables."""
+    """Production counted by itself: days with rows, days counted by this audit, and rows of both tables."""
 
     days: int = 0
     counted_days: int = 0
@@ -65,7 +65,7 @@ class Production:
 
 @dataclass(frozen=True, slots=True)
 class HourAudit:
-    """One hour recounted; groups: by (tenant_id, lane)."""
+    """One hour recounted. groups, counted: by (tenant_id, lane)."""
 
     hour: datetime
     groups: dict[Group, Numbers]
@@ -87,7 +87,7 @@ class HourAudit:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """All kept hours recounted, and what could not be: hours and events of batches that were dropped."""
+    """All kept hours recounted. excluded_hours, excluded_events: of dropped batches, which cannot be recounted."""
 
     hours: list[HourAudit]
     strays: list[Difference]
@@ -145,8 +145,8 @@ class Audit:
 def audit_hour(conn: psycopg.Connection[Any], hour: datetime, names: dict[int, str] | None = None) -> HourAudit:
     """Recount one UTC hour of received_at and compare it with the account, in one snapshot.
 
-    conn: in autocommit mode, outside a transaction, without a statement time-out below some minutes. names: of
-    tenants by id, read where not given.
+    conn: in autocommit mode, outside a transaction, with a statement time-out of at least some minutes. names: names of
+    tenants by id; read from the database if not given.
     """
     names = names if names is not None else tenant_names(conn)
     with conn.transaction():
@@ -185,8 +185,8 @@ def audit(
 ) -> Audit:
     """Recount every hour that is still kept, then production.
 
-    on_hour: told how many hours are done, and of how many. retention: how long an identity is known at least. full:
-    count all of production again, and look for doubled identities in all of it.
+    on_hour: called with the number of hours that are done and the number of all hours. retention: the minimum time for
+    which an identity is known. full: count all of production again, and look for doubled identities in all of it.
     """
     names = tenant_names(conn)
     hours = [hour for (hour,) in conn.execute(_SQL["hours"])]
@@ -214,7 +214,8 @@ def audit_production(
     changes = {day: said for day, said, *_ in days}
     due = [day for day, _, is_changed, _ in days if full or is_changed]
     found = [each for day in due for each in _count_day(conn, day, changes[day], names)]
-    # What was counted before is held against the account of now; where they differ, the rows may have changed since.
+    # Earlier counts are compared with the current account. Where they differ, the rows may have changed since, so the
+    # day is counted again.
     for (day,) in conn.execute(_PRODUCTION["differing_days"]).fetchall():
         if day not in due:
             due.append(day)
@@ -226,7 +227,7 @@ def audit_production(
 
 
 def production_of_hour(conn: psycopg.Connection[Any], hour: datetime) -> list[Difference]:
-    """Whose rows of one hour are not as many as the account delivered; of a dropped hour too."""
+    """Tenants whose rows in one hour differ in number from the account's delivered events; also for a dropped hour."""
     rows = conn.execute(_PRODUCTION["of_hour"], {"hour": hour}).fetchall()
     names = tenant_names(conn) if rows else {}
     return [
@@ -267,7 +268,7 @@ def _not_duplicate(lost: int) -> Numbers:
 
 
 def _once_more(events: int) -> Numbers:
-    """What a replay counts: further occurrences of events that were accepted before."""
+    """The numbers of a replay: repeated occurrences of events that were accepted before."""
     return Numbers(received=events, accepted=events, claimed=events, enriched=events, duplicate=events)
 
 

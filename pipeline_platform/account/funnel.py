@@ -1,7 +1,7 @@
 """The counted funnel: what the counters say, and where events ended that were not delivered.
 
-One snapshot of account.funnel, so the numbers hold together during load as well. Where it is unbalanced a transaction
-counted wrongly: `pipeline-platform audit` names the events.
+Reads account.funnel in one snapshot, so the numbers are consistent under load as well. An unbalanced funnel means that
+a transaction counted wrongly: `pipeline-platform audit` names the events.
 """
 
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ _ALL, _TENANT, _HOUR, _LANE = 7, 3, 5, 6
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The numbers of one tenant, hour or lane; balanced: of each tenant, hour and lane in it."""
+    """The numbers of one tenant, hour or lane. balanced: every tenant, hour and lane in it is balanced."""
 
     numbers: Numbers
     balanced: bool
@@ -53,7 +53,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """The account of a selection, in all and by tenant, hour and lane; beside it the old pipeline, if there is one."""
+    """The account of a selection: in total, by tenant, hour and lane, and the old pipeline's counts if there is one."""
 
     whole: Part
     tenants: list[Part]
@@ -83,9 +83,9 @@ class Funnel:
 
 
 def funnel_of(conn: psycopg.Connection[Any], tenant: str | None = None, since: datetime | None = None) -> Funnel:
-    """The account of one tenant (by name) or all, of the hours from `since` (the whole hour it lies in) on.
+    """The account of one tenant (by name) or of all, from the hour that contains `since` on.
 
-    conn: in autocommit mode, outside a transaction. NoSuchThingError where there is no such tenant.
+    conn: in autocommit mode, outside a transaction. NoSuchThingError if there is no such tenant.
     """
     hour = since.replace(minute=0, second=0, microsecond=0) if since else None
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:

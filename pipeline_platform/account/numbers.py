@@ -1,4 +1,4 @@
-"""The ten numbers of the account, and the two lines that hold between them."""
+"""The ten numbers of the account, and the two equations between them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Counts of events, in the order of account.counters' columns."""
+    """Counts of events, in the order of the columns of account.counters."""
 
     received: int = 0
     accepted: int = 0
@@ -25,22 +25,24 @@ class Numbers:
 
     @property
     def balanced(self) -> bool:
-        """Both lines hold and no number is negative. Of a sum this says less than of each of its parts."""
+        """Both equations hold and no number is negative. A balanced sum does not prove that each of its parts is
+        balanced.
+        """
         outcomes = self.delivered + self.duplicate + self.dead_lettered + self.discarded + self.in_flight
         return self.received == self.accepted + self.rejected and self.accepted == outcomes and min(astuple(self)) >= 0
 
     @property
     def delivery_rate(self) -> float | None:
-        """Of all accepted events, those in flight too."""
+        """The delivery rate of all accepted events, including those in flight."""
         return delivery_rate(self.delivered + self.duplicate, self.accepted - self.discarded)
 
     def totals(self) -> dict[str, int]:
-        """The numbers that the two lines are about, as the JSON of `funnel` and `audit` names them."""
+        """The numbers in the two equations, with the names that the JSON of `funnel` and `audit` uses."""
         names = "received accepted rejected delivered duplicate dead_lettered discarded in_flight"
         return {name: getattr(self, name) for name in names.split()}
 
     def stages(self) -> list[dict[str, Any]]:
-        """How far events got: what arrived at each stage, what went on, what failed there, what still waits."""
+        """How far events got: for each stage what arrived, what went on, what failed and what still waits."""
         not_enriched = self.claimed - self.enriched
         not_loaded = self.enriched - self.delivered - self.duplicate
         return [
@@ -53,10 +55,10 @@ class Numbers:
 
 
 def delivery_rate(good: int, judged: int) -> float | None:
-    """The part of the judged events that were delivered, 0 to 1; None where none was judged.
+    """The part of the judged events that were delivered, 0 to 1; None if none was judged.
 
-    good: delivered and duplicates. judged: accepted and not discarded; an objective leaves out what is in flight and
-    still in time. Whatever shows a delivery rate takes it from here.
+    good: delivered and duplicate events. judged: accepted and not discarded events; an objective also leaves out events
+    that are in flight and still in time. Every delivery rate that is shown comes from this function.
     """
     return good / judged if judged else None
 
@@ -75,7 +77,7 @@ def _stage(
 
 
 def numbers_of(row: Mapping[str, Any]) -> Numbers:
-    """From a row that has the columns of account.funnel."""
+    """Make Numbers of a row that has the columns of account.funnel."""
     return Numbers(**{name: row[name] for name in Numbers.__dataclass_fields__})
 
 

@@ -1,7 +1,7 @@
-"""The old pipeline's side of the funnel, as its stages counted themselves: where its events die.
+"""The old pipeline's side of the funnel: the counts that its stages report, and where its events are lost.
 
-Its counts are reports, not an account: a stage that crashed reports nothing, and nothing here is proved. What it really
-delivered is found by `pipeline-platform reconcile`. Without a migration there is no such side.
+These counts are reports, not an account: a stage that crashed reports nothing, and nothing is proved.
+`pipeline-platform reconcile` finds what the old pipeline really delivered. This side exists only during a migration.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ _SQL = queries("old_pipeline")
 
 @dataclass(frozen=True, slots=True)
 class OldStage:
-    """One stage in the order of the route: events that arrived, went on, and were reported as failed there."""
+    """One stage in the order of the route: events that arrived, that went on, and that were reported as failed."""
 
     stage: str
     arrived: int
@@ -28,7 +28,7 @@ class OldStage:
 
 @dataclass(frozen=True, slots=True)
 class OldPipeline:
-    """All of a selection; tenants: (name, mirrored, delivered); causes: stage, cause, events."""
+    """Its counts of a selection. tenants: (name, mirrored, delivered). causes: (stage, cause, events)."""
 
     stages: list[OldStage]
     tenants: list[dict[str, Any]]
@@ -36,12 +36,12 @@ class OldPipeline:
 
     @property
     def mirrored(self) -> int:
-        """Events that were offered to it."""
+        """Events that were mirrored to it."""
         return self.stages[0].arrived
 
     @property
     def delivered(self) -> int | None:
-        """Events that it reports as written; None where it does not report on that stage."""
+        """Events that it reports as written; None if it does not report on that stage."""
         return next((stage.proceeded for stage in self.stages if stage.stage == "write"), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class OldPipeline:
 def old_pipeline_of(
     conn: psycopg.Connection[Any], tenant_id: int | None = None, since: datetime | None = None
 ) -> OldPipeline | None:
-    """What the old pipeline's stages counted, from the hour `since` on; None where nothing was mirrored."""
+    """The counts of the old pipeline's stages, from the hour `since` on; None if nothing was mirrored."""
     selection = {"tenant_id": tenant_id, "since": since}
     with conn.cursor(row_factory=dict_row) as cursor:
         stages = [OldStage(**row) for row in cursor.execute(_SQL["stages"], selection)]

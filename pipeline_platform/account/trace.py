@@ -1,7 +1,7 @@
-"""One event's way through the platform: every time it was accepted, and what became of it each time.
+"""One event's way through the platform: every time it was accepted, and the outcome of each.
 
-Finds the delivered row by its key at once; acceptances are looked for in all batches that are still kept, which takes
-about a second for ten million events. What was dropped with its hour cannot be shown any more.
+The delivered row is found by its identity key at once. Acceptances are looked for in all kept batches, which takes
+about a second for ten million events. Acceptances in dropped hours cannot be shown.
 """
 
 import uuid
@@ -24,10 +24,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All that is known of one messageId; rows are JSON-ready apart from times and UUIDs.
+    """All that is known of one messageId. Rows are ready for JSON, apart from times and UUIDs.
 
-    accepted: each acceptance with its outcome (in_flight, delivered, duplicate, dead_lettered, discarded, or lost:
-    none of them, which the audit reports as well).
+    accepted: each acceptance with its outcome: in_flight, delivered, duplicate, dead_lettered or discarded. An
+    acceptance with none of these is lost; the audit reports it as well.
     """
 
     message_id: str
@@ -71,10 +71,10 @@ def _step(row: Row, stage: str, at: str, *details: str) -> Row:
 
 
 def trace(conn: psycopg.Connection[Any], message_id: str, event_id: uuid.UUID, tenant: str | None = None) -> Trace:
-    """What happened to this event, of one tenant (by name) or any, in one snapshot.
+    """What happened to this event, of one tenant (by name) or of any, in one snapshot.
 
-    event_id: see event.event_id_of. conn: in autocommit mode, outside a transaction. NoSuchThingError where there
-    is no such tenant.
+    event_id: see event.event_id_of. conn: in autocommit mode, outside a transaction. NoSuchThingError if there is no
+    such tenant.
     """
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -96,7 +96,7 @@ def trace(conn: psycopg.Connection[Any], message_id: str, event_id: uuid.UUID, t
 
 
 def _judged(occurrences: list[Row], delivered: list[Row], letters: list[Row]) -> Iterator[Row]:
-    """Each acceptance with its outcome. Of twins in one batch the first one counts as the delivered one."""
+    """Each acceptance with its outcome. If one batch holds an identity twice, the first one counts as delivered."""
     fates = {(letter["batch_id"], letter["event_index"]): letter["state"] for letter in letters}
     redelivered = {(letter["tenant"], letter["batch_id"]) for letter in letters if letter["state"] == "delivered"}
     homes = {(row["tenant"], row["batch_id"]) for row in delivered} - redelivered

@@ -1,5 +1,5 @@
-"""What the customers of our users see: roll-ups for their dashboards, exports of their events, and that both agree.
+"""The data that a tenant's users see: roll-ups for dashboards, exports of events, and the check that both agree.
 
-`rollups` keeps the table analytics.rollups right, `export` streams a tenant's events out, `agreement` holds the two and
-the account against each other. Nothing here writes events.
+`rollups` maintains the table analytics.rollups. `export` streams a tenant's events to a file. `agreement` compares both
+with each other and with the account. Nothing here writes events.
 """

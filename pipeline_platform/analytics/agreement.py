@@ -1,9 +1,10 @@
-"""Whether roll-ups, exports and the account say the same, for every tenant and hour.
+"""Checks that roll-ups, exports and the account agree, for every tenant and hour.
 
-One hour of received_at at a time: what an export of it would hold is counted through the export's own statement, by
-hour of occurred_at, type and name, and held against the cells, their sum against the account's `delivered`, and
-the rows' identities against those that were accepted. All in one snapshot, so it is exact under load: what that
-snapshot says may not be rolled up yet is not judged. It repairs nothing. A difference is a bug or a change by hand.
+Compares one hour of received_at at a time, in one snapshot, so the result is exact under load. The rows of an export
+are counted through the export's own statement, by hour of occurred_at, type and name. These counts are compared with
+the roll-ups' cells, their sum with the account's `delivered`, and the rows' identities with the accepted ones. A
+tenant whose roll-ups may be outdated in that snapshot is not judged. Nothing is repaired. A difference is a bug or a
+manual change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,20 +19,24 @@ from pipeline_platform.analytics.rollups import refresh_all
 from pipeline_platform.db import queries
 
 _SQL = queries("rollups")
-# Rows of an hour that is over change seldom: whoever is still not rolled up is named.
+# Rows of a past hour change seldom. Tenants that are still not rolled up after these tries are named.
 _TRIES = 5
 _NAMES = 3
 
 Conn = psycopg.Connection[Any]
-# By hour of occurred_at, type and name.
+# Numbers of events by hour of occurred_at, type and name.
 Cells = Mapping[tuple[datetime, str, str | None], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What disagrees. kind `rollups`: cells of an hour of occurred_at say rolled_up, an export has exported; `account`:
-    the account says that delivered events of an hour of received_at are in production, and an export has exported;
-    `identities`: its rows of an hour of received_at are of fewer events, or of other ones than were accepted."""
+    """A difference.
+
+    kind `rollups`: in an hour of occurred_at the cells have rolled_up events, an export has exported ones. kind
+    `account`: in an hour of received_at the account has delivered events in production, an export has exported ones.
+    kind `identities`: the export's rows of an hour of received_at have fewer identities than rows, or other identities
+    than were accepted.
+    """
 
     kind: str
     tenant: str
@@ -40,7 +45,7 @@ class Difference:
     rolled_up: int | None = None
     delivered: int | None = None
     identities: int | None = None
-    # Of the cells that differ, a few: type and name.
+    # A few of the cells that differ: type and name.
     cells: Sequence[tuple[str, str | None]] = ()
 
     def text(self) -> str:
@@ -57,7 +62,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """One hour of received_at; waiting: tenants whose roll-ups could not be judged."""
+    """The result for one hour of received_at. waiting: tenants whose roll-ups could not be judged."""
 
     hour: datetime
     events: int = 0
@@ -73,14 +78,14 @@ class Agreement:
 
 
 def agree(conn: Conn, hour: datetime) -> Agreement:
-    """Refresh what is marked, compare the hour, and note that it was compared.
+    """Refresh the marked cells, compare the hour, and record that it was compared.
 
     conn: in autocommit mode, outside a transaction.
     """
     found = Agreement(hour)
     for _ in range(_TRIES):
         refresh_all(conn)
-        # Before the snapshot: what changes from here on is to be compared again.
+        # Taken before the snapshot: changes after this time require another comparison.
         row = conn.execute(_SQL["now"]).fetchone()
         found = compare(conn, hour)
         if row and not found.waiting:

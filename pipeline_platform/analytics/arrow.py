@@ -1,7 +1,7 @@
-"""CSV and Parquet, by Arrow: portions of rows as record batches.
+"""Writes CSV and Parquet with Arrow, in record batches.
 
-In CSV a missing value is an empty field and an empty one `""`, as PostgreSQL reads them back; what a spreadsheet would
-take for a formula is left as it is.
+In CSV a missing value is an empty field and an empty string is `""`, as PostgreSQL reads them back. Values that a
+spreadsheet would take for a formula are not changed.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _TIMES = [place for place, name in enumerate(COLUMNS) if name in TIMES]
 
 
 class Csv:
-    """A header, then a row a record; strings in quotes, times in ISO 8601."""
+    """A header, then one row for each event; strings in quotes, times in ISO 8601."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._schema = pa.schema([(name, pa.string()) for name in COLUMNS])
@@ -39,7 +39,7 @@ class Csv:
 
 
 class Parquet:
-    """Times as microseconds in UTC, JSON as its text; compressed with zstd."""
+    """Times as microseconds in UTC, JSON as text, compressed with zstd."""
 
     def __init__(self, out: BinaryIO) -> None:
         times = pa.timestamp("us", tz="UTC")

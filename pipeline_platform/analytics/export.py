@@ -1,8 +1,8 @@
-"""A tenant's events of a window, streamed: one snapshot, a server-side cursor, memory that does not grow.
+"""Streams a tenant's events of a window from one snapshot, with a server-side cursor and constant memory.
 
-By occurred_at, which is what dashboards ask for, or by received_at, which is what a copy that is carried on needs: what
-comes late is in a later window then. Rows come in the order in which they were received. The export reads the rows
-themselves; of the roll-ups it only asks in which hours of received_at to look. Failing, it leaves no file.
+The window is of occurred_at, for dashboards, or of received_at, for a copy that is continued: a late event is then in a
+later window. Rows come in the order in which they were received. The export reads the rows themselves; the roll-ups
+only say which hours of received_at to read. An export that fails leaves no file.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,7 +20,7 @@ from pipeline_platform.errors import ConfigError
 
 _SQL = queries("export")
 _COUNT = _SQL["count"].replace("the_rows", _SQL["rows"])
-# Some megabytes of ordinary events at once.
+# Some megabytes of ordinary events.
 _ROWS_AT_ONCE = 2_000
 _HOUR = timedelta(hours=1)
 
@@ -36,7 +36,7 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From start to before end, of one tenant. Raises ConfigError where it is empty or turned around."""
+    """From start (inclusive) to end (exclusive), of one tenant. ConfigError if end is not after start."""
 
     tenant_id: int
     start: datetime
@@ -52,17 +52,17 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Of received_at: one scan of the primary key."""
+    """A range of received_at: one scan of the primary key."""
 
     start: datetime
     end: datetime
 
 
 def export(conn: Conn, window: Window, writer: Writer, progress: Callable[[int, int], None]) -> int:
-    """Write the window's events; returns how many.
+    """Write the window's events; returns their number.
 
-    conn: in autocommit mode, outside a transaction, without a statement time-out. progress: told how many are written,
-    and about of how many.
+    conn: in autocommit mode, outside a transaction, without a statement time-out. progress: called with the number of
+    written events and the approximate total.
     """
     written = 0
     with _one_snapshot(conn):
@@ -76,9 +76,9 @@ def export(conn: Conn, window: Window, writer: Writer, progress: Callable[[int, 
 
 
 def count_hour(conn: Conn, tenant_id: int, hour: datetime) -> dict[tuple[datetime, str, str | None], int]:
-    """What an export of this hour of received_at would hold, by hour of occurred_at, type and name.
+    """The number of events in an export of this hour of received_at, by hour of occurred_at, type and name.
 
-    In the caller's transaction, through the export's own statement.
+    Runs in the caller's transaction, through the export's own statement.
     """
     window = Window(tenant_id, hour, hour + _HOUR, By.RECEIVED)
     params = _params(window, _Stretch(hour, hour + _HOUR))
@@ -94,7 +94,7 @@ def _one_snapshot(conn: Conn) -> Generator[None]:
 
 
 def _places(conn: Conn, window: Window) -> tuple[list[_Stretch], int]:
-    """Stretches of received_at that hold the window's rows, and about how many these are."""
+    """Ranges of received_at that hold the window's rows, and the approximate number of rows."""
     params = {"tenant_id": window.tenant_id, "start": window.start, "end": window.end}
     if window.by is By.RECEIVED:
         row = conn.execute(_SQL["expected"], params).fetchone()
@@ -104,7 +104,7 @@ def _places(conn: Conn, window: Window) -> tuple[list[_Stretch], int]:
 
 
 def _stretches(hours: Sequence[datetime]) -> list[_Stretch]:
-    """Ascending hours, neighbours together."""
+    """Merge adjacent hours, given in ascending order, into ranges."""
     found: list[_Stretch] = []
     for hour in hours:
         if found and found[-1].end == hour:

@@ -1,6 +1,6 @@
-"""Exported events as NDJSON, CSV or Parquet: every value as it is, whatever is in it.
+"""Exported events as NDJSON, CSV or Parquet, with every value unchanged.
 
-JSON columns are never parsed: their text is PostgreSQL's, so no number is rounded.
+JSON columns are not parsed: PostgreSQL's text is copied, so no number is rounded.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class Format(StrEnum):
-    """What a file of events looks like."""
+    """The format of a file of events."""
 
     NDJSON = "ndjson"
     CSV = "csv"
@@ -28,7 +28,7 @@ class Format(StrEnum):
 
 
 class Writer(Protocol):
-    """Takes rows of `COLUMNS`, in portions; complete after close, which leaves the stream open."""
+    """Takes rows of `COLUMNS` in portions. The output is complete after close, which leaves the stream open."""
 
     def write(self, rows: Sequence[Row]) -> None: ...
 
@@ -36,7 +36,7 @@ class Writer(Protocol):
 
 
 class _Ndjson:
-    """An object a line, all columns in it; times in ISO 8601."""
+    """One object with all columns on each line; times in ISO 8601."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
@@ -58,7 +58,7 @@ def open_writer(kind: Format, out: BinaryIO) -> Writer:
     """A writer of the format on a binary stream."""
     if kind is Format.NDJSON:
         return _Ndjson(out)
-    # pyarrow takes a moment to import.
+    # Imported only when needed: pyarrow takes a moment to import.
     from pipeline_platform.analytics import arrow
 
     if kind is Format.CSV:

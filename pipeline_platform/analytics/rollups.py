@@ -1,8 +1,8 @@
-"""Keeps analytics.rollups right: changed rows of analytics.events leave a mark, and what is marked is counted anew.
+"""Maintains analytics.rollups: changed rows of analytics.events leave a mark, and marked hours are counted again.
 
-A mark is written by the transaction that changes the rows (loads leave theirs in the account's delta), so a mark that
-was taken away stands for rows that were counted. A refresh that dies leaves its marks. An operator sees what waits in
-the view analytics.unrolled, and counts hours anew, marked or not, by materializing `rollups` in Dagster.
+The transaction that changes the rows writes the mark (loads put theirs into the account's delta). So a mark is removed
+only together with a count of its rows. A refresh that fails leaves its marks. The view analytics.unrolled shows what
+waits. To count hours again, marked or not, an operator materializes `rollups` in Dagster.
 """
 
 import time
@@ -15,9 +15,9 @@ import psycopg
 from pipeline_platform.db import queries
 
 _SQL = queries("rollups")
-# Tenants' hours a transaction: a few milliseconds, unless one of them is large.
+# Tenants' hours in one transaction: a few milliseconds, unless one of them is large.
 PORTION = 32
-# Deltas that a transaction folds.
+# Deltas that one transaction folds.
 _DELTAS = 50_000
 _PAUSE_S = 0.05
 
@@ -25,9 +25,10 @@ Conn = psycopg.Connection[Any]
 
 
 def refresh(conn: Conn, portion: int = PORTION) -> int | None:
-    """Count anew up to `portion` marked tenants' hours, in one transaction; None: somebody else is at it.
+    """Count up to `portion` marked tenants' hours again, in one transaction; None if another session is refreshing.
 
-    conn: in autocommit mode, outside a transaction. A large hour may take longer than a statement otherwise may.
+    conn: in autocommit mode, outside a transaction. The statement has no time limit, because a large hour may take
+    long.
     """
     with conn.transaction():
         conn.execute(_SQL["no_time_limit"])
@@ -36,9 +37,9 @@ def refresh(conn: Conn, portion: int = PORTION) -> int | None:
 
 
 def refresh_all(conn: Conn, portion: int = PORTION) -> int:
-    """Count anew all that was marked when it was called, by portions; returns how many tenants' hours it did itself.
+    """Count all hours again that were marked at the time of the call; returns the number of tenants' hours it counted.
 
-    What is marked meanwhile is not waited for: under load there is always something.
+    Marks that are added meanwhile are left: under load there are always some.
     """
     while conn.execute(_SQL["fold"], (_DELTAS,)).fetchone() == (_DELTAS,):
         pass
@@ -53,5 +54,5 @@ def refresh_all(conn: Conn, portion: int = PORTION) -> int:
 
 
 def mark(conn: Conn, hours: Sequence[datetime]) -> None:
-    """Have all cells of these hours of received_at counted anew by the next refresh."""
+    """Mark all cells of these hours of received_at, so that the next refresh counts them again."""
     conn.execute(_SQL["mark"], {"hours": list(hours)})

@@ -1,7 +1,7 @@
-"""One hour as one Parquet file, a row an event, at any address that fsspec knows (a path, s3://…, memory://…).
+"""One hour as one Parquet file, one row for each event, at any address that fsspec knows (a path, s3://…, memory://…).
 
-A file is read back before it gets its name, and its hash is part of the name: a file never changes, what replaces it
-stands beside it until the ledger names the new one. Memory is bounded by a group of rows, in both directions.
+A file is read back before it gets its name, and its hash is part of the name. A file never changes: its replacement is
+a second file, until the ledger names the new one. Reading and writing hold one group of rows in memory.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline_platform.errors import PipelineError
 from pipeline_platform.event.types import BatchId, EventType, Lane, QueuedEvent, TenantId
 
-# Neither says its types.
+# Neither library has type hints.
 pa: Any = pyarrow
 pq: Any = pyarrow.parquet
 fs: Any = fsspec.core
@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
         ("type", pa.string()),
         ("client_at", _TIME),
         ("received_at", _TIME),
-        # Original bytes; none where the event was erased.
+        # The original bytes; empty if the event was erased.
         ("payload", pa.binary()),
         ("envelope", pa.binary()),
     ]
@@ -52,7 +52,7 @@ _UNFINISHED = ".unfinished"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file: its address, how many events are in it, its size and the SHA-256 of its bytes."""
+    """A file: its address, its number of events, its size and its SHA-256."""
 
     address: str
     events: int
@@ -61,7 +61,7 @@ class Written:
 
 
 class _Content:
-    """A count and a digest of events, the same for the same events in the same order."""
+    """A count and a digest of events, equal for the same events in the same order."""
 
     def __init__(self) -> None:
         self.events = 0
@@ -90,10 +90,10 @@ class _Content:
 
 
 def write(place: str, events: Iterable[QueuedEvent], tenants: Mapping[int, str]) -> Written:
-    """Write all events, batch after batch, and verify the file. place: its address but for `-HASH.parquet`. tenants:
-    names by id.
+    """Write all events, batch after batch, and verify the file.
 
-    Raises PipelineError where it cannot be written, or what is read back is something else: nothing else was touched.
+    place: its address without `-HASH.parquet`. tenants: names by id. PipelineError if it cannot be written or differs
+    when it is read back; other files are not touched.
     """
     sent, content = _Content(), _Content()
     unfinished = f"{place}{_UNFINISHED}"
@@ -118,7 +118,7 @@ def write(place: str, events: Iterable[QueuedEvent], tenants: Mapping[int, str])
 
 
 def remove_others(address: str) -> None:
-    """Remove what else there is of the hour: what this file replaced, and what a killed writer left."""
+    """Remove the other files of the hour: those that this file replaced, and those of a killed writer."""
     place = address.rpartition("-")[0]
     with _reachable(place):
         system, path = _place(address)
@@ -129,7 +129,7 @@ def remove_others(address: str) -> None:
 
 
 def remove_unfinished(root: str) -> None:
-    """Remove what killed writers left below an address, of hours that are in no file yet."""
+    """Remove unfinished files of killed writers below an address, of hours that are in no file yet."""
     with _reachable(root):
         system, path = _place(root)
         for left in system.glob(f"{path}/**/*{_UNFINISHED}"):
@@ -137,7 +137,7 @@ def remove_unfinished(root: str) -> None:
 
 
 def remove(address: str) -> None:
-    """Remove a file, if it is there."""
+    """Remove a file if it exists."""
     with _reachable(address):
         system, path = _place(address)
         if system.exists(path):
@@ -145,7 +145,7 @@ def remove(address: str) -> None:
 
 
 def read(address: str) -> Iterator[QueuedEvent]:
-    """All events of a file, batch after batch. Raises PipelineError where it cannot be read."""
+    """All events of a file, batch after batch. PipelineError if it cannot be read."""
     with _reachable(address):
         system, path = _place(address)
         with system.open(path, "rb") as file:
@@ -165,7 +165,7 @@ def batches(events: Iterable[QueuedEvent]) -> Iterator[list[QueuedEvent]]:
 
 
 def weigh(address: str) -> Written:
-    """A file's size and hash, and how many events it says that it holds."""
+    """A file's size and hash, and the number of events in its metadata."""
     digest, size = hashlib.sha256(), 0
     with _reachable(address):
         system, path = _place(address)
@@ -223,7 +223,7 @@ def _event(row: dict[str, Any]) -> QueuedEvent:
         event_index=row["event_index"],
         batch_received_at=row["batch_received_at"],
         epoch=row["epoch"],
-        # Said by its epoch, for whoever processes it.
+        # Derived from the epoch when the event is processed.
         is_shadow=False,
     )
 
@@ -233,7 +233,7 @@ def _place(address: str) -> tuple[Any, str]:
 
 
 def _make_durable(system: Any, path: str) -> None:
-    """A local file outlives a loss of power from here on; other stores answer when they have it."""
+    """Flush a local file to disk, so that it survives a power loss; other stores answer after they stored it."""
     if not isinstance(system, LocalFileSystem):
         return
     for place in (path, path.rpartition("/")[0]):
@@ -246,11 +246,11 @@ def _make_durable(system: Any, path: str) -> None:
 
 @contextmanager
 def _reachable(address: str) -> Generator[None]:
-    """Whatever a file system raises is one thing to an operator: the archive cannot be used now."""
+    """Turn every error of a file system into a PipelineError: the archive cannot be used now."""
     try:
         yield
     except PipelineError:
         raise
     except Exception as error:
-        # Each store has errors of its own.
+        # Each store has its own errors.
         raise PipelineError(f"archive {address}: {type(error).__name__}: {error}") from error

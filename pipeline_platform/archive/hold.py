@@ -1,4 +1,4 @@
-"""One erasure, archive, restore or readmission at a time: none may read what another is about to change."""
+"""Allows one erasure, archive, restore or readmission at a time: none may read what another is changing."""
 
 import time
 from collections.abc import Generator
@@ -17,9 +17,9 @@ _PAUSE_S = 0.1
 
 @contextmanager
 def exclusively(conn: psycopg.Connection[Any]) -> Generator[None]:
-    """While no other erasure, archive, restore or readmission runs. PipelineError where another takes ten minutes."""
+    """Run while no other erasure, archive, restore or readmission runs. PipelineError after waiting ten minutes."""
     deadline = time.monotonic() + _WAIT_S_MAX
-    # Asked again and again: a wait inside the server would be an open transaction, and an erasure waits for those.
+    # Polls: a wait inside the server would be an open transaction, and an erasure waits for those.
     while conn.execute(_SQL["try_hold"]).fetchone() == (False,):
         if time.monotonic() > deadline:
             raise PipelineError(

@@ -1,11 +1,11 @@
-"""Archives hours that are past retention, verifies their files, takes hours back.
+"""Archives hours that are past retention, verifies their files and restores hours.
 
-The keeper and Dagster's retention drop no hour that is not archived while the setting archive_url is on; nothing here
-drops anything. An hour that cannot be archived stays, with an open alert: an operator frees the way to the address, and
-`pipeline-platform archive run` or the next hourly run of retention_job does the rest.
+While the setting archive_url is on, the keeper and Dagster's retention drop only archived hours; nothing here drops
+hours. An hour that cannot be archived stays, with an open alert. After an operator has made the address usable,
+`pipeline-platform archive run` or the next hourly run of retention_job archives it.
 
-A restored hour has its batches again, with their ids and times, and no work: its account is what it was when it was
-dropped, and a replay finds what to replay. Its retention starts anew; then it is dropped again.
+A restored hour has its batches again, with their ids and times, and no work. Its account is the one it had when it was
+dropped, and a replay can read it. Its retention starts again, and then it is dropped again.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -37,7 +37,7 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """One hour; error: why it could not be archived, or is not what the ledger says."""
+    """One hour. error: why it could not be archived, or how it differs from the ledger."""
 
     hour: datetime
     address: str
@@ -47,16 +47,16 @@ class Archived:
 
 
 def due_hours(conn: Conn, settings: Settings) -> list[datetime]:
-    """Hours past retention that are not archived as they are now."""
+    """Hours past retention that are not archived in their current state."""
     return [hour for (hour,) in conn.execute(_SQL["due"], {"retention": settings.retention})]
 
 
 def archive_hours(
     conn: Conn, settings: Settings, hours: list[datetime], on_hour: Callable[[Archived], None] = lambda _: None
 ) -> list[Archived]:
-    """Archive some hours, each for itself: one that fails opens an alert and leaves the others alone.
+    """Archive hours independently of each other: one that fails opens an alert and does not stop the others.
 
-    conn: in autocommit mode, without a statement time-out. ConfigError where archives are off.
+    conn: in autocommit mode, without a statement time-out. ConfigError if archives are off.
     """
     if not settings.archive_url:
         raise ConfigError("archives are off: set PIPELINE_ARCHIVE_URL to a directory or an address (s3://…)")
@@ -78,7 +78,7 @@ def archive_hours(
 
 
 def root_of(settings: Settings) -> str:
-    """Where archives are kept, the same for every process: a path is made absolute."""
+    """The root address of archives. A path is made absolute, so that it is the same for every process."""
     url = settings.archive_url.rstrip("/")
     return url if "://" in url else str(Path(url).absolute())
 
@@ -95,14 +95,16 @@ def _held(conn: Conn, hour: datetime) -> Generator[None]:
 
 
 def _archive(conn: Conn, hour: datetime, place: str) -> Archived:
-    """The file first, then the ledger that names it, then what it replaced goes: killed at any place, the ledger names
-    a file that was verified."""
+    """Write the file, then the ledger row that names it, then remove what it replaced.
+
+    So the ledger names a verified file, at whatever point the process is killed.
+    """
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         sealed_at, seals, dropped_at = conn.execute(_SQL["hour"], {"hour": hour}).fetchone() or (None, None, None)
         ledger = list_archives(conn, hour)
         if dropped_at and ledger and ledger[0]["seals"] == seals:
-            # Archived and dropped since somebody asked for it.
+            # It was archived and dropped after it was requested.
             return Archived(hour, ledger[0]["address"], ledger[0]["events"], ledger[0]["bytes"])
         if sealed_at is None or dropped_at is not None:
             raise PipelineError(f"hour {hour.isoformat()} is not sealed, or was dropped; see: pipeline-platform status")
@@ -133,7 +135,7 @@ def list_archives(conn: Conn, hour: datetime | None = None) -> list[dict[str, An
 
 
 def verify(conn: Conn, hour: datetime | None = None) -> list[Archived]:
-    """Read the files of all archives, or of one, and compare size, hash and count with the ledger."""
+    """Read the files of all archives, or of one hour, and compare size, hash and count with the ledger."""
     found: list[Archived] = []
     for row in list_archives(conn, hour):
         error = None
@@ -148,10 +150,10 @@ def verify(conn: Conn, hour: datetime | None = None) -> list[Archived]:
 
 
 def restore(conn: Conn, hour: datetime, reason: str) -> int:
-    """Take a dropped hour back into the queue, for a replay; returns its events.
+    """Restore a dropped hour to the queue for a replay; returns its number of events.
 
-    conn: in autocommit mode, without a statement time-out. NoSuchThingError where it has no archive; PipelineError
-    where it was never dropped, or its file is damaged.
+    conn: in autocommit mode, without a statement time-out. NoSuchThingError if it has no archive; PipelineError if it
+    is still kept or its file is damaged.
     """
     with exclusively(conn):
         ledger = list_archives(conn, hour)
@@ -187,7 +189,7 @@ def _batch_params(batch: list[QueuedEvent]) -> tuple[Any, ...]:
 
 
 def as_accepted(events: list[QueuedEvent]) -> list[AcceptedEvent]:
-    """What batch_params encodes."""
+    """The events in the form that batch_params encodes."""
     return [
         AcceptedEvent(event.tenant_id, event.event_id, event.type, event.client_at, event.payload, event.envelope)
         for event in events
@@ -195,7 +197,7 @@ def as_accepted(events: list[QueuedEvent]) -> list[AcceptedEvent]:
 
 
 def check(row: dict[str, Any]) -> None:
-    """Raises PipelineError where an archive's file is not what the ledger says."""
+    """PipelineError if an archive's file differs from the ledger."""
     found = files.weigh(row["address"])
     if (found.events, found.bytes, found.sha256) != (row["events"], row["bytes"], row["sha256"]):
         raise PipelineError(f"{row['address']} is not the file that was archived: it was changed, or is damaged")

@@ -1,9 +1,9 @@
-"""The check that both lines of the account hold for an hour, and that the rows themselves say the same.
+"""The check that both equations of the account hold for an hour, and that a recount of the rows agrees.
 
     received = accepted + rejected
     accepted = delivered + duplicate + dead_lettered + discarded + in_flight
 
-A failed check is not to be run again until it passes: an operator looks at `pipeline-platform audit` for the hour.
+Do not repeat a failed check until it passes: look at the hour in `pipeline-platform audit`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,11 +34,11 @@ _COLUMNS = ("kind", "tenant", "lane", "number", "counted", "recounted", "events"
 
 
 def check_hour(conn: psycopg.Connection[Any], hour: datetime) -> dg.AssetCheckEvaluation:
-    """The verdict on one hour. Of an hour whose batches were dropped, only the counters and the number of its rows."""
+    """The verdict on one hour. If its batches were dropped, only the counters and the number of its rows count."""
     audited = audit_hour(conn, hour)
-    # Asked for afterwards: retention may have dropped it meanwhile.
+    # Read afterwards: retention may have dropped the hour meanwhile.
     dropped = _dropped(conn, hour)
-    # Where the recount differs, it names the events; else production is counted without what the recount goes by.
+    # A recount that differs names the events. Otherwise production is counted without the data that the recount uses.
     differences = [] if dropped else audited.differences
     differences = differences or production_of_hour(conn, hour)
     parts = audited.counted.values()
@@ -59,7 +59,7 @@ def check_hour(conn: psycopg.Connection[Any], hour: datetime) -> dg.AssetCheckEv
 
 
 def conclude(verdicts: Sequence[dg.AssetCheckEvaluation]) -> Iterator[dg.AssetCheckResult]:
-    """The verdict on all hours of a run, then Failure where one failed: later passes would cover it up."""
+    """The verdict on all hours of a run, then Failure if one failed: a later pass would hide it."""
     wrong = [found.partition for found in verdicts if not found.passed]
     yield dg.AssetCheckResult(
         asset_key=ACCOUNT_HOLDS.asset_key,

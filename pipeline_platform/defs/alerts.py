@@ -1,7 +1,8 @@
-"""Alerts in Dagster: it looks as the alerts' own process does, and reports how its sensors and schedules fare.
+"""Alerts in Dagster: looks for alerts as the alerts' own process does, and reports on its sensors and schedules.
 
-Nothing in Dagster tells anybody that a sensor fails. So one of them writes down when each ticked last and whether that
-failed, and the alerts' process, which is no part of Dagster, notices a failure, a silence, and the silence of that one.
+Dagster does not report that a sensor fails. So one sensor records when each sensor and schedule ticked last and whether
+that tick failed. The alerts' process, which runs outside Dagster, notices a failure, a missing tick, and missing
+reports of that sensor.
 """
 
 from collections.abc import Sequence
@@ -61,10 +62,10 @@ def sensor_reports(context: dg.SensorEvaluationContext, platform: Platform) -> d
     states = [
         state for state in context.instance.all_instigator_state() if state.is_running and _is_ours(context, state)
     ]
-    # The newest may be under way.
+    # Two, because the newest tick may be under way.
     ticks = storage.get_batch_ticks([state.selector_id for state in states], limit=2)
     rows = [_row(state, ticks.get(state.selector_id, ())) for state in states]
-    # This tick is not over yet, so the storage knows an older one of ours.
+    # This tick is not over yet, so the storage still has the previous one of this sensor.
     rows = [row for row in rows if row[0] != REPORTER] + [(REPORTER, None, datetime.now(UTC), None)]
     names, intervals, ticked, errors = zip(*rows, strict=True)
     values = {"name": names, "interval_s": intervals, "ticked_at": ticked, "error": errors}
@@ -75,7 +76,7 @@ def sensor_reports(context: dg.SensorEvaluationContext, platform: Platform) -> d
 
 
 def _is_ours(context: dg.SensorEvaluationContext, state: InstigatorState) -> bool:
-    """Not another code location's, and none that the code has no longer: Dagster remembers those."""
+    """Whether it belongs to this code location and still exists in the code: Dagster remembers removed ones."""
     location, repository = context.code_location_origin, context.repository_def
     theirs = state.origin.repository_origin.code_location_origin.location_name
     if location and location.location_name != theirs:
@@ -84,7 +85,7 @@ def _is_ours(context: dg.SensorEvaluationContext, state: InstigatorState) -> boo
 
 
 def _row(state: InstigatorState, ticks: Sequence[InstigatorTick]) -> tuple[Any, ...]:
-    """name, interval_s (None: a schedule), ticked_at, error; ticks: the newest first."""
+    """A row: name, interval_s (None: a schedule), ticked_at, error. ticks: the newest first."""
     last = next((tick for tick in ticks if tick.status is not TickStatus.STARTED), None)
     data = state.instigator_data
     interval = data.min_interval if isinstance(data, SensorInstigatorData) else None

@@ -1,7 +1,7 @@
-"""Archives, once an hour and before retention: what could not be archived is named, and stays.
+"""Archives hours, once an hour and before retention; hours that could not be archived are named and kept.
 
 With the setting archive_url empty it does nothing and says so. An operator acts when the check fails: the alert and the
-metadata say why; the hour is kept until its file is written and verified.
+metadata give the reason, and the hour is kept until its file is written and verified.
 """
 
 from datetime import datetime
@@ -40,7 +40,7 @@ def archived_hours(platform: Platform) -> dg.MaterializeResult:  # pyright: igno
         from pipeline_platform.archive.hours import archive_hours, due_hours
 
         with platform.connect() as conn:
-            # An hour of a busy day is read for longer than a question may take.
+            # Reading a busy hour may take longer than the statement time-out.
             conn.execute("SET statement_timeout = 0")
             for one in archive_hours(conn, settings, due_hours(conn, settings)):
                 if one.error:

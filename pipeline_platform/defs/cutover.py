@@ -1,4 +1,4 @@
-"""The watch after a cutover: every anomaly is an alert until it is over."""
+"""Watches production after a cutover: every anomaly is an alert until it is over."""
 
 from datetime import UTC, datetime
 

@@ -1,7 +1,7 @@
 """daily_report: what was received, delivered and lost on a day, by tenant; a page under PIPELINE_HOME/reports.
 
-A day is counted again by materializing it again: a replay or redrive of later changes what became of its events. An
-operator acts when the check fails: `pipeline-platform audit` names what is lost.
+To count a day again, materialize it again: a later replay or redrive changes the outcomes of its events. An operator
+acts when the check fails: `pipeline-platform audit` names the lost events.
 """
 
 from datetime import date, timedelta
@@ -44,7 +44,7 @@ NOTHING_LOST = dg.AssetCheckSpec(
     retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
 )
 def daily_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
-    # plotly takes a moment to import: not where definitions are loaded.
+    # Imported here: plotly takes a moment to import, which would delay the loading of definitions.
     from pipeline_platform.watch.reports.daily_page import page_path, write_daily
 
     with platform.connect() as conn:
@@ -105,7 +105,7 @@ daily_report_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberTy
 daily_report_schedule = dg.build_schedule_from_partitioned_job(  # pyright: ignore[reportUnknownMemberType]
     daily_report_job,
     name="daily_report_at_night",
-    # When the day's last hour is sealed and finished.
+    # By then the day's last hour is sealed and finished.
     hour_of_day=0,
     minute_of_hour=40,
     default_status=dg.DefaultScheduleStatus.RUNNING,

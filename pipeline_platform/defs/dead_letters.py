@@ -1,7 +1,8 @@
-"""dead_letters: what could not be written, by tenant and cause; redrive_job tries them again.
+"""dead_letters: events that could not be written, by tenant and cause; redrive_job tries them again.
 
-An operator looks at the asset, mends the cause, and launches the job: a dry run unless its config says otherwise.
-Dagster keeps what it is told, and an error may quote an event: `pipeline-platform dead-letters` shows the errors.
+An operator looks at the asset, corrects the cause, and launches the job. It is a dry run unless its config says
+otherwise. Errors are not shown here, because Dagster stores metadata and an error may quote an event:
+`pipeline-platform dead-letters` shows them.
 """
 
 from typing import Any

@@ -1,7 +1,6 @@
-"""The partitions: hours of `received_at`, in UTC. Tenants are no partitions.
+"""The partitions: hours of `received_at`, in UTC. Tenants are not partitions.
 
-A partition exists once its hour is over, which is when it can be sealed; the hour under way is shown by
-`pipeline-platform funnel`, not here.
+A partition exists from the end of its hour, when it can be sealed. `pipeline-platform funnel` shows the current hour.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,18 +8,18 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-# A month and more before the first release, so that every hour within anybody's retention has its partition. Moved
-# forward, it would take the hours before it out of Dagster, with their history.
+# More than a month before the first release, so that every hour within any retention has its partition. A later date
+# would remove earlier hours and their history from Dagster.
 HOURS = dg.HourlyPartitionsDefinition(start_date="2026-10-01-00:00", timezone="UTC")
 
-# The same with the hour under way: what is compared and recovered needs no sealed hour, only a settled window.
+# The same with the current hour: comparing and recovering need a settled window, not a sealed hour.
 HOURS_SO_FAR = dg.HourlyPartitionsDefinition(start_date="2026-10-01-00:00", timezone="UTC", end_offset=1)
 
 HOUR = timedelta(hours=1)
 
 
 def hour_of(key: str) -> datetime:
-    """The start of a partition. ValueError for what is no partition key."""
+    """The start of a partition. ValueError for an invalid partition key."""
     return datetime.strptime(key, HOURS.fmt).replace(tzinfo=UTC)
 
 
@@ -30,12 +29,12 @@ def key_of(hour: datetime) -> str:
 
 
 def has_partition(hour: datetime, now: datetime) -> bool:
-    """Whether Dagster, whose clock says `now`, has this partition: the database's clock may be ahead."""
+    """Whether Dagster has this partition at its time `now`. The database's clock may be ahead of it."""
     return hour_of(HOURS.get_first_partition_key() or "") <= hour <= now - HOUR
 
 
 def ranges(hours: Iterable[datetime], longest: int) -> Iterator[list[datetime]]:
-    """Ascending hours as runs without a gap, of at most `longest` hours each."""
+    """Split ascending hours into runs without a gap, of at most `longest` hours each."""
     piece: list[datetime] = []
     for hour in hours:
         if piece and (hour - piece[-1] != HOUR or len(piece) == longest):

@@ -1,7 +1,7 @@
-"""What a person finds in the launchpad: every field of a config with its default, and errors in plain words.
+"""Helpers for the launchpad: every field of a config with its default, and errors in plain words.
 
-Dagster fills the launchpad of a job of ops with `prefilled`. The dialog that launches a range of partitions begins with
-an empty config: `example` is what to paste there, and the description of the job shows it.
+Dagster fills the launchpad of a job of ops with `prefilled`. The dialog for a range of partitions begins with an empty
+config: `example` is the text to paste there, and the job's description shows it.
 """
 
 import json
@@ -15,7 +15,7 @@ from pipeline_platform.errors import NotNowError, PipelineError
 
 
 def prefilled(op: str, config: type[dg.Config]) -> dict[str, Any]:
-    """The run config with all fields of `config`; those that have no default are empty."""
+    """The run config with all fields of `config`; those without a default are empty."""
     fields: dict[str, Any] = {
         name: field.default if not field.is_required() else 0 if field.annotation is int else ""
         for name, field in config.model_fields.items()
@@ -24,13 +24,13 @@ def prefilled(op: str, config: type[dg.Config]) -> dict[str, Any]:
 
 
 def example(op: str, **values: Any) -> str:
-    """The same with these values, as a block of YAML in Markdown."""
+    """The run config with these values, as a block of YAML in Markdown."""
     lines = [f"      {name}: {json.dumps(value)}" for name, value in values.items()]
     return "\n".join(["```yaml", "ops:", f"  {op}:", "    config:", *lines, "```"])
 
 
 def require_reason(reason: str) -> None:
-    """Failure where none is given."""
+    """Failure if the reason is empty."""
     if not reason.strip():
         raise dg.Failure(
             "`reason` is empty in the config of this run: say in a few words why you do this. It is kept with what was "
@@ -41,7 +41,7 @@ def require_reason(reason: str) -> None:
 
 @contextmanager
 def in_plain_words(where: str = "") -> Generator[None]:
-    """Make a refusal the run's one-line error, not tried again; what a wait cures keeps its retries."""
+    """Turn a refusal into the run's one-line error without a retry. Transient errors keep their retries."""
     try:
         yield
     except NotNowError:

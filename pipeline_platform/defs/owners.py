@@ -1,6 +1,6 @@
-"""Who answers for the definitions: one team, until a deployment has more."""
+"""The owner of all definitions: one team, until a deployment has more."""
 
 OWNERS = ["team:platform"]
 
-# Metadata of jobs, schedules and sensors, whose own parameter is beta and warns at every start.
+# Set as metadata on jobs, schedules and sensors: their own parameter is beta and warns at every start.
 OWNED = {"owner": OWNERS[0]}

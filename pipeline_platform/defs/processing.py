@@ -1,8 +1,8 @@
 """accepted_events → enriched_events → delivered_events: an hour of `received_at` is a partition of each.
 
-Live workers deliver events within milliseconds; these assets finish an hour and prove it. One step takes a
-range hour by hour through all three stages and records each before the next, so what a failed or killed run
-did is kept. An operator runs the same range again: done hours take a moment, no event is delivered twice.
+Live workers deliver events within milliseconds; these assets finish an hour and prove it. One step takes a range hour
+by hour through all three stages and records each stage before the next. So the results of a failed or killed run are
+kept. An operator runs the same range again: finished hours take a moment, and no event is delivered twice.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -38,7 +38,7 @@ _common: dict[str, Any] = {
     "owners": OWNERS,
     "code_version": "1",
     "partitions_def": HOURS,
-    # Each hour is recorded by an event of its own; an output would record all of them again, at the end.
+    # Each hour is recorded by its own event; an output would record all of them again at the end.
     "skippable": True,
 }
 
@@ -66,7 +66,7 @@ _SPECS = [
         "dead-lettered or discarded, by tenant; and the time from received_at to the "
         "delivering commit.",
         kinds={"postgres", "table"},
-        # An hour is sealed when it is over and processed within minutes of that, also where nothing was received.
+        # An hour is sealed when it is over and processed within minutes, also if nothing was received.
         freshness_policy=dg.FreshnessPolicy.time_window(
             warn_window=timedelta(minutes=90), fail_window=timedelta(hours=3)
         ),
@@ -123,14 +123,14 @@ def _process(
 
 
 def _hours(context: dg.AssetExecutionContext, conn: psycopg.Connection[Any]) -> Sequence[str]:
-    """The run's partitions. The check alone may be run without any: then of every sealed hour that is kept."""
+    """The run's partitions. The check alone may run without any: it then covers every sealed hour that is kept."""
     if context.has_partition_key or context.has_partition_key_range:
         return context.partition_keys
     return [key_of(hour) for hour, _ in conn.execute(_SQL["sealed_hours"]).fetchall()]
 
 
 def _recorded(context: dg.AssetExecutionContext) -> set[tuple[dg.AssetKey, str]]:
-    """What an earlier attempt of this step recorded: a retry goes on behind it and records nothing twice."""
+    """What an earlier attempt of this step recorded. A retry continues after it and records nothing twice."""
     if context.retry_number == 0:
         return set()
     records = context.instance.get_records_for_run(context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
@@ -144,7 +144,7 @@ def _recorded(context: dg.AssetExecutionContext) -> set[tuple[dg.AssetKey, str]]
 
 @contextmanager
 def retried_where_it_helps(where: str) -> Generator[None]:
-    """Let an error that goes away by itself reach the retry policy; any other ends the run with its reason."""
+    """Pass transient errors to the retry policy; any other error ends the run with its reason."""
     try:
         yield
     except dg.Failure:
@@ -152,6 +152,6 @@ def retried_where_it_helps(where: str) -> Generator[None]:
     except Exception as error:
         if is_transient(error):
             raise
-        # Dagster keeps the cause with all that it quotes.
+        # Dagster stores the cause with all data that it quotes.
         cause = None if is_bad_data(error) else error
         raise dg.Failure(f"{where}: {without_values(error)}", allow_retries=False) from cause

@@ -1,10 +1,10 @@
-"""prune_runs: deletes Dagster's own finished runs and their event logs, which it would keep for ever.
+"""prune_runs: deletes Dagster's finished runs and their event logs, which Dagster would keep forever.
 
-With a run goes what the UI knows of an asset by it: its materializations are rows of its event log. So a run stays that
-holds the newest record of an asset, or of a partition whose hours are kept; of older hours the platform's own tables
-say what there is to know (their bars stay green from Dagster's cache, with nothing behind them). Verdicts of checks are
-kept by Dagster apart from runs, and stay. Runs that have not finished are never touched. Cut short, the next run goes
-on: what is deleted of a run last is the run.
+An asset's materializations are rows of a run's event log, so the UI loses them with the run. Therefore a run is kept if
+it holds the newest record of an asset, or of a partition whose hours are kept. For older hours the platform's own
+tables have the information (their bars stay green from Dagster's cache, without records behind them). Dagster stores
+verdicts of checks apart from runs; they are kept. Unfinished runs are never touched. The run itself is deleted last, so
+the next execution continues after an interruption.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _LENGTHS = {HOURS.fmt: HOUR, DAYS.fmt: timedelta(days=1)}
 
 @dataclass(slots=True)
 class Pruned:
-    """deleted: runs, or in a dry run those that would be; kept: old ones that hold the newest record of something."""
+    """deleted: runs, or in a dry run those that would be. kept: old runs that hold the newest record of something."""
 
     deleted: int = 0
     kept: int = 0
@@ -41,11 +41,11 @@ def prune(
 ) -> Pruned:
     """Delete finished runs that last changed before `older_than`, the oldest first, at most `runs_max` of them.
 
-    kept_since: partitions that end later are not to be forgotten. is_done: nothing is left that could be deleted.
+    kept_since: partitions that end later keep their records. is_done: no run is left that could be deleted.
     """
     filters = dg.RunsFilter(statuses=_FINISHED, updated_before=older_than)
     pruned = Pruned()
-    # The last run that is still there: a cursor on one that was deleted finds nothing.
+    # The last run that still exists: a cursor on a deleted run finds nothing.
     cursor: str | None = None
     while page := instance.get_run_records(filters, limit=_PORTION, ascending=True, cursor=cursor):
         for run_id in (record.dagster_run.run_id for record in page):
@@ -65,7 +65,7 @@ def prune(
 
 
 def _holds_newest(instance: dg.DagsterInstance, run_id: str, kept_since: datetime) -> bool:
-    """Whether the UI would forget, with this run, an asset as a whole or a partition that is kept."""
+    """Whether the UI would lose, with this run, the newest record of an asset or of a kept partition."""
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
     mine: dict[dg.AssetKey, dict[str, int]] = {}
     for record in records:
@@ -94,13 +94,13 @@ def _is_kept(partition: str, kept_since: datetime) -> bool:
             return datetime.strptime(partition, form).replace(tzinfo=UTC) + length > kept_since
         except ValueError:
             continue
-    # Of no time that is known here, so nobody can say that it is past.
+    # The partition's time is unknown, so it cannot be judged to be past.
     return True
 
 
 def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
     instance.compute_log_manager.delete_logs(prefix=[run_id])
-    # Before the run: events without a run would never be found again.
+    # Delete events before the run: events without a run would never be found again.
     instance.event_log_storage.delete_events(run_id)
     instance.delete_run(run_id)
 

@@ -1,8 +1,7 @@
-"""reconciled_hours: the old pipeline's output compared with the platform's, an hour of `received_at` a partition.
+"""reconciled_hours: the old pipeline's output compared with the platform's; a partition is an hour of `received_at`.
 
-The hour under way is a partition too: it is compared as far as it can be settled, and again when it is over. A
-difference fails the check, not the run. What was found is in the schema `reconcile`, and as CSV and Parquet in
-PIPELINE_HOME/reconciliation.
+The current hour is a partition too: its settled part is compared, and the whole when it is over. A difference fails the
+check, not the run. The results are in the schema `reconcile`, and as CSV and Parquet in PIPELINE_HOME/reconciliation.
 """
 
 from collections.abc import Iterator
@@ -66,7 +65,7 @@ def reconcile_hours(context: dg.AssetExecutionContext, platform: Platform):
 def _reconcile_hours(
     context: dg.AssetExecutionContext, platform: Platform
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult]:
-    # pandas takes a second to import: not where definitions are loaded.
+    # Imported here: pandas takes a second to import, which would delay the loading of definitions.
     from pipeline_platform.migration.reconcile.export import export
 
     drifting: list[str] = []
@@ -88,7 +87,7 @@ def _reconcile_hours(
 
 
 def window_of(conn: psycopg.Connection[Any], hour: datetime) -> tuple[datetime, datetime]:
-    """An hour's window; of the one under way as much as can be settled. Failure where that is nothing yet."""
+    """An hour's window; of the current hour its settled part. Failure if nothing is settled yet."""
     end = min(hour + HOUR, settled_until(conn))
     if end <= hour:
         raise dg.Failure(f"nothing of hour {key_of(hour)} can be settled yet (settle_s): try again later")
@@ -96,12 +95,12 @@ def window_of(conn: psycopg.Connection[Any], hour: datetime) -> tuple[datetime, 
 
 
 def reconcile_hour(conn: psycopg.Connection[Any], hour: datetime) -> Reconciliation:
-    """Compare an hour and store what was found."""
+    """Compare an hour and store the result."""
     return reconcile(conn, *window_of(conn, hour))
 
 
 def described(found: Reconciliation) -> dict[str, Any]:
-    """The metadata of a comparison: numbers that plot over the hours, a table by tenant, a summary to read."""
+    """The metadata of a comparison: numbers to plot over the hours, a table by tenant, and a summary."""
     totals = found.totals
     rows = [{"tenant": each.name, **{name: getattr(each.counts, name) for name in _COLUMNS}} for each in found.tenants]
     return {
@@ -162,7 +161,7 @@ reconcile_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
 
 @dg.schedule(  # pyright: ignore[reportUnknownMemberType, reportArgumentType]
     job=reconcile_job,
-    # Ten minutes after the hour an old pipeline with the default settle_s has delivered all that it will.
+    # An old pipeline with the default settle_s has delivered everything ten minutes after the hour.
     cron_schedule="10 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,

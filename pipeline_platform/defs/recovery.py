@@ -1,10 +1,10 @@
-"""dropped_events → recovered_events: what the old pipeline dropped is found, then put into production.
+"""dropped_events → recovered_events: finds what the old pipeline dropped and puts it into production.
 
 By default it is a dry run: it stops after dropped_events.
 
-Launched for an hour or as a backfill over any range, which is one run, hour by hour. Idempotent: an hour that is done
-again adds nothing, and what a killed run moved stays moved. A window that may still change fails with its reason:
-launch it again later.
+It is launched for an hour, or as a backfill over any range, which is one run that goes hour by hour. It is idempotent:
+repeating an hour adds nothing, and events that a killed run moved stay moved. A window that may still change fails with
+its reason: launch it again later.
 """
 
 from collections.abc import Iterator
@@ -131,7 +131,7 @@ def _recover_hours(
             asset_key=RECOVERED,
             check_name=NOTHING_MISSING.name,
             passed=not left,
-            # What a dry run finds missing is what it was to find.
+            # A dry run is expected to find missing events, so it only warns.
             severity=dg.AssetCheckSeverity.ERROR if moves else dg.AssetCheckSeverity.WARN,
             metadata={"missing": dg.MetadataValue.json(left)},
         )

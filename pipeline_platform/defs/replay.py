@@ -1,9 +1,9 @@
-"""replay_diffs → replayed_hours: a window is processed again beside production, then put into it.
+"""replay_diffs → replayed_hours: processes a window again beside production, then puts the result into production.
 
-Launched for an hour or as a backfill over any range, which is one run and one replay. The work is the workers'; a run
-only begins the steps and looks on. What is done is kept in PostgreSQL by chunks, so a run that was killed is gone on
-with by the next one over the same range. By default it is a dry run: it stops after the diff, which commit_replay_job
-(replay_jobs.py), or a run with `dry_run: false` over the same range, then commits.
+It is launched for an hour, or as a backfill over any range, which is one run and one replay. The workers do the work;
+the run only begins the steps and follows them. PostgreSQL stores the progress by chunks, so the next run over the same
+range continues a killed one. By default it is a dry run: it stops after the diff. commit_replay_job (replay_jobs.py),
+or a run with `dry_run: false` over the same range, then commits.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _SQL = queries("replay")
 DIFFED, REPLAYED = dg.AssetKey("replay_diffs"), dg.AssetKey("replayed_hours")
 _HOURS_A_REPLAY = 10_000
 _NUMBERS = ("events", "added", "changed", "removed", "unchanged", "failed")
-# A window of days, with the lane at its cap of a tenth; a replay that does not move fails by itself long before.
+# Enough for a window of days with the lane at its cap of a tenth; a stalled replay fails long before.
 LONG = {"dagster/max_runtime": str(24 * 3600)}
 
 _common: dict[str, Any] = {
@@ -88,7 +88,7 @@ class ReplayConfig(dg.Config):
     can_subset=True,
     partitions_def=HOURS_SO_FAR,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    # Not of the pool of the hourly runs: a replay may take hours.
+    # Not in the pool of the hourly runs: a replay may take hours.
     pool="replays",
 )
 def replay_hours(context: dg.AssetExecutionContext, platform: Platform, config: ReplayConfig):
@@ -113,9 +113,9 @@ def _replay_hours(
 
 
 def _adopt(conn: psycopg.Connection[Any], scope: Scope, *, commits: bool) -> int | None:
-    """What a killed run left of the same scope or, for a commit, what a dry run prepared.
+    """The replay of the same scope that a killed run began or, for a commit, that a dry run prepared.
 
-    ClosedGateError where its diff is not done and cannot be, because batches that it reads are gone.
+    ClosedGateError if its diff is not done and cannot be done, because batches that it reads are gone.
     """
     states = ["planned", "diffing", *(["diffed", "committing"] if commits else [])]
     row = conn.execute(_SQL["unfinished"], scope.params() | {"states": states}).fetchone()
@@ -136,7 +136,7 @@ def run_step(
     context: dg.AssetExecutionContext | dg.OpExecutionContext, conn: psycopg.Connection[Any], replay_id: int, step: str,
     *, takes_newer: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Begin the step where it has not begun, and wait until it is done, saying how far it is. The diff's report."""
+    """Begin the step unless it has begun, wait until it is done, and log its progress. Returns the diff's report."""
     state = steps.progress(conn, replay_id).state
     if step == "diff" and state not in ("planned", "diffing"):
         return report.diff(conn, replay_id)
@@ -161,7 +161,7 @@ def run_step(
 
 
 def materialized(asset: dg.AssetKey, found: dict[str, Any], settings: Settings) -> Iterator[dg.AssetMaterialization]:
-    """One for each hour of the window: its own numbers, and the replay's summary."""
+    """One materialization for each hour of the window, with the hour's numbers and the replay's summary."""
     by_hour = {row["hour"]: row for row in found["hours"]}
     shared = {"summary": summary(found, settings), "replay_id": found["replay_id"], "samples": samples(found)}
     for key in hours_of(found):

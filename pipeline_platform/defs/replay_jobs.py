@@ -1,7 +1,7 @@
-"""commit_replay_job and undo_replay_job: a diff that somebody looked at goes into production, and comes back out of it.
+"""commit_replay_job and undo_replay_job: put a reviewed diff into production, and undo it.
 
-Both take a replay by its number, so what is committed is what was looked at. A run that was killed is gone on with by
-the next one of the same number.
+Both take a replay's number, so the reviewed diff is the one that is committed. The next run with the same number
+continues a killed one.
 """
 
 import dagster as dg

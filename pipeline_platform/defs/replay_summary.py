@@ -1,7 +1,7 @@
-"""A replay in words: what its diff found, what its commit did, and what comes next.
+"""A replay in words: the result of its diff, the result of its commit, and the next step.
 
-Dagster keeps these texts longer than the platform keeps an erased person, so of values only those of columns that say
-nothing of a person are shown, of others what they are made of. `pipeline-platform replay diff` shows the values.
+Dagster may keep these texts after a person is erased from the platform. So values are shown only for columns without
+personal data; for others only the kind of value is shown. `pipeline-platform replay diff` shows the values.
 """
 
 import json
@@ -24,7 +24,7 @@ Found = Mapping[str, Any]
 
 
 def summary(found: Found, settings: Settings) -> dg.MarkdownMetadataValue:
-    """All of it."""
+    """The whole summary."""
     totals = found["totals"]
     parts = [
         f"**Replay {found['replay_id']}: {_verdict(found)}**",
@@ -41,7 +41,7 @@ def summary(found: Found, settings: Settings) -> dg.MarkdownMetadataValue:
 
 
 def samples(found: Found) -> dg.TableMetadataValue:
-    """A row for each field of each sample."""
+    """A table with a row for each field of each sample."""
     columns = [dg.TableColumn(name) for name in _SAMPLE]
     return dg.MetadataValue.table([dg.TableRecord(row) for row in _sample_rows(found)], dg.TableSchema(columns))
 

@@ -1,6 +1,6 @@
-"""What the control plane works with: the settings and a bounded connection, both made when a run needs them.
+"""The resource of the control plane: the settings and a bounded connection, both made when a run needs them.
 
-Nothing connects when definitions are loaded.
+Loading definitions connects to nothing.
 """
 
 from collections.abc import Generator
@@ -16,12 +16,12 @@ from pipeline_platform.errors import PipelineError, is_bad_data, without_values
 from pipeline_platform.local.services.endpoints import connected
 from pipeline_platform.settings import Settings
 
-# Recounting an hour of a busy day reads millions of rows.
+# Recounting a busy hour reads millions of rows.
 _STATEMENT_TIMEOUT_S = 300
 
 
 class Platform(dg.ConfigurableResource[Any]):
-    """The platform's servers and settings, as the environment of the run names them."""
+    """The platform's servers and settings, as given by the environment of the run."""
 
     database_url: str = Field(
         default="", description="Empty: PIPELINE_DATABASE_URL, else the platform running in PIPELINE_HOME."
@@ -31,7 +31,7 @@ class Platform(dg.ConfigurableResource[Any]):
     )
 
     def settings(self) -> Settings:
-        """The settings with both URLs. ConfigError where one cannot be used, or nothing runs."""
+        """The settings with both URLs. ConfigError if a setting is invalid or the platform is not running."""
         given = {name: url for name in ("database_url", "redis_url") if (url := getattr(self, name))}
         return connected(Settings.read().model_copy(update=given))
 
@@ -39,7 +39,8 @@ class Platform(dg.ConfigurableResource[Any]):
     def connect(self) -> Generator[psycopg.Connection[Any]]:
         """A connection in autocommit mode.
 
-        PipelineError, without what it quotes, in place of an error of bad data: Dagster keeps the errors of its runs.
+        An error of bad data becomes a PipelineError without the data it quotes, because Dagster stores the errors of
+        its runs.
         """
         with connect(self.settings().database_url, "dagster", statement_timeout_s=_STATEMENT_TIMEOUT_S) as conn:
             try:

@@ -1,7 +1,7 @@
-"""Retention: drops the batches of hours sealed longer ago than it, unless something still needs them.
+"""Retention: drops the batches of hours that were sealed longer ago than the retention, unless they are still needed.
 
-The keeper of a worker pool does the same, so this is a second pair of hands and the record of it. What has
-to stay is named in the metadata with its reason; an operator acts when the check fails, a day later.
+The keeper of a worker pool does the same; this is a fallback and keeps a record. The metadata names the hours that are
+kept, each with its reason. An operator acts when the check fails, a day later.
 """
 
 from datetime import timedelta
@@ -21,7 +21,7 @@ _SQL = queries("control_plane")
 
 RETAINED = dg.AssetKey("retained_hours")
 
-# Work that waits out an outage holds its hour: a day is long enough for that, and short enough for the disk.
+# Work that waits out an outage keeps its hour: a day is long enough for that, and short enough for the disk.
 _GRACE = timedelta(hours=24)
 
 NOTHING_OVERDUE = dg.AssetCheckSpec(
@@ -82,7 +82,7 @@ retention_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
 retention_schedule = dg.ScheduleDefinition(
     name="hourly_retention",
     job=retention_job,
-    # Away from the full hour, when hours are sealed and processed.
+    # Not at the full hour, when hours are sealed and processed.
     cron_schedule="20 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -1,7 +1,8 @@
-"""rollups: what dashboards read, an hour of `received_at` a partition, proved equal to exports and the account.
+"""rollups: the counts that dashboards read, checked against exports and the account; a partition is an hour.
 
-The workers' keeper keeps the table fresh; this counts what is still marked, compares the hour and records it. The check
-names tenant and hour where something differs and repairs nothing: look, then materialize the hour with `recompute`.
+The hours are those of `received_at`. The workers' keeper keeps the table fresh; this asset counts what is still marked,
+compares the hour and records the result. The check names tenant and hour of a difference and repairs nothing: look into
+it, then materialize the hour with `recompute`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -156,7 +157,7 @@ rollups_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
 
 @dg.schedule(  # pyright: ignore[reportUnknownMemberType, reportArgumentType]
     job=rollups_job,
-    # When the sensor sealed_hours has had the last hour finished.
+    # By then the sensor sealed_hours has had the last hour finished.
     cron_schedule="5 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -171,7 +172,7 @@ def hourly_rollups(context: dg.ScheduleEvaluationContext, platform: Platform):
     if not due:
         return dg.SkipReason("no hour ended or changed since it was compared")
     pieces = list(ranges(due, _HOURS_A_RUN_MAX))
-    # The rest in an hour: hours that a replay changed here and there would be a run each.
+    # The next hourly run takes the rest. Scattered hours that a replay changed would need one run each.
     return [
         dg.RunRequest(
             run_key=f"{context.scheduled_execution_time.isoformat()} {key_of(piece[0])}",

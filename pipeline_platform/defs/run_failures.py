@@ -1,8 +1,8 @@
-"""Failed runs as alerts: one a backfill or job, however many of its runs failed; over when all that failed succeeded.
+"""Failed runs as alerts: one for each backfill or job, over when every failed run has been repeated successfully.
 
-One question a tick for all that failed since the last one: Dagster's own run-status sensors take five runs a tick. A
-run that Dagster starts again by itself is none yet. A failed run that nobody will repeat is ended with
-`pipeline-platform alerts resolve`.
+Each tick reads all failures since the last tick with one query, because Dagster's own run-status sensors take five runs
+a tick. A run that Dagster retries by itself is not a failure yet. If a failed run will not be repeated, end its alert
+with `pipeline-platform alerts resolve`.
 """
 
 import json
@@ -22,7 +22,7 @@ from pipeline_platform.defs.resources import Platform
 
 _SQL = queries("alerts")
 _RUNS_MAX = 1_000
-# Runs are noted by several processes: one may become visible after a later one.
+# Several processes record runs, so one may become visible after a later one.
 _OVERLAP = timedelta(minutes=1)
 _BACKFILL = "dagster/backfill"
 _PARTITION = "dagster/partition"
@@ -31,14 +31,14 @@ _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Until when failures are known, and which were seen within the overlap."""
+    """The time up to which failures are known, and the runs seen within the overlap."""
 
     until: datetime
     seen: frozenset[str]
 
     @classmethod
     def read(cls, text: str | None, now: datetime) -> "Cursor":
-        """The first tick begins now."""
+        """Parse a cursor. The first tick begins at `now`."""
         if not text:
             return cls(now, frozenset())
         found = json.loads(text)
@@ -62,12 +62,12 @@ def failed_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.S
     records = [
         record
         for record in context.instance.get_run_records(failed, limit=_RUNS_MAX)
-        # What is changed of a run later, as its tags, is no new failure.
+        # A later change of a failed run, such as of its tags, is not a new failure.
         if (record.end_time or now.timestamp()) > (cursor.until - _OVERLAP).timestamp()
         and not _retries(record.dagster_run)
         and _is_ours(context, record.dagster_run)
     ]
-    # At the first tick: what failed before nobody asked for.
+    # The first tick reports no earlier failures.
     fresh = [record for record in records if context.cursor and record.dagster_run.run_id not in cursor.seen]
     with platform.connect() as conn:
         opened = _open(conn, fresh)
@@ -82,7 +82,7 @@ def _retries(run: dg.DagsterRun) -> bool:
 
 
 def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
-    """Not another code location's, where the instance has several."""
+    """Whether the run belongs to this code location; the instance may have several."""
     here, there = context.code_location_origin, run.remote_job_origin
     if here is None or there is None:
         return True
@@ -109,7 +109,7 @@ def _open(conn: psycopg.Connection[Any], records: Iterable[dg.RunRecord]) -> lis
 
 
 def _resolve(conn: psycopg.Connection[Any], instance: dg.DagsterInstance) -> int:
-    """Alerts whose failed runs have all been made good, or were deleted."""
+    """Resolve alerts whose failed runs have all been repeated successfully or deleted."""
     over = [
         alert_id
         for alert_id, fingerprint, opened_at in conn.execute(_SQL["open_run_failures"]).fetchall()
@@ -133,7 +133,7 @@ def _is_over(instance: dg.DagsterInstance, fingerprint: str, since: datetime) ->
 
 
 def _is_made_good(failed: dg.DagsterRun, good: Sequence[dg.DagsterRun]) -> bool:
-    """By a run that repeated it, or one of the same job over the same hours and more."""
+    """Whether a run repeated it successfully, or one of the same job did over its hours or more."""
     first, last = _hours(failed.tags)
     for run in good:
         if run.root_run_id and run.root_run_id in (failed.run_id, failed.root_run_id):
@@ -145,7 +145,7 @@ def _is_made_good(failed: dg.DagsterRun, good: Sequence[dg.DagsterRun]) -> bool:
 
 
 def _hours(tags: Mapping[str, str]) -> tuple[str, str]:
-    """The first and last partition of a run; empty where it has none. Keys of hours sort as they follow."""
+    """The first and last partition of a run; empty if it has none. Keys of hours sort by time."""
     one = tags.get(_PARTITION, "")
     return tags.get(_RANGE[0], one), tags.get(_RANGE[1], one)
 

@@ -1,9 +1,8 @@
-"""Requests runs for newly sealed hours: one query a tick, and few runs however many hours there are.
+"""Requests runs for newly sealed hours: one query for each tick, and few runs even for many hours.
 
-The cursor names what was asked for: each hour that is still kept, and how often it had been sealed then. So
-nothing depends on clocks or on the order of commits, and an hour that an import opened and that was sealed
-again is asked for again. While the sensor fails, hours are sealed and delivered all the same; its next tick
-catches up.
+The cursor holds what was requested: each kept hour and how often it had been sealed then. So nothing depends on clocks
+or on the order of commits, and an hour that an import reopened is requested again after it was sealed again. While the
+sensor fails, hours are sealed and delivered all the same; its next tick catches up.
 """
 
 import hashlib
@@ -20,13 +19,13 @@ from pipeline_platform.defs.resources import Platform
 
 _SQL = queries("control_plane")
 
-# A run for each range without a gap. Where an import left many gaps, one window over all of them costs less
-# than their runs: an hour that is done again takes a moment.
+# One run for each range without a gap, up to this number. Above it, one window over all of them costs less than their
+# runs, because a finished hour takes only a moment.
 _RANGES_MAX = 4
-# Four days: more than a retention of three, and far from max_runtime_seconds of dagster.yaml also where much is left.
+# Four days: more than a retention of three, and well below max_runtime_seconds of dagster.yaml even with much work.
 _HOURS_A_RUN_MAX = 96
 
-# How a run is told its range of partitions.
+# The tags that give a run its range of partitions.
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 Seals = Mapping[datetime, int]

@@ -1,7 +1,7 @@
-"""The three stages of an hour: seal and count it, drain it, count what was delivered. Knows nothing of runs.
+"""The three stages of an hour: seal and count it, drain it, count what was delivered. Independent of runs.
 
-Each returns the metadata of one partition, mostly numbers, which the UI plots over the hours. All read the
-project's own account and keep no state of their own, so doing an hour again is always right.
+Each returns the metadata of one partition, mostly numbers, which the UI plots over the hours. All read the project's
+own account and keep no state, so an hour can be repeated safely.
 """
 
 import time
@@ -30,7 +30,7 @@ _PAUSE_S = 0.2
 
 
 def accept_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
-    """Seal the hour and count what was received. NotNowError where it is not over, or is being written."""
+    """Seal the hour and count what was received. NotNowError if it is not over or is being written."""
     state = _sealed(conn, hour, settings.hour_wait_s)
     tenants = _account(conn, hour)
     metadata: dict[str, Any] = _totals(tenants, ("received", "accepted", "rejected")) | {"tenants": len(tenants)}
@@ -59,7 +59,7 @@ def accept_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
 
 
 def enrich_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
-    """Process what is left of the hour, as a worker would. NotNowError where a worker holds on to a part."""
+    """Process the remaining work of the hour, as a worker would. NotNowError if a worker holds some of it."""
     here = drain_hour(settings, hour, wait_s=settings.hour_wait_s)
     tenants = _account(conn, hour)
     columns = ("claimed", "enriched", "in_flight")
@@ -78,9 +78,10 @@ def enrich_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
 
 
 def deliver_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
-    """Count what became of the hour's events and how long it took, from received_at to the delivering commit.
+    """Count the outcomes of the hour's events and their latency, from received_at to the delivering commit.
 
-    Latencies are missing where nothing was delivered; those of imported events are as old as the events."""
+    Latencies are missing if nothing was delivered; those of imported events are as large as the events are old.
+    """
     tenants = _account(conn, hour)
     outcomes = ("delivered", "duplicate", "dead_lettered", "discarded", "in_flight")
     wanted = {"hour": hour, "tenant_ids": [row["tenant_id"] for row in tenants]}
@@ -113,7 +114,7 @@ def _words(settings: Settings, words: str, page: str) -> dg.MarkdownMetadataValu
 
 
 def _sealed(conn: Conn, hour: datetime, wait_s: float) -> dict[str, Any] | None:
-    """The hour's state once it is sealed; None where it does not exist because nothing was received in it."""
+    """The hour's state once it is sealed; None if it does not exist because nothing was received in it."""
     deadline = time.monotonic() + wait_s
     while True:
         found = _rows(conn, "hour_state", {"hour": hour})
@@ -142,7 +143,7 @@ def _rows(conn: Conn, query: str, params: Mapping[str, Any]) -> list[dict[str, A
 
 
 def _account(conn: Conn, hour: datetime) -> list[dict[str, Any]]:
-    """The hour's funnel, a row a tenant over all lanes, the largest first."""
+    """The hour's funnel: one row for each tenant over all lanes, the largest first."""
     return _rows(conn, "account_of_hour", {"hour": hour})
 
 

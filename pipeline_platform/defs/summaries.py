@@ -1,4 +1,4 @@
-"""Markdown for people: tables, and where to look further. Numbers stand beside it as metadata of their own, to plot."""
+"""Markdown summaries: tables, and links to more. Numbers to plot are separate metadata."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ Cell = str | int | float | None
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table; numbers to the right, with separators. Nothing in a cell can end it."""
+    """A table with numbers aligned right and with separators. A cell's content cannot end the cell."""
     body = [list(row) for row in rows]
     right = [all(isinstance(row[place], int | float) for row in body) for place in range(len(columns))]
     lines = [list(columns), ["--:" if is_right else "---" for is_right in right], *body]
@@ -17,7 +17,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> st
 
 
 def look_further(settings: Settings, page: str) -> str:
-    """The last line of a summary: the live page, where one runs, and the page of the documentation."""
+    """The last line of a summary: links to the live page, if one runs, and to the page of the documentation."""
     running = read_endpoints(settings.home)
     console = f"[Console]({running.console}) · " if running and running.console else ""
     return f"{console}What to do: `docs/how-to/{page}.md`"

@@ -1,17 +1,17 @@
-"""Per-tenant tables as metadata: the largest tenants by name, the others in one row, to keep events small."""
+"""Per-tenant tables as metadata: the largest tenants by name and the others in one row, to keep events small."""
 
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-# Four hundred tenants, three assets and 72 hours would store megabytes a backfill.
+# The rows of four hundred tenants, three assets and 72 hours would store megabytes for each backfill.
 _ROWS_MAX = 20
 
 Row = Mapping[str, str | int | float | None]
 
 
 def tenant_table(rows: Sequence[Row], columns: Sequence[str]) -> dg.TableMetadataValue:
-    """A table of `tenant` and `columns` from rows sorted by size. The others have no latencies: no sum has."""
+    """A table of `tenant` and `columns` from rows sorted by size. The row of the others has no latencies."""
     shown: list[Row] = [{name: row[name] for name in ("tenant", *columns)} for row in rows[:_ROWS_MAX]]
     rest = rows[_ROWS_MAX:]
     if rest:

@@ -1,8 +1,9 @@
-"""Empties events in archived hours: a new file is written and verified, the ledger names it, the old one goes.
+"""Empties events in archived hours: a new file is written and verified, the ledger names it, the old one is removed.
 
-What became of them is settled first, with their true places, so that an hour that is taken back later can still be
-recounted. Killed at any place, the ledger names a file that was verified, and the next run of the same erasure does the
-rest. A file that cannot be used, or is not what was archived, stops the erasure with its name: it is never rewritten.
+The outcomes of the events are settled first, with their true positions, so that an hour that is restored later can
+still be recounted. If the process is killed at any point, the ledger names a verified file, and the next run of the
+same erasure does the rest. A file that cannot be read or differs from the ledger is not rewritten: the erasure stops
+and names it.
 """
 
 from collections import Counter
@@ -29,7 +30,7 @@ Conn = psycopg.Connection[Any]
 
 
 def erase_archives(conn: Conn, settings: Settings, person: Person, erasure_id: int, before: datetime) -> Counter[str]:
-    """Erase a person from every archived hour. Returns how many rows, archived events and files were changed."""
+    """Erase a person from every archived hour. Returns the number of changed rows, archived events and files."""
     if settings.archive_url:
         files.remove_unfinished(root_of(settings))
     tenants = dict(conn.execute(_ARCHIVE["tenant_names"]).fetchall())
@@ -43,7 +44,7 @@ def erase_archives(conn: Conn, settings: Settings, person: Person, erasure_id: i
             found = [event for event in theirs(batch, person) if event.payload]
             with conn.transaction():
                 conn.execute(_SQL["enter"])
-                # Of an hour that is kept as well, all is settled already.
+                # If the hour's batches are kept as well, its outcomes are settled already.
                 if not row["is_kept"]:
                     changed.update(settle(conn, person, erasure_id, occurrences(found, batch)))
             chosen += found

@@ -1,7 +1,7 @@
-"""Empties events in the queue: a batch is written anew, the erased event keeps its place with no bytes in it.
+"""Empties events in the queue: the batch is rewritten, and an erased event keeps its position without its bytes.
 
-Positions, identities and times stay, so the account can still be recounted, and work that points into the batch still
-fits. What the request said around the event goes as well, unless another event of the batch is in it too.
+Positions, identities and times stay. So the account can still be recounted, and work still points to the right range of
+the batch. The envelope is removed as well, unless another event of the batch uses it.
 """
 
 from collections import Counter
@@ -22,14 +22,14 @@ from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.queue.batches import Work, batch_params, read
 
 _SQL = queries("erasure")
-# Place of the column in a claimed row.
+# Position of the column lengths in a claimed row.
 _LENGTHS = 4
 
 Conn = psycopg.Connection[Any]
 
 
 def theirs(events: Iterable[QueuedEvent], person: Person, rows: Collection[UUID] = ()) -> list[QueuedEvent]:
-    """The person's events: by their bytes or, where those say nothing, because the delivered row is the person's."""
+    """The person's events: by their bytes or, if those do not tell, because the delivered row is the person's."""
     own = [event for event in events if event.tenant_id == person.tenant_id]
     by_bytes = {
         event.event_index: event.event_id
@@ -41,12 +41,12 @@ def theirs(events: Iterable[QueuedEvent], person: Person, rows: Collection[UUID]
 
 
 def is_readable(batch: Work, events: Iterable[QueuedEvent]) -> bool:
-    """False where the bytes of a batch are damaged: `read` then finds none at all."""
+    """False if the bytes of a batch are damaged: `read` then finds no event."""
     return any(event.payload for event in events) or not any(arrays.read_int4s(batch.row[_LENGTHS]))
 
 
 def occurrences(chosen: Collection[QueuedEvent], events: Iterable[QueuedEvent]) -> list[Occurrence]:
-    """Their places; `events`: all of the same batches."""
+    """The occurrences of the chosen events. `events`: all events of the same batches."""
     places = {(event.batch_id, event.event_index) for event in chosen}
     others = {
         (event.batch_id, event.event_id, event.tenant_id)
@@ -76,9 +76,9 @@ def emptied(events: Iterable[QueuedEvent], chosen: Iterable[QueuedEvent]) -> Ite
 
 
 def erase_batch(conn: Conn, person: Person, erasure_id: int, place: Place, rows: Collection[UUID] = ()) -> Counter[str]:
-    """Erase a person's events from one kept batch, and what became of them, in one transaction.
+    """Erase a person's events, and their outcomes, from one kept batch in one transaction.
 
-    rows: identities whose delivered row is the person's. Returns how many rows were changed, by table.
+    rows: identities whose delivered row is the person's. Returns the number of changed rows by table.
     """
     at = {"batch_id": place[0], "received_at": place[1]}
     with conn.transaction():
@@ -106,7 +106,7 @@ def _empty(conn: Conn, at: dict[str, Any], events: list[QueuedEvent]) -> None:
 
 
 def _hold_work(conn: Conn, at: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Lock all of a batch's work. What a worker splits while we wait for it is new to the next look."""
+    """Lock all work of a batch. Repeats until no new rows appear: a worker may split work while this waits."""
     held: list[tuple[Any, ...]] | None = None
     while (found := conn.execute(_SQL["hold_work"], at).fetchall()) != held:
         held = found

@@ -1,10 +1,11 @@
-"""Erase one person of one tenant: plan, tombstone, wait, erase, look again until nothing is left.
+"""Erases one person of one tenant: plan, tombstones, wait, erase, and look again until nothing is left.
 
-The order is what makes it exact under load. First the tombstones: from then on nothing that brings old events in takes
-this person's. Then it waits for transactions that are older, since they may not have seen them. Then batch by batch,
-each in one transaction, with its work locked. What the person sends after `erased_at` is accepted as anybody's.
+The order makes it exact under load. The tombstones come first: from then on, everything that brings old events in
+leaves out this person's. Then it waits for older transactions to end, since they may not have seen the tombstones. Then
+it erases batch by batch, each in one transaction, with its work locked. Events that the person sends after `erased_at`
+are accepted as usual.
 
-Killed at any place it leaves the account exact; run again, the same command goes on and finishes it.
+If it is killed at any point, the account is exact, and the same command continues and finishes the erasure.
 """
 
 import json
@@ -34,7 +35,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.tenants.tenants import tenant_id_of
 
 _SQL = queries("erasure")
-# The longest statements of this platform that write end in a minute; an audit or a report may read for longer.
+# The longest writing statements of this platform end within a minute; an audit or a report may read for longer.
 _OLDER_S_MAX = 600.0
 _PAUSE_S = 0.05
 _LOOKS_MAX = 10
@@ -48,9 +49,9 @@ Conn = psycopg.Connection[Any]
 class Erasure:
     """What was found and what was done.
 
-    found: events by place and by which id ("queue": {"by_user_id": 3, "by_other_ids": 1}). by_id: the same by id and
-    place, linked users too. changed: rows by table. outcomes: of the accepted events, what they were until then.
-    not_ours: what this command cannot reach.
+    found: number of events by place and by the id that matched ("queue": {"by_user_id": 3, "by_other_ids": 1}). by_id:
+    the same by id and place, with linked users. changed: rows by table. outcomes: the previous outcomes of the accepted
+    events. not_ours: what this command cannot reach.
     """
 
     tenant: str
@@ -95,13 +96,13 @@ class Erasure:
         ]
 
     def counts(self) -> dict[str, Any]:
-        """What is kept of it: numbers, no names."""
+        """The part of the result that is stored: numbers, no names."""
         kept = ("ids", "found", "changed", "outcomes")
         return {name: value for name, value in self.to_json().items() if name in kept}
 
 
 def plan(settings: Settings, tenant: str, user_id: str, also: Collection[str] = ()) -> Erasure:
-    """What an erasure would find now; changes nothing. NoSuchThingError where there is no such tenant."""
+    """What an erasure would find now; changes nothing. NoSuchThingError if there is no such tenant."""
     with connect(settings.database_url, "erase plan", statement_timeout_s=0) as conn:
         return _plan(conn, tenant, tenant_id_of(conn, tenant), user_id, also)
 
@@ -115,9 +116,9 @@ def erase(
     *,
     also: Collection[str] = (),
 ) -> Erasure:
-    """Erase a person. progress: told what is done next. also: other user ids of the same person.
+    """Erase a person. progress: called with the next step. also: other user ids of the same person.
 
-    Raises ConfigError where the reason, which is kept, names the person; PipelineError where something does not end.
+    ConfigError if the reason, which is kept, names the person; PipelineError if a transaction or a writer does not end.
     """
     if any(name in reason for name in (user_id, *also)):
         raise ConfigError("the reason is kept, so it must not name the person: refer to the request instead")
@@ -166,7 +167,8 @@ class _Eraser:
         erasure = self._erasure
         named = self._person.params() | {"user_id": self._person.user_id, "reason": reason, "actor": actor()}
         erasure.erasure_id, erasure.erased_at = _row(self._conn, "begin", named)
-        # What brings old events in may have committed an id that is not buried yet: again, until no id is new.
+        # A transaction that brings old events in may have committed an id without a tombstone: repeat until no id is
+        # new.
         buried: frozenset[str] | None = None
         while buried is None or not self._person.anonymous <= buried:
             buried = self._person.anonymous
@@ -195,7 +197,7 @@ class _Eraser:
             reach("erase.after_batch")
 
     def _erase_letters(self) -> None:
-        """Those whose batch was dropped; the others went with their batch."""
+        """Erase dead letters whose batch was dropped; the others were erased with their batch."""
         rows = self._conn.execute(
             _SQL["letters_places"], self._params | {"ids": self._marked("dead_letters")}
         ).fetchall()
@@ -204,7 +206,7 @@ class _Eraser:
             self._changed(settle(self._conn, self._person, self._id, [Occurrence(*row) for row in rows]))
 
     def _erase_rows(self) -> None:
-        """Delivered rows that are left: of dropped batches, and what came from a recovery or replay under way."""
+        """Erase remaining delivered rows: of dropped batches, and of a recovery or replay under way."""
         for _ in range(_LOOKS_MAX):
             self._progress("delivered rows")
             kept: dict[Place, set[UUID]] = {}
@@ -230,7 +232,7 @@ class _Eraser:
             self._changed(settle(self._conn, self._person, self._id, _with_lanes(self._conn, self._person, gone)))
 
     def _erase_copies(self) -> None:
-        """What is in no batch of ours, and what a replay keeps for itself."""
+        """Erase what is in no batch of the platform, and the copies that a replay keeps."""
         self._progress("copies")
         quarantined = self._conn.execute(
             _SQL["empty_quarantined"], self._params | {"ids": self._marked("quarantine")}
@@ -242,7 +244,7 @@ class _Eraser:
             self._changed(Counter({f"replay.{table}": rows}))
 
     def _erase_traits(self) -> None:
-        """Also from the cache, and from rows of what the person sent since, that were given the old traits."""
+        """Erase traits, also from the cache and from rows of later events that the old traits were copied into."""
         self._progress("traits")
         self._changed(Counter(traits=self._conn.execute(_SQL["delete_traits"], self._params).rowcount))
         self._wait_for_older()
@@ -294,7 +296,7 @@ class _Eraser:
         self._erasure.changed.update(rows)
 
     def _wait_for_older(self) -> None:
-        """Until every transaction of the platform that runs now has ended."""
+        """Wait until every transaction of the platform that runs now has ended."""
         (now,) = _row(self._conn, "now", {})
         deadline = time.monotonic() + _OLDER_S_MAX
         while older := self._conn.execute(_SQL["older_transactions"], {"before": now}).fetchall():
@@ -306,7 +308,7 @@ class _Eraser:
 
 
 def _with_lanes(conn: Conn, person: Person, gone: list[Occurrence]) -> list[Occurrence]:
-    """Rows of dropped batches with lanes that the account has delivered events in."""
+    """Assign to rows of dropped batches lanes in which the account has delivered events."""
     free: dict[datetime, list[list[Any]]] = {}
     placed: list[Occurrence] = []
     for one in gone:

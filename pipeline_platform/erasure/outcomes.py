@@ -1,7 +1,7 @@
-"""Takes occurrences of events out of the tables, and says so in the account, in the caller's transaction.
+"""Removes occurrences of events from the tables and records it in the account, in the caller's transaction.
 
-What an occurrence was decides what the account says: delivered, dead or in flight becomes discarded, a duplicate
-remains one. The caller holds the erasure's lock, the hour, and the work of every batch that still has any.
+The previous outcome decides the change: delivered, dead-lettered and in flight become discarded; a duplicate stays one.
+The caller holds the erasure's lock, the hour, and all open work of every batch.
 """
 
 from collections import Counter
@@ -29,9 +29,10 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """One accepted event by its place in the queue. index -1: a row whose batch is gone.
+    """One accepted event by its position in the queue. index -1: a row whose batch is gone.
 
-    sole: no other person's event of the same batch has this identity, so the row is theirs whatever it says.
+    sole: no event of another person in the same batch has this identity, so the row is this person's whatever it
+    contains.
     """
 
     batch_id: int
@@ -46,9 +47,9 @@ class Occurrence:
 def settle(
     conn: Conn, person: Person, erasure_id: int, found: Sequence[Occurrence], in_flight: Collection[int] = ()
 ) -> Counter[str]:
-    """Erase what became of these occurrences; in_flight: indexes of those that no worker has met yet.
+    """Erase the outcomes of these occurrences. in_flight: indexes of those that no worker has processed yet.
 
-    Returns how many rows were changed, by table.
+    Returns the number of changed rows by table.
     """
     if not found:
         return Counter()
@@ -78,7 +79,7 @@ def settle(
 
 
 def _empty_letters(conn: Conn, places: dict[str, Any]) -> tuple[dict[tuple[int, int], str], Counter[str]]:
-    """Locks first: a redelivery may be resolving one of them, and its row must be seen by what follows."""
+    """Lock the dead letters first: a redelivery may be resolving one, and the next statements must see its row."""
     found = conn.execute(_SQL["hold_letters"], places).fetchall()
     if found:
         conn.execute(_SQL["empty_letters"], places)
@@ -100,7 +101,7 @@ def _was(
         return "dead_lettered"
     if state in ("discarded", "duplicate"):
         return state
-    # Which of twins in one batch was the one that was delivered, nobody knows, and nobody asks: the first.
+    # If one batch holds an identity twice, it is not known which one was delivered: take the first.
     if rows[one.batch_id, one.event_id] > 0:
         rows[one.batch_id, one.event_id] -= 1
         return "delivered"

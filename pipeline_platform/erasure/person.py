@@ -1,8 +1,8 @@
-"""Whose event it is: the ids that one person is known by, found from the events that link them.
+"""Finds whose event it is: the ids of one person, from the events that link them.
 
-A link is a claim of whoever holds a public write key. So an anonymous id belongs to a person where every event that
-links it to anybody links it to this person; what others use as well is left alone and counted as shared. An id that is
-a user's of its own is never followed: it is named with its link, and erased only where the operator names it too.
+A write key is public, so a link is only a claim. An anonymous id therefore belongs to a person if every event that
+links it to any user links it to this person. An id that others use too is left alone and counted as shared. An id that
+is also a user id is not followed: it is listed with its link, and erased only if the operator names it too.
 """
 
 import json
@@ -22,9 +22,9 @@ Links = Callable[[list[str]], Iterable[Ids]]
 class Person:
     """One person of one tenant.
 
-    user_id: the one that was named. users: that one and those that the operator named too. anonymous: ids without a
-    user of their own that are this person's alone. shared: ids seen with this person that others use too. linked: other
-    users that an event links to this person, and how: they are not erased. links: how those in `anonymous` were found.
+    user_id: the id that was named. users: that id and the others that the operator named. anonymous: ids that are no
+    user ids and belong to this person alone. shared: ids seen with this person that others use too. linked: other users
+    that an event links to this person, and how; they are not erased. links: how those in `anonymous` were found.
     """
 
     tenant_id: int
@@ -45,12 +45,12 @@ class Person:
         )
 
     def params(self) -> dict[str, Any]:
-        """Of the queries that choose this person's rows."""
+        """Parameters of the queries that choose this person's rows."""
         return {"tenant_id": self.tenant_id, "users": sorted(self.users), "anonymous": sorted(self.anonymous)}
 
 
 def ids_of(payload: bytes, users: Collection[str]) -> Ids:
-    """The ids in an event's bytes. Of bytes that are no event: the first of `users` that they hold as a JSON text."""
+    """The ids in an event's bytes. If these are no event: the first of `users` that they contain as a JSON text."""
     try:
         return read_ids(payload)
     except ValueError:
@@ -65,8 +65,8 @@ def find_person(
 ) -> Person:
     """Follow the links from the named users.
 
-    links: the ids of all events and traits that name one of the given ids in any place. also: other users that the
-    operator named. buried: anonymous ids that an interrupted run of this erasure has found.
+    links: the ids of all events and traits that contain one of the given ids in any field. also: other users that the
+    operator named. buried: anonymous ids that an interrupted run of this erasure found.
     """
     users = {user_id, *also}
     found = set(links(sorted(users)))
@@ -98,7 +98,7 @@ def find_person(
 
 
 def _note_links(ids: Ids, how: dict[str, str]) -> None:
-    """Which ids one of the person's events carries."""
+    """Note which ids one of the person's events contains."""
     if ids.anonymous_id is not None:
         how.setdefault(ids.anonymous_id, f"anonymousId of {ids.user_id}")
     if ids.previous_id is not None:

@@ -1,7 +1,7 @@
-"""Reads whose events are in all that is kept as bytes, into a temporary table of this session.
+"""Reads the ids of all events that are kept as bytes, into a temporary table of this session.
 
-Delivered rows say in their columns whose they are; batches, dead letters and quarantined events have to be decoded,
-those in flight as well. All of a tenant's kept events are read: about 2 µs an event.
+Delivered rows have these ids in columns. Batches, dead letters and quarantined events have to be decoded, including
+those in flight. All kept events of a tenant are read: about 2 µs an event.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -24,7 +24,7 @@ Place = tuple[int, datetime]
 
 
 def look_for(conn: Conn, tenant_id: int, user_id: str, before: datetime | None, also: Collection[str] = ()) -> Person:
-    """Fill the table with what was received before that time (None: all), and follow its links to all of their ids.
+    """Fill the table with what was received before that time (None: all); follow its links to all ids of the person.
 
     also: other user ids of the same person.
     """
@@ -46,7 +46,7 @@ def look_for(conn: Conn, tenant_id: int, user_id: str, before: datetime | None, 
 
 
 def read_batches(conn: Conn, places: Sequence[Place]) -> Iterator[Work]:
-    """Batches by their (batch_id, received_at), as if claimed; those that were dropped meanwhile are left out."""
+    """Batches by their (batch_id, received_at), in the form of claimed ones; batches dropped meanwhile are left out."""
     params = {"batch_ids": [place[0] for place in places], "received_ats": [place[1] for place in places]}
     for row in conn.cursor(binary=True).execute(_SQL["batches"], params):
         yield work_of(row)

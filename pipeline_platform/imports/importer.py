@@ -1,8 +1,8 @@
-"""Writes a file into the queue, chunk by chunk; each chunk and its line in the ledger are one transaction.
+"""Writes a file into the queue chunk by chunk; each chunk and its row in the ledger are one transaction.
 
-A killed import goes on where it was when it is run again: the first run's shift and start are remembered. The hours
-that it will write are held open by locks of its session, so nothing seals them half-filled, and set free when it ends
-or dies. What is past retention is counted by hour and reported, never written and never forgotten.
+A killed import continues when it is run again, with the shift and start of its first run. Locks of its session keep the
+hours open that it will write, so that none is sealed half-filled. They are released when the session ends. Events past
+retention are not written: they are counted by hour and reported.
 """
 
 import uuid
@@ -40,9 +40,9 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(slots=True)
 class ImportResult:
-    """What an import did, in events. erased: left out, of people who were erased.
+    """What an import did, in events. erased: left out because their persons were erased.
 
-    hours: all that the file has within retention; past_retention: all it has not.
+    hours: the file's events within retention, by hour; past_retention: the others.
     """
 
     import_id: str
@@ -60,7 +60,7 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How a run reads the file: fixed by the first run of this import, the same in every later one."""
+    """How a run reads the file: fixed by the first run of this import and the same in every later one."""
 
     import_id: str
     shift: timedelta
@@ -81,9 +81,10 @@ def import_file(
     on_total: Callable[[int], None],
     progress: Callable[[int], None],
 ) -> ImportResult:
-    """Import what is missing. PipelineError where the same import runs already; DamagedFileError: nothing was written.
+    """Import what is missing. PipelineError if the same import runs already; nothing is written then.
 
-    A part of a file would be another import than the file: what has no messageId would come in twice.
+    PipelineError also if the file is damaged. A part of a file would be a different import: events without a messageId
+    would be imported twice.
     """
     try:
         survey = source.survey(f"shift={shift_to_now}", lambda _: None)
@@ -103,7 +104,7 @@ def import_file(
             _hold_hours(conn, plan)
             tenants = {name: ensure_tenant(conn, name) for name in sorted(survey.tenants)} if plan.wanted else {}
             for hour, chunk, lines in _chunks(source, plan):
-                # One transaction, which an erasure that begins meanwhile waits for.
+                # One transaction; an erasure that begins meanwhile waits for it.
                 with conn.transaction():
                     _import_chunk(conn, settings, plan, tenants, hour, chunk, lines, result)
                 conn.execute(_SQL["wake_workers"])
@@ -118,7 +119,7 @@ def _plan(
     conn: Conn, settings: Settings, survey: Survey, path: str, shift_to_now: bool, dry_run: bool
 ) -> tuple[_Plan, ImportResult]:
     (now,) = _row(conn.execute(_SQL["now"]))
-    # Whole seconds: the survey counts by second, and must find the hours that the chunks find.
+    # Whole seconds: the survey counts by second and must find the same hours as the chunks.
     shift = (
         timedelta(seconds=(now - survey.last) // timedelta(seconds=1)) if shift_to_now and survey.last else timedelta()
     )
@@ -156,7 +157,7 @@ def _hold_hours(conn: Conn, plan: _Plan) -> None:
 
 
 def _chunks(source: Source, plan: _Plan) -> Iterator[tuple[datetime, int, list[Line]]]:
-    """What is to be written, an hour's lines in the file's order: the same cuts in every run."""
+    """The chunks to write, each hour's lines in the file's order: the same chunks in every run."""
     waiting: dict[datetime, list[Line]] = {hour: [] for hour in plan.wanted}
     numbers = dict.fromkeys(plan.wanted, 0)
 
@@ -206,7 +207,7 @@ def _import_chunk(
         except InvalidEventError as error:
             rejected.append((at, rejected_event(line.payload, tenant_id, limits, error)))
     reach("import.before_chunk")
-    # The batch's received_at is the first one, so the first comes first.
+    # Sorted by time: the batch's received_at is that of its first event.
     accepted.sort(key=lambda event: event.received_at or hour)
     params = (
         plan.import_id,
@@ -224,7 +225,7 @@ def _import_chunk(
 
 
 def _event(line: Line, tenant_id: TenantId, limits: Limits, at: datetime, shift: timedelta, name: str) -> AcceptedEvent:
-    """A line's event; without a messageId its place in the import is its identity."""
+    """The event of a line. Without a messageId its position in the import is its identity."""
 
     def make_id() -> uuid.UUID:
         return uuid.uuid5(MESSAGE_ID_NAMESPACE, name)
@@ -232,7 +233,7 @@ def _event(line: Line, tenant_id: TenantId, limits: Limits, at: datetime, shift:
     event = read_event(line.payload, tenant_id, limits, doubts_of(line.payload), make_id, received_at=at)
     if event.client_at is None or not shift:
         return event
-    # History that is shifted is shifted as a whole, its own times too.
+    # A shift applies to all times of an event, including its own times.
     client_at, envelope = _moved(event.client_at, shift), _moved_envelope(line.payload, shift)
     return AcceptedEvent(event.tenant_id, event.event_id, event.type, client_at, event.payload, envelope, at)
 
@@ -245,7 +246,7 @@ def _moved(at: datetime, shift: timedelta) -> datetime | None:
 
 
 def _moved_envelope(payload: bytes, shift: timedelta) -> bytes:
-    """An event's own sentAt, moved as well: it stands in the payload as it was, and the envelope's goes before it."""
+    """The envelope with an event's own sentAt shifted. It takes precedence over the payload, which is unchanged."""
     if b'"sentAt"' not in payload:
         return b""
     sent_at = parse_time(peek_text(read_object(payload).get("sentAt")) or "")

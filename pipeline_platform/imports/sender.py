@@ -1,7 +1,7 @@
 """Sends a file of events through the gateway, as any client would.
 
-A refused or unanswered request is sent again until it is acknowledged: the identity of its events makes that harmless,
-and an Idempotency-Key gives one to events that bring no messageId.
+A refused or unanswered request is sent again until it is acknowledged. The identity of its events makes that safe. An
+Idempotency-Key gives an identity to events without a messageId.
 """
 
 import asyncio
@@ -38,9 +38,9 @@ _PORT_MAX = 65_535
 
 @dataclass(slots=True)
 class SendResult:
-    """What the gateway said, in events; refused: requests that can never be accepted, by status and message.
+    """The gateway's answers, in events. refused: requests that can never be accepted, by status and message.
 
-    damage: where the file could not be read on.
+    damage: where the file could not be read any further.
     """
 
     acknowledged: int = 0
@@ -65,7 +65,7 @@ class _Batch:
 
 
 class WriteKeys:
-    """One write key a tenant: the given one for all, or keys of our own, kept in the home (mode 0600)."""
+    """One write key for each tenant: the given one for all, or own keys stored in the home (mode 0600)."""
 
     def __init__(self, settings: Settings, only: str | None) -> None:
         self._settings = settings
@@ -80,7 +80,7 @@ class WriteKeys:
         return self._only or self._known.get(tenant) or self.renew(tenant)
 
     def renew(self, tenant: str) -> str:
-        """Make the tenant, where it is missing, and a new key. Raises PipelineError for a key that was given."""
+        """Create the tenant if it is missing, and a new write key. PipelineError if the write key was given."""
         if self._only:
             raise PipelineError("the gateway does not know this write key; see: pipeline-platform key list")
         with connect(self._settings.database_url, "send") as conn:
@@ -106,12 +106,14 @@ def send_file(
     batch_events: int,
     progress: Callable[[int], None],
 ) -> SendResult:
-    """Send every line; returns when all are acknowledged or can never be. PipelineError after 5 minutes in vain."""
+    """Send every line; returns when each is acknowledged or can never be. PipelineError after 5 minutes without
+    progress.
+    """
     _check_address(gateway)
     result = SendResult()
     keys = WriteKeys(settings, write_key)
     with open_lines(path) as lines:
-        # Around an event a request has some bytes of its own.
+        # A request has some bytes around its events.
         bytes_max = settings.body_bytes_max - len('{"batch":[]}')
         batches = _batches(lines, tenant_field, batch_events, bytes_max, result)
         try:
@@ -129,7 +131,7 @@ def _check_address(gateway: str) -> None:
         url = httpx.URL(gateway)
     except httpx.InvalidURL as error:
         raise ConfigError(f"{gateway} is no address of a gateway: {error}") from error
-    # httpx escapes what no host's name can have, instead of refusing it.
+    # httpx escapes characters that are invalid in a host name instead of rejecting them.
     is_host = url.host and ("%" not in url.host or ":" in url.host)
     if url.scheme not in ("http", "https") or not is_host or (url.port or 0) > _PORT_MAX:
         raise ConfigError(f"{gateway} is no address of a gateway: write it as http://127.0.0.1:8080")
@@ -149,7 +151,7 @@ def _batches(
 
     for tenant, event in _events(lines, tenant_field, bytes_max, result):
         if sizes.get(tenant, 0) + len(event) > _BATCH_BYTES_MAX and tenant in waiting:
-            # A large event alone: a request that is too large costs its neighbours.
+            # A large event is sent alone: if the request is too large, no other event is refused with it.
             yield close(tenant)
             number += 1
         waiting.setdefault(tenant, []).append(event)
@@ -165,7 +167,7 @@ def _batches(
 def _events(
     lines: IO[bytes], tenant_field: str | None, bytes_max: int, result: SendResult
 ) -> Iterator[tuple[str, bytes]]:
-    """Each event with its tenant's name; lines that are none are noted, as is the place where a file breaks off."""
+    """Each event with its tenant's name. Notes lines that are no events, and the place where a damaged file ends."""
 
     def note(why: str) -> None:
         result.bad_lines += 1
@@ -185,7 +187,7 @@ def _events(
 
 
 def _read_line(line: bytes, tenant_field: str | None) -> tuple[str, bytes]:
-    """The tenant's name and the event without it: the tenant is no part of the protocol."""
+    """The tenant's name and the event without it: the protocol has no tenant field."""
     if tenant_field is None:
         read_object(line)
         return "", line
@@ -207,7 +209,7 @@ async def _send_all(
 
     async def run(client: httpx.AsyncClient) -> None:
         nonlocal offered
-        # One thread: whoever asks the generator next gets the next batch.
+        # All senders run in one thread, so each takes the next batch of the generator.
         for batch in batches:
             offered += batch.events
             if rate:
@@ -215,7 +217,7 @@ async def _send_all(
             await _send(client, f"{gateway}/v1/batch", keys, batch, result)
             progress(batch.events)
 
-    # A proxy of the environment is on the way to another machine, never to this one.
+    # A proxy from the environment is used for other machines, never for this one.
     trust_env = not is_loopback(urlsplit(gateway).hostname or "")
     async with httpx.AsyncClient(timeout=15.0, trust_env=trust_env) as client, asyncio.TaskGroup() as tasks:
         for _ in range(_IN_FLIGHT):
@@ -252,7 +254,7 @@ async def _send(client: httpx.AsyncClient, url: str, keys: WriteKeys, batch: _Ba
 
 
 def _retry_after(answer: httpx.Response) -> float:
-    """Seconds; a server between us and the gateway may say a date, or nothing."""
+    """Seconds to wait; 1 if a server in front of the gateway sent a date or nothing."""
     said = answer.headers.get("Retry-After", "")
     return float(said) if said.isdecimal() else 1.0
 

@@ -20,16 +20,16 @@ from pipeline_platform.event.ndjson import (
 )
 from pipeline_platform.tenants.tenants import take_tenant
 
-# Never to change: a half-done import would be cut elsewhere when it goes on.
+# Must never change: a half-done import would continue with different chunks.
 CHUNK_EVENTS = 1_000
-# Times outside are mistakes, and one of them as the last would shift all the others out of the calendar.
+# Times outside these years are mistakes. If one were the last time, the shift would move all others out of range.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200
 _SAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One event of the file. received_at: as the file says, not shifted; None: the file says nothing."""
+    """One event of the file. received_at: as in the file, not shifted; None: the file has none."""
 
     tenant: str
     payload: bytes
@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(slots=True)
 class Survey:
-    """What is in a file: lines by unshifted second (UTC), tenants, the last time, and what cannot be read."""
+    """The contents of a file: lines by unshifted second (UTC), tenants, the last time, and unreadable lines."""
 
     digest: str
     seconds: dict[datetime | None, int] = field(default_factory=dict[datetime | None, int])
@@ -54,7 +54,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file and how to read it; received_at_field None: events are received when they are imported."""
+    """A file and how to read it. received_at_field None: events are received when they are imported."""
 
     path: str
     tenant_field: str
@@ -62,7 +62,7 @@ class Source:
     line_bytes_max: int
 
     def lines(self, on_bad: Callable[[int, InvalidEventError], None]) -> Iterator[Line]:
-        """All lines that name a tenant and, where asked for, a time."""
+        """All lines that name a tenant and, if required, a time."""
         with open_lines(self.path) as lines:
             for number, line in numbered(lines, self.line_bytes_max):
                 try:
@@ -83,7 +83,7 @@ class Source:
         return Line(tenant, write_object(fields), received_at)
 
     def survey(self, options: str, progress: Callable[[int], None]) -> Survey:
-        """Read all of it once."""
+        """Read the whole file once."""
         found = Survey(self._digest(options))
 
         def on_bad(number: int, error: InvalidEventError) -> None:
@@ -110,7 +110,7 @@ class Source:
 
 @contextmanager
 def readable_twice(path: str) -> Generator[str]:
-    """The path of a file; standard input is spooled to a temporary one. ConfigError where there is none."""
+    """The path of a file; standard input is copied to a temporary file. ConfigError if there is no file."""
     if path != "-":
         if not Path(path).exists():
             raise ConfigError(f"no file {path}")
@@ -126,5 +126,5 @@ def readable_twice(path: str) -> Generator[str]:
 
 
 def hour_of(at: datetime) -> datetime:
-    """The UTC hour that a time is in."""
+    """The UTC hour that contains a time."""
     return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

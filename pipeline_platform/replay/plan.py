@@ -1,4 +1,4 @@
-"""A plan: what is in the window, what of it is gone, and the ledger of chunks that the workers will go by."""
+"""A plan: which events the window holds, which of its hours are gone, and the ledger of chunks for the workers."""
 
 import getpass
 from collections.abc import Sequence
@@ -13,22 +13,23 @@ from pipeline_platform.errors import ConfigError, PipelineError
 from pipeline_platform.event.types import EventType
 
 _SQL = queries("replay")
-# Small enough that live events never wait long behind a chunk, large enough that its commit costs little.
+# Small enough that live events do not wait long behind a chunk, large enough that its commit costs little.
 _CHUNK_EVENTS = 200
-# Until a diff has been measured here.
+# Used until a diff has been measured in this installation.
 _EVENTS_A_SECOND = 5_000.0
-# Of a changed row: what would be written, and what it was. The columns beside an event's own bytes, about.
+# Of a changed row two copies are kept: the new row and the before-image. The second number is the approximate size of
+# the columns beside an event's own bytes.
 _COPIES, _ROW_BYTES = 2, 600
 _HOUR = timedelta(hours=1)
 
 
 class PastRetentionError(PipelineError):
-    """Part of the window is gone; nothing was planned: exit 1."""
+    """Part of the window is past the retention; nothing was planned. Exit 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to replay: a window of received_at, of all tenants and types where None; only_missing: add, never change."""
+    """What to replay: a window of received_at. tenant_ids, types: None means all. only_missing: add rows only."""
 
     start: datetime
     end: datetime
@@ -37,7 +38,7 @@ class Scope:
     only_missing: bool = False
 
     def params(self) -> dict[str, Any]:
-        """For the queries. ConfigError for a type that no event has."""
+        """Parameters of the queries. ConfigError for a type that does not exist."""
         unknown = sorted(set(self.types or ()) - {kind.value for kind in EventType})
         if unknown:
             raise ConfigError(f"{', '.join(unknown)}: no type of event; there are {', '.join(EventType)}")
@@ -54,8 +55,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a replay would go through. hours, tenants: events by each. seconds: of the diff, estimated. bytes_max:
-    on disk, should every row change. unswept: hours whose batches are not all kept: nothing in them is called removed.
+    """What a replay would process.
+
+    hours, tenants: events in each. seconds: estimated duration of the diff. bytes_max: disk space if every row changes.
+    unswept: hours whose batches are not all kept; no row in them is reported as removed.
     """
 
     replay_id: int
@@ -70,7 +73,7 @@ class Plan:
 def make_plan(conn: psycopg.Connection[Any], scope: Scope, reason: str) -> Plan:
     """Count the window and write the ledger; nothing is processed yet.
 
-    conn: in autocommit mode. ConfigError for a scope that cannot be; PastRetentionError names the hours that are gone.
+    conn: in autocommit mode. ConfigError for an invalid scope; PastRetentionError names the hours that are gone.
     """
     if not reason.strip():
         raise ConfigError("say why with --reason: it is kept with the replay")

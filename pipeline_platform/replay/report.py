@@ -1,4 +1,4 @@
-"""What a replay is, what its diff found and what its commit did, as one JSON object."""
+"""A replay, the result of its diff and the result of its commit, as one JSON object."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ Conn = psycopg.Connection[Any]
 
 
 def show(conn: Conn, replay_id: int) -> dict[str, Any]:
-    """A replay, its progress and, after a diff, its totals. NoSuchThingError where there is none."""
+    """A replay, its progress and, after a diff, its totals. NoSuchThingError if there is none."""
     now = progress(conn, replay_id)
     [replay] = _rows(conn, "one", replay_id)
     return {
@@ -34,7 +34,7 @@ def show(conn: Conn, replay_id: int) -> dict[str, Any]:
 
 
 def diff(conn: Conn, replay_id: int) -> dict[str, Any]:
-    """`show` with the diff by tenant, hour and field, and samples with the values now and replayed."""
+    """`show` with the diff by tenant, hour and field, and samples with the current and the replayed values."""
     return {
         **show(conn, replay_id),
         "tenants_found": _rows(conn, "by_tenant", replay_id),

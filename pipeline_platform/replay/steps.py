@@ -1,6 +1,7 @@
-"""From state to state: planned → diffing → diffed → committing → committed → undoing → undone, or cancelled.
+"""Moves a replay: planned → diffing → diffed → committing → committed → undoing → undone, or cancelled.
 
-A step begins here and is done by the workers; it survives whoever asked for it. `wait` looks on.
+These functions begin a step; the workers do it. A step continues after the process that began it has ended. `wait`
+follows its progress.
 """
 
 import getpass
@@ -26,7 +27,7 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of the step under way, or of the last one."""
+    """Progress of the current step, or of the last one."""
 
     state: str
     is_paused: bool
@@ -43,7 +44,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """None before anything is done."""
+        """Estimated seconds left; None before any event is done."""
         rate = self.events_per_s
         return (self.events - self.events_done) / rate if rate else None
 
@@ -56,9 +57,9 @@ class Progress:
 
 
 def start_diff(conn: Conn, replay_id: int) -> None:
-    """Process the plan's events beside production; its hours are held until it is done or cancelled.
+    """Process the plan's events beside production. Its hours are held until the replay is done or cancelled.
 
-    ClosedGateError where the plan's batches are not all there any more.
+    ClosedGateError if batches of the plan are gone.
     """
     with conn.transaction():
         _require(conn, replay_id, "diff", "planned", "diffed")
@@ -70,7 +71,7 @@ def start_diff(conn: Conn, replay_id: int) -> None:
 
 
 def require_hours(conn: Conn, replay_id: int, *, all_chunks: bool = False) -> None:
-    """That the batches are kept which the chunks to do, or all chunks, read. ClosedGateError names the hours."""
+    """Check that the batches are kept which the chunks to do (or all chunks) read. ClosedGateError names the hours."""
     params = {"replay_id": replay_id, "all_chunks": all_chunks}
     gone = conn.execute(_SQL["unreadable_hours"], params).fetchall()
     if gone:
@@ -83,7 +84,7 @@ def require_hours(conn: Conn, replay_id: int, *, all_chunks: bool = False) -> No
 
 
 def start_commit(conn: Conn, replay_id: int, *, takes_newer: bool = False) -> None:
-    """Put into production what the diff found. takes_newer: also where production changed since."""
+    """Put the result of the diff into production. takes_newer: also where production changed since the diff."""
     with conn.transaction():
         _require(conn, replay_id, "commit", "diffed")
         (unread,) = conn.execute(_SQL["unread_chunks"], {"replay_id": replay_id}).fetchone() or (0,)
@@ -97,7 +98,7 @@ def start_commit(conn: Conn, replay_id: int, *, takes_newer: bool = False) -> No
 
 
 def start_undo(conn: Conn, replay_id: int, reason: str) -> None:
-    """Take back what was committed, also of a commit that was stopped half-way."""
+    """Undo what was committed, including a commit that stopped half-way."""
     if not reason.strip():
         raise ConfigError("say why with --reason: it is kept in the audit log")
     with conn.transaction():
@@ -116,7 +117,7 @@ def cancel(conn: Conn, replay_id: int) -> None:
 
 
 def set_paused(conn: Conn, replay_id: int, *, is_paused: bool) -> None:
-    """Stop after the chunks in hand, or go on."""
+    """Pause after the current chunks, or resume."""
     with conn.transaction():
         _require(conn, replay_id, "pause" if is_paused else "resume", *_RUNNING)
         params = {"replay_id": replay_id, "is_paused": is_paused}
@@ -127,7 +128,7 @@ def set_paused(conn: Conn, replay_id: int, *, is_paused: bool) -> None:
 
 
 def progress(conn: Conn, replay_id: int) -> Progress:
-    """How far the step is."""
+    """Progress of the step."""
     found = _state(conn, replay_id, "one")
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(_SQL["progress"], {"replay_id": replay_id}).fetchone() or {}
@@ -140,10 +141,10 @@ def progress(conn: Conn, replay_id: int) -> Progress:
 def wait(
     conn: Conn, replay_id: int, on_progress: Callable[[Progress], None] = lambda _: None, *, stalled_s: float = 120.0
 ) -> Progress:
-    """Until the step is done.
+    """Wait until the step is done.
 
-    NotNowError where somebody paused it, or nothing has moved for `stalled_s` seconds; ClosedGateError where it was
-    paused because it cannot go on as it is.
+    NotNowError if an operator paused it, or if there was no progress for `stalled_s` seconds. ClosedGateError if it was
+    paused because it cannot go on.
     """
     moved_at, done = time.monotonic(), -1
     while True:
@@ -167,7 +168,7 @@ def wait(
 
 
 def limit_lane(conn: Conn, share: float, cap: float) -> None:
-    """What replays may use of each worker's time from now on: at least `share`, at most `cap` (0 to 1)."""
+    """Limit the share of each worker's time for replays from now on: at least `share`, at most `cap` (0 to 1)."""
     if not 0 < share <= cap <= 1:
         raise ConfigError("share and cap are parts of 1, the share not above the cap")
     conn.execute(_SQL["set_lane_limit"], {"share": share, "cap": cap})

@@ -1,1 +1,1 @@
-"""How the platform is observed: logs, traces and metrics."""
+"""Logs, traces and metrics of the platform."""

@@ -1,10 +1,10 @@
-"""How every process logs: lines on standard error, as text or as JSON (setting log_format), without secrets.
+"""Logging of every process: lines on standard error, as text or as JSON (setting log_format), without secrets.
 
-What is a secret: the passwords in the settings' URLs, every setting that is an address of alerts or named as a secret,
-and by their form write keys, Authorization headers, passwords in URLs and connection strings. They are removed from the
-finished line, so it does not matter how they came into it: an argument, an exception, a traceback. What PostgreSQL says
-of bad data quotes the data, so of such errors only the kind is logged. Errors that nobody caught are logged too.
-Modules use `logging.getLogger(__name__)`; what `extra` names are fields of a JSON line.
+These are secrets: passwords in the settings' URLs; every setting that is an address of alerts or has the name of a
+secret; and, recognised by their form, write keys, Authorization headers, and passwords in URLs and connection strings.
+They are removed from the finished line, so an argument, an exception and a traceback are covered alike. PostgreSQL
+quotes data in errors of bad data, so only the kind of such errors is logged. Uncaught errors are logged too. Modules
+use `logging.getLogger(__name__)`; names in `extra` become fields of a JSON line.
 """
 
 import logging
@@ -28,10 +28,10 @@ _GONE = "[removed]"
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _SECRET_SETTING = re.compile(r"alert_urls?$|heartbeat_url|webhook|token|secret|password", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"authorization|password|passwd|secret|token|write_?key|cookie", re.IGNORECASE)
-# Shorter values would remove words that are no secrets.
+# Shorter values would also remove words that are not secrets.
 _SECRET_LENGTH_MIN = 6
 _FORMS = (
-    # postgresql://user:password@host, redis://:password@host; in a password only what has to be escaped ends it.
+    # postgresql://user:password@host, redis://:password@host; only characters that need escaping end a password.
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@'\"]*):[^\s/'\"]+@", re.IGNORECASE), rf"\1:{_GONE}@"),
     (re.compile(r"(\bpass(?:word|wd)?['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)", re.IGNORECASE), rf"\1{_GONE}"),
     (
@@ -40,19 +40,19 @@ _FORMS = (
     ),
     (re.compile(r"\b(basic|bearer)\s+[A-Za-z0-9+/=_.~-]{8,}", re.IGNORECASE), rf"\1 {_GONE}"),
     (re.compile(r"(\bwrite_?key['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)", re.IGNORECASE), rf"\1{_GONE}"),
-    # A write key of ours, see write_keys.py.
+    # A write key, see write_keys.py.
     (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), _GONE),
 )
 
 
 def set_up_logging(settings: Settings) -> None:
-    """For the whole process, once, before anything is logged."""
+    """Set up logging for the whole process; call it once, before anything is logged."""
     redactor = Redactor(settings)
     handler = logging.StreamHandler()
     handler.setFormatter(_json(redactor) if settings.log_format == "json" else _Text(redactor))
     handler.addFilter(_without_data)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # Not httpx's line for each request.
+    # Suppress httpx's line for each request.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda thrown: _log_uncaught(
@@ -61,7 +61,7 @@ def set_up_logging(settings: Settings) -> None:
 
 
 class Redactor:
-    """Removes what must not be seen."""
+    """Removes secrets from text and values."""
 
     def __init__(self, settings: Settings) -> None:
         self._secrets = sorted(set(_secrets_of(settings)), key=len, reverse=True)
@@ -75,7 +75,7 @@ class Redactor:
         return text
 
     def value(self, value: object) -> object:
-        """The same for what becomes JSON."""
+        """Remove secrets from a value that becomes JSON."""
         if isinstance(value, Mapping):
             named = cast("Mapping[object, object]", value)
             return {
@@ -92,7 +92,7 @@ class _Text(logging.Formatter):
         self._redactor = redactor
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
-        """Lines after the first are indented: what a client sent cannot forge a record."""
+        """Indent all lines after the first, so that a client's text cannot forge a record."""
         return super().formatMessage(record).replace("\n", "\n    ")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -103,7 +103,7 @@ class _Text(logging.Formatter):
 
 
 def traceback_of(error: BaseException | None) -> str:
-    """As Python prints it, with its causes; errors of bad data without what they quote."""
+    """The traceback as Python prints it, with its causes; errors of bad data without the data they quote."""
     if error is None:
         return ""
     parts = traceback.TracebackException.from_exception(error)
@@ -112,7 +112,7 @@ def traceback_of(error: BaseException | None) -> str:
 
 
 def _quotes_data(error: BaseException) -> bool:
-    """Whether it, or one that led to it, is an error of bad data."""
+    """Whether the error or one of its causes is an error of bad data."""
     return is_bad_data(error) or any(_quotes_data(before) for before in _led_to(error))
 
 
@@ -125,7 +125,7 @@ def _led_to(error: BaseException) -> list[BaseException]:
 
 
 def _bare(error: BaseException) -> Iterator[str]:
-    """The frames and kinds of an error and of those that led to it, the first one first."""
+    """The frames and kinds of an error and its causes, the first cause first."""
     for before in _led_to(error):
         yield from _bare(before)
         yield "\nwhich led to:\n\n"
@@ -136,7 +136,7 @@ def _bare(error: BaseException) -> Iterator[str]:
 
 
 def _without_data(record: logging.LogRecord) -> bool:
-    """Filter of the handler: errors of bad data among the arguments say their kind only. Lets every record pass."""
+    """Filter of the handler: of errors of bad data among the arguments only the kind is kept. Passes every record."""
     if isinstance(record.args, tuple):
         record.args = tuple(
             without_values(each) if isinstance(each, BaseException) and is_bad_data(each) else each
@@ -149,7 +149,7 @@ def _json(redactor: Redactor) -> logging.Formatter:
     def clean(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         first = ("timestamp", "level", "logger", "event")
         ordered = {name: event[name] for name in first} | dict(event)
-        # uvicorn's, for terminals.
+        # A field of uvicorn for terminals.
         ordered.pop("color_message", None)
         return cast("EventDict", redactor.value(ordered))
 
@@ -183,7 +183,7 @@ def _secrets_of(settings: Settings) -> Iterator[str]:
 
 
 def _passwords(url: str) -> Iterator[str]:
-    """The password of a URL and its parts: where it was not escaped, an error may quote a part of it as a host."""
+    """The password of a URL and its parts: if it was not escaped, an error may quote a part of it as the host."""
     password = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
     for form in {password, unquote(password), *re.split("[@/:?#]", password)}:
         if len(form) >= _SECRET_LENGTH_MIN:
@@ -191,7 +191,7 @@ def _passwords(url: str) -> Iterator[str]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """The value and, of a list in whatever form, its parts."""
+    """The value and, if it is a list in any form, its parts."""
     if isinstance(value, str):
         yield from (part for part in {value, *re.split(r"[\s,]+", value)} if len(part) >= _SECRET_LENGTH_MIN)
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The console of every command: whatever is printed is text, never markup, and cannot control the terminal.
+"""The console of every command: output is shown as text, never as markup, and cannot control the terminal.
 
 A string is one line. Text of several lines is printed as `lines(text)`, styles as `rich.text.Text`.
 """
@@ -15,19 +15,19 @@ from pipeline_platform.telemetry.visible import visible, visible_lines
 
 
 class Terminal(Console):
-    """A console whose strings are shown as they are."""
+    """A console that shows strings unchanged."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Strings of `print`, of tables and of their titles all come through here."""
+        """Render the strings of `print`, of tables and of their titles."""
         plain: dict[str, Any] = {**options, "markup": False, "emoji": False, "highlight": False}
         return super().render_str(visible(text), **plain)
 
     @contextmanager
     def waiting(self, text: str) -> Generator[Callable[[str], None]]:
-        """A spinner with a text that can be changed; nothing where this is no terminal."""
+        """A spinner with a text that can be changed; shows nothing if the output is not a terminal."""
         with self.status(Text(visible(text))) as status:
             yield lambda changed: status.update(Text(visible(changed)))
 
@@ -40,10 +40,10 @@ class Description(ProgressColumn):
 
 
 def lines(text: str) -> Text:
-    """Text with line breaks, which a string printed to the terminal cannot have."""
+    """Text with line breaks; a printed string cannot have any."""
     return Text(visible_lines(text))
 
 
 def mark(good: bool, text: str) -> Text:
-    """A line that begins with what became of it."""
+    """A line that begins with ✓ or ✗."""
     return Text.assemble(("✓", "green") if good else ("✗", "red"), " ", visible(text))

@@ -1,12 +1,12 @@
 """OpenTelemetry traces, from a request at the gateway to its rows in the tables; the extra `otel`.
 
-Off unless the environment asks for it, by the standard variables (OTEL_EXPORTER_OTLP_ENDPOINT and the others): then
-nothing of it is imported, and the classes that are traced are replaced by ones that are not.
+Off unless the standard environment variables enable it (OTEL_EXPORTER_OTLP_ENDPOINT and the others). When it is off,
+OpenTelemetry is not imported and the processes run without the traced classes.
 
-A trace is a batch. Its ids are made from the batch's own, so that the worker goes on with the trace that the gateway
-began, and `pipeline-platform trace` names it, without anything being stored or sent along. Whether it is sampled
-follows from its id as well (OTEL_TRACES_SAMPLER), the same in every process. A collector that is away costs its spans,
-nothing else.
+A trace is a batch. Its ids are derived from the batch's own. So the worker continues the trace of the gateway, and
+`pipeline-platform trace` can name it, without storing or sending anything. Whether it is sampled follows from its id as
+well (OTEL_TRACES_SAMPLER), with the same result in every process. If the collector is down, spans are lost and nothing
+else.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ Attributes = Mapping[str, str | int | list[str]]
 
 
 def trace_id_of(batch_id: int, received_at: datetime) -> int:
-    """128 bits: of this batch, of this installation."""
+    """A trace id of 128 bits, unique to this batch and this installation."""
     return int.from_bytes(_digest(batch_id, received_at)[:16], "big")
 
 
@@ -44,7 +44,7 @@ def _digest(batch_id: int, received_at: datetime) -> bytes:
 
 
 def start_tracing(process: str) -> "Tracer | None":
-    """What traces this process, or None where nobody asked for it."""
+    """The tracer of this process, or None if tracing is not enabled."""
     if not _is_wanted():
         return None
     if not _is_installed():
@@ -70,15 +70,15 @@ def _is_installed() -> bool:
 
 @contextmanager
 def never_in_the_way() -> Generator[None]:
-    """Around the making of spans: what goes wrong there is logged, since the events have been stored by then."""
+    """Around the making of spans: errors are logged and not raised, since the events are stored by then."""
     try:
         yield
-    except Exception:  # noqa: BLE001 -- a span is never worth an event
+    except Exception:  # noqa: BLE001 -- a span must not cost an event
         _LOG.exception("a batch was not traced")
 
 
 class Tracer:
-    """Makes spans of batches after the fact, when their times are known, and hands them to the exporter's thread."""
+    """Makes spans of batches after their end, when their times are known, and hands them to the exporter's thread."""
 
     def __init__(self, process: str) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -95,7 +95,7 @@ class Tracer:
         self._tracer = self._provider.get_tracer("pipeline_platform")
 
     def batch(self, batch_id: int, received_at: datetime) -> "BatchTrace | None":
-        """The batch's trace, or None where it is not sampled."""
+        """The batch's trace, or None if it is not sampled."""
         trace_id = trace_id_of(batch_id, received_at)
         sampled = self._provider.sampler.should_sample(None, trace_id, "pipeline.batch").decision
         return BatchTrace(self, batch_id, received_at) if sampled.is_sampled() else None
@@ -108,7 +108,7 @@ class Tracer:
         attributes: Attributes,
         ids: tuple[int, int] | None = None,
     ) -> "SpanContext":
-        """One finished span; ids (trace, span): of one that is to have these."""
+        """One finished span. ids: the trace id and span id that it must have."""
         from opentelemetry.context import Context
         from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
@@ -131,7 +131,7 @@ class BatchTrace:
         self._root = SpanContext(*self._ids, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
     def root(self, times_ns: tuple[int, int], attributes: Attributes) -> None:
-        """The span that all others of the batch lie below; for who accepts it."""
+        """The root span, above all other spans of the batch. The process that accepts the batch makes it."""
         self._tracer.span("pipeline.batch", None, times_ns, {**self._named, **attributes}, self._ids)
 
     def span(
@@ -142,7 +142,7 @@ class BatchTrace:
 
 
 class _GivenIds:
-    """Random ids, but for a span that is made while they are given."""
+    """Random ids, except for a span that is made inside `given`."""
 
     def __init__(self) -> None:
         self.ids: tuple[int, int] | None = None

@@ -1,13 +1,13 @@
-"""Text of others, made safe to show: what controls a terminal or reorders a line is replaced by its visible escape.
+"""Makes text from outside safe to show: characters that control a terminal or reorder a line become visible escapes.
 
 Names, ids, errors and file contents come from clients. On a terminal a raw ESC changes the screen, a line break forges
-a line, and a bidirectional override shows another text than the one that is there.
+a line, and a bidirectional override shows a different text.
 """
 
 import re
 
-# C0 and C1 controls and DEL, marks and overrides of direction, separators of lines, byte order marks, lone surrogates.
-# Joiners stay: emoji and several scripts need them.
+# C0 and C1 controls and DEL, direction marks and overrides, line separators, byte order marks, lone surrogates. Joiners
+# are kept: emoji and several scripts need them.
 _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )

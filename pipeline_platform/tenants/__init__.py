@@ -1,1 +1,1 @@
-"""Who may send: tenants and their write keys."""
+"""Tenants and their write keys."""

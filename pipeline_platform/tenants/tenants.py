@@ -1,4 +1,7 @@
-"""Tenants and their write keys. A key is shown once: only its hash is stored. Every change is in control.audit_log."""
+"""Tenants and their write keys.
+
+A write key is shown once, and only its hash is stored. Every change is recorded in control.audit_log.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -24,13 +27,13 @@ from pipeline_platform.tenants.write_keys import hash_write_key, new_write_key
 
 _SQL = queries("tenants")
 _ASKED = "asked for by an operator"
-_NAME_MAX = 200  # as the table says
+_NAME_MAX = 200  # as in the table
 Conn = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A tenant with a key that was just made."""
+    """A tenant with a new write key."""
 
     tenant_id: int
     name: str
@@ -39,7 +42,7 @@ class NewKey:
 
 
 def wrong_name(name: str) -> str | None:
-    """Why no tenant can be called so; None where one can."""
+    """Why this name is invalid for a tenant; None if it is valid."""
     if not name.strip():
         return "a tenant's name is not blank"
     if name != visible(name):
@@ -50,9 +53,9 @@ def wrong_name(name: str) -> str | None:
 
 
 def take_tenant(fields: dict[str, msgspec.Raw], field: str) -> str:
-    """Remove the field that names the tenant from an operator's line, and return the name; a number is its text.
+    """Remove the field that names the tenant from an operator's line, and return the name; a number becomes its text.
 
-    Raises InvalidEventError where there is none, or no tenant can be called so.
+    InvalidEventError if the field is missing or the name is invalid.
     """
     token = bytes(fields.pop(field, msgspec.Raw()))
     try:
@@ -68,7 +71,7 @@ def take_tenant(fields: dict[str, msgspec.Raw], field: str) -> str:
 
 
 def add_tenant(conn: Conn, name: str, plan: str = "free", events_per_s: int | None = None) -> NewKey:
-    """A new tenant and its first key. Raises PipelineError where the name is taken, ConfigError where it is none."""
+    """Add a tenant with its first write key. PipelineError if the name is taken, ConfigError if it is invalid."""
     why = wrong_name(name)
     if why:
         raise ConfigError(f"tenant {name!r} cannot be added: {why}")
@@ -81,7 +84,7 @@ def add_tenant(conn: Conn, name: str, plan: str = "free", events_per_s: int | No
 
 
 def ensure_tenant(conn: Conn, name: str) -> int:
-    """The id of a tenant, made if there is none. Raises ConfigError where none can be called so."""
+    """The id of a tenant, which is created if it is missing. ConfigError if the name is invalid."""
     why = wrong_name(name)
     if why:
         raise ConfigError(f"tenant {name!r} cannot be added: {why}")
@@ -94,12 +97,12 @@ def ensure_tenant(conn: Conn, name: str) -> int:
 
 
 def tenant_id_of(conn: Conn, name: str) -> int:
-    """Raises NoSuchThingError, which names tenants that are called nearly so."""
+    """The id of a tenant. NoSuchThingError suggests similar names."""
     return tenant_ids_of(conn, [name])[0]
 
 
 def tenant_ids_of(conn: Conn, names: Sequence[str]) -> list[int]:
-    """Ids in the order of the names. Raises NoSuchThingError for names that nobody has, with those that are near."""
+    """Ids in the order of the names. NoSuchThingError for unknown names, with similar names."""
     found: dict[str, int] = dict(conn.execute(_SQL["find"], (list(names),)).fetchall())
     unknown = [name for name in names if name not in found]
     if unknown:
@@ -111,17 +114,17 @@ def tenant_ids_of(conn: Conn, names: Sequence[str]) -> list[int]:
 
 
 def list_tenants(conn: Conn) -> list[dict[str, Any]]:
-    """All tenants by name, with how many of their keys work."""
+    """All tenants by name, with the number of their working write keys."""
     return _rows(conn, "list", None)
 
 
 def list_keys(conn: Conn, tenant: str | None = None) -> list[dict[str, Any]]:
-    """Keys by their id; never the keys themselves."""
+    """Write keys by their id, without their secrets."""
     return _rows(conn, "keys", {"tenant": tenant})
 
 
 def create_key(conn: Conn, name: str, label: str = "") -> NewKey:
-    """One more key for a tenant. Raises NoSuchThingError."""
+    """Create another write key for a tenant. NoSuchThingError for an unknown tenant."""
     tenant_id = tenant_id_of(conn, name)
     write_key = new_write_key()
     with conn.transaction():
@@ -133,7 +136,7 @@ def create_key(conn: Conn, name: str, label: str = "") -> NewKey:
 
 
 def rotate_key(conn: Conn, name: str, grace: timedelta) -> NewKey:
-    """A new key; the tenant's others stop working after `grace`, in which its clients are moved over."""
+    """Create a write key. The tenant's others stop working after `grace`, so that its clients can change over."""
     with conn.transaction():
         made = create_key(conn, name, "rotated")
         params = {"tenant_id": made.tenant_id, "key_id": made.key_id, "grace": grace}
@@ -145,7 +148,7 @@ def rotate_key(conn: Conn, name: str, grace: timedelta) -> NewKey:
 
 
 def revoke_key(conn: Conn, key_id: int) -> None:
-    """Stop a key at once (gateways notice within key_refresh_s). Raises NoSuchThingError."""
+    """Revoke a write key at once (gateways notice within key_refresh_s). NoSuchThingError for an unknown key."""
     with conn.transaction():
         if conn.execute(_SQL["revoke"], (key_id,)).fetchone() is None:
             raise NoSuchThingError(f"no working key {key_id}; see: pipeline-platform key list")

@@ -1,6 +1,6 @@
-"""Which events are of people who were erased: asked by whatever brings in events that were received before.
+"""Finds events of erased persons. Everything that brings in events received earlier calls it.
 
-A tombstone is a hash of an id and the time of the erasure. What was received before that time stays out.
+A tombstone is a hash of an id and the time of the erasure. Events received before that time are left out.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ def erased_places(
     payloads: Sequence[bytes],
     received_ats: Sequence[datetime],
 ) -> set[int]:
-    """Places of the events of people who were erased after those were received.
+    """Positions of events that were received before their person was erased.
 
-    Ask in the transaction that accepts the events: an erasure that begins later waits for its end.
+    Call it in the transaction that accepts the events: an erasure that begins later waits for it to end.
     """
     if conn.execute(_SQL["any_erased"], (list(set(tenant_ids)),)).fetchone() == (False,):
         return set()
@@ -42,4 +42,4 @@ def _ids(payload: bytes) -> Ids:
     try:
         return read_ids(payload)
     except ValueError:
-        return Ids()  # no event: its reader rejects it
+        return Ids()  # not an event: the reader rejects it

@@ -1,3 +1,5 @@
-"""The numbers that Prometheus reads: what there is (catalogue), what PostgreSQL knows (scrape, served by endpoint), and
-what each process counts of itself (processes). Reads only; a number is never the truth, the account is.
+"""The metrics that Prometheus reads.
+
+catalogue: all metrics; scrape: those from PostgreSQL, served by endpoint; processes: those that each process counts.
+Reads only. The account is the source of truth, not the metrics.
 """

@@ -1,7 +1,7 @@
-"""Every metric by name: the only place where one is named. docs/reference/metrics.md is written from it.
+"""Every metric by name: metric names are defined only here. docs/reference/metrics.md is generated from it.
 
-Base units (seconds, bytes, events), `_total` on what only grows, the prefix `pipeline_`. Labels are tenants and stages
-or fixed sets of a few words: nothing that grows with the events, like an id or a message.
+Base units (seconds, bytes, events), the suffix `_total` for counters, the prefix `pipeline_`. Labels are tenants,
+stages or small fixed sets of words, never values that grow with the events, like an id or a message.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """How Prometheus reads it."""
+    """The metric's type in Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -17,7 +17,7 @@ class Kind(StrEnum):
 
 
 class Source(StrEnum):
-    """Who serves it: the console from PostgreSQL, or a gateway for the processes of its home."""
+    """The process that serves it: the console from PostgreSQL, or a gateway for the processes of its home."""
 
     DATABASE = "database"
     PROCESSES = "processes"
@@ -25,7 +25,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """name: as it is served, without the `_bucket`, `_sum`, `_count` of a histogram. bounds: of a histogram."""
+    """name: as served, without the suffixes `_bucket`, `_sum`, `_count` of a histogram. bounds: of a histogram."""
 
     name: str
     kind: Kind

@@ -1,4 +1,4 @@
-"""`GET /metrics`, as routes that any Starlette application mounts: of the platform, and of the processes of a home."""
+"""`GET /metrics` as routes for any Starlette application: of the platform, and of the processes of a home."""
 
 import threading
 import time
@@ -15,18 +15,18 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import directory
 from pipeline_platform.telemetry.metrics.scrape import Platform
 
-# Whoever asks more often than this gets the same answer again: asking costs the database the same however many ask.
+# Within this time the same answer is returned, so the load on the database does not depend on the number of requests.
 _FRESH_S = 1.0
 
 
 def metrics_route(settings: Settings, path: str = "/metrics") -> Route:
-    """The route; connects at the first scrape. Text or OpenMetrics, as it is asked for. settings: of what runs."""
+    """The route; connects at the first scrape. Text or OpenMetrics, as requested. settings: of the running platform."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Platform(settings))
     turn = threading.Lock()
     kept: dict[str, tuple[float, bytes]] = {}
 
-    # Not async: Starlette runs it in a thread, so that the server's loop goes on while PostgreSQL answers.
+    # Not async: Starlette runs it in a thread, so that the server's loop is not blocked while PostgreSQL answers.
     def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         with turn:
@@ -40,9 +40,9 @@ def metrics_route(settings: Settings, path: str = "/metrics") -> Route:
 
 
 def processes_route(home: Path, path: str = "/metrics") -> Route:
-    """Serves what all processes of `home` counted. No tenant is named in it."""
+    """Serves the counts of all processes of `home`. They contain no tenant."""
 
-    # Not async: it reads files, in a thread.
+    # Not async: it reads files, so it runs in a thread.
     def metrics(request: Request) -> Response:
         registry = CollectorRegistry(auto_describe=False)
         MultiProcessCollector(registry, str(directory(home)))

@@ -1,8 +1,9 @@
-"""What each process counts of itself, in files under ``home/metrics`` that a gateway of the same home serves together.
+"""Counts of each process, in files under ``home/metrics`` that a gateway of the same home serves together.
 
-prometheus-client's files for many processes, named by what a process is (gateway-8080, worker-2) and not by its number:
-one that is started again goes on counting where the dead one ended, and there are never more files than processes. They
-may be deleted while nothing runs; a power cut may lose the last counts, and nothing else depends on them.
+The files are those of prometheus-client's multiprocess mode, named by the role of a process (gateway-8080, worker-2)
+and not by its pid. So a restarted process continues the counts of its predecessor, and there are never more files than
+processes. The files may be deleted while nothing runs. A power cut may lose the last counts; nothing else depends on
+them.
 """
 
 import functools
@@ -17,20 +18,20 @@ from pipeline_platform.telemetry.metrics.catalogue import Metric
 
 
 def directory(home: Path) -> Path:
-    """Where the files are; made where there is none."""
+    """The directory of the files; created if it is missing."""
     path = home / "metrics"
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def share_numbers(home: Path, process: str) -> None:
-    """Whatever this process counts from now on lies under `home`. process: what no other process there is called."""
+    """Write all counts of this process under `home` from now on. process: a name that is unique there."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory(home))
     values.ValueClass = values.MultiProcessValue(lambda: process)  # pyright: ignore[reportUnknownMemberType]
 
 
 class GatewayNumbers:
-    """Of one gateway process."""
+    """Counts of one gateway process."""
 
     def __init__(self) -> None:
         self._requests = _counter(names.REQUESTS)
@@ -50,7 +51,7 @@ class GatewayNumbers:
 
 
 class WorkerNumbers:
-    """Of one worker process."""
+    """Counts of one worker process."""
 
     def __init__(self, lanes: Iterable[str]) -> None:
         batches, outcomes, lookups = (
@@ -62,7 +63,7 @@ class WorkerNumbers:
         self._seconds = _histogram(names.WORKER_STEP_SECONDS)
 
     def stepped(self, lane: str, batches: int, outcomes: tuple[int, int, int], seconds: float) -> None:
-        """outcomes: events delivered, duplicate and dead-lettered by a step of so many seconds."""
+        """Count one step. outcomes: its delivered, duplicate and dead-lettered events; seconds: its duration."""
         self._batches[lane].inc(batches)
         self._seconds.observe(seconds)
         for counter, events in zip(self._outcomes, outcomes, strict=True):
@@ -75,7 +76,7 @@ class WorkerNumbers:
 
 
 class RowNumbers:
-    """What was left out of the rows that this process made."""
+    """Values that were left out of the rows that this process made."""
 
     def __init__(self) -> None:
         self._times, self._traits = _counter(names.UNUSABLE_TIMES), _counter(names.TRAITS_LEFT_OUT)
@@ -89,7 +90,7 @@ class RowNumbers:
 
 @functools.cache
 def row_numbers() -> RowNumbers:
-    """Those of this process: two counters of one name would each write its own sum into the process's file."""
+    """The counts of this process, made once: two counters of one name would overwrite each other in its file."""
     return RowNumbers()
 
 

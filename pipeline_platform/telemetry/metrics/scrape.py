@@ -1,8 +1,8 @@
-"""One scrape: everything that PostgreSQL knows, in one snapshot and a dozen set-based queries.
+"""One scrape: all metrics from PostgreSQL, in one snapshot and a dozen set-based queries.
 
-Its cost is that of the tenants, of the kept hours and of what is open now; it does not grow with the events nor with
-the age of the installation, apart from the old pipeline's counts while there is one. Writes nothing. While PostgreSQL
-is away `pipeline_up` is 0 and the rest of the account is missing.
+Its cost depends on the number of tenants, kept hours and open items. It does not grow with the events or with the age
+of the installation, except for the old pipeline's counts during a migration. Writes nothing. While PostgreSQL is down,
+`pipeline_up` is 0 and the rest of the account is missing.
 """
 
 import importlib.metadata
@@ -26,7 +26,7 @@ from pipeline_platform.telemetry.metrics.catalogue import Kind, Metric
 
 _SQL = queries("metrics")
 _STATEMENT_S = 10.0
-# Adds up every hour of a migration, 0.4 s a million rows: more seldom than the rest, which is read at each scrape.
+# Sums every hour of a migration, 0.4 s a million rows: so it is read less often than at each scrape.
 _SELDOM = "old_pipeline"
 _SELDOM_S = 30.0
 Row = tuple[Any, ...]
@@ -34,7 +34,7 @@ Found = dict[str, list[Row]]
 
 
 class Platform(Collector):
-    """What PostgreSQL knows, as families of Prometheus. One scrape at a time, on a connection of its own."""
+    """The metrics from PostgreSQL as Prometheus families. One scrape at a time, on its own connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -128,7 +128,7 @@ def _labelled(labels: Sequence[str], values: Row) -> list[_Sample]:
 
 
 def _dead_letters(totals: Sequence[Row], found: Sequence[Row]) -> list[_Sample]:
-    """Zeros as well: what becomes one later is seen to have grown."""
+    """Includes zeros, so that an increase from zero is visible."""
     states = {(row[0], state): 0 for row in totals for state in ("waiting", "exhausted")}
     return list((states | {(tenant, state): events for tenant, state, events in found}).items())
 
@@ -150,7 +150,7 @@ def _counter(metric: Metric, samples: Sequence[_Sample]) -> Family:
 
 
 def _histogram(metric: Metric, rows: Sequence[Row]) -> Family:
-    """rows: lane, bucket, events, seconds; buckets without events have none."""
+    """Make a histogram. rows: lane, bucket, events, seconds; buckets without events have no row."""
     assert metric.kind is Kind.HISTOGRAM
     family = HistogramMetricFamily(metric.name, metric.about, labels=metric.labels)
     bounds = [*map(str, metric.bounds), "+Inf"]
