@@ -1,4 +1,4 @@
-"""Numbers and times that options take, bounded by what the columns and the calendar hold."""
+"""Numbers and times in options, limited by the database columns and the calendar."""
 
 import math
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 2200
 
 
 def number(low: float, high: float, text: str) -> Any:
-    """An option that takes a finite number within bounds: infinity and NaN pass click's own check of a range."""
+    """An option for a finite number within bounds. Click's own range check accepts infinity and NaN."""
     return typer.Option(min=low, max=high, help=text, callback=_finite)
 
 
@@ -25,7 +25,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def time_of(text: str, wanted: str) -> datetime:
-    """The time that was written, in UTC. ConfigError for what is none, or none of these centuries."""
+    """The given time, in UTC. ConfigError if it is not a valid time or too far from the present."""
     at = parse_time(text)
     if at is None or not _FIRST_YEAR <= at.year <= _LAST_YEAR:
         raise ConfigError(f"{text}: {wanted}")
