@@ -1,6 +1,6 @@
-"""The command line: parse, call, print. What a command does lives in the room behind it.
+"""The command line: parses, calls, prints. Other packages implement the commands.
 
-Exit codes: 0 done, 1 the answer is no or something failed, 2 wrong usage or configuration.
+Exit codes: 0 done, 1 negative answer or failure, 2 wrong usage or configuration.
 """
 
 import functools
@@ -85,12 +85,12 @@ def _check_words(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Entry of `pipeline-platform`: an error is a sentence on standard error, never a traceback."""
+    """Entry of `pipeline-platform`. An error is printed as a sentence on standard error, never as a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal without Unicode shows escapes instead of ending the command.
+            # A terminal without Unicode shows escapes, and the command does not fail.
             stream.reconfigure(errors="backslashreplace")
-    # What it writes is its user's alone.
+    # Only its user can read the files that it writes.
     os.umask(0o077)
     try:
         _check_words(sys.argv[1:])

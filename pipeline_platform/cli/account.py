@@ -1,4 +1,4 @@
-"""funnel, audit, trace: what became of the events."""
+"""funnel, audit, trace: the outcomes of events."""
 
 import json
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""bench: the platform's own figures, on its own processes."""
+"""bench: measures the platform's own processes."""
 
 from dataclasses import asdict
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""demo: the whole migration, played in minutes."""
+"""demo: plays a whole migration in minutes."""
 
 import sys
 import threading

@@ -73,7 +73,7 @@ def erase(
 
 
 def _print_ids(rows: list[dict[str, Any]], *, dry_run: bool) -> None:
-    """Which ids are erased, by which link, and which are not; as JSON, since anybody may have sent them."""
+    """Print the erased ids with their links, and the ids that are kept. As JSON, since ids are untrusted input."""
     erased = [row for row in rows if row["is_erased"]]
     for row in erased[:_IDS_SHOWN]:
         _print_id("would erase" if dry_run else "erased", row)

@@ -72,7 +72,7 @@ def _time(text: str, option: str) -> datetime:
 
 @contextmanager
 def _file(path: Path | None) -> Generator[BinaryIO]:
-    """Standard output; or a file that is there when it is whole, and not before."""
+    """Standard output, or a file that appears only when it is complete."""
     if path is None:
         yield sys.stdout.buffer
         return

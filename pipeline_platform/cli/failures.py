@@ -1,6 +1,6 @@
-"""How a command that fails ends: one sentence on standard error and an exit code, never a traceback on the screen.
+"""Reports the failure of a command: one sentence on standard error and an exit code, never a traceback on the screen.
 
-What nobody foresaw is written with its traceback to ``home/logs/cli.log``, and the sentence names that file. Secrets
+Unexpected errors are written with their traceback to ``home/logs/cli.log``, and the sentence names that file. Secrets
 are removed from both.
 """
 
@@ -23,19 +23,19 @@ from pipeline_platform.telemetry.terminal import lines
 
 _WRONG, _FAILED = 2, 1
 _UNREACHABLE = ("08", "57P", "28")
-# A value that fits no column, no type and no encoding: another one is to be given.
+# The given value does not fit a column, a type or an encoding. The user must give another one.
 _BAD_VALUES = (psycopg.DataError, OverflowError, UnicodeError)
 
 
 def end_of(error: BaseException) -> int:
-    """Say why the command failed; returns its exit code."""
+    """Print why the command failed; returns its exit code."""
     usage = _usage(error)
     if usage is not None:
         return _say(usage, getattr(error, "exit_code", _WRONG), "")
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _say("pipeline-platform: interrupted", _FAILED)
     if isinstance(error, BrokenPipeError):
-        # Who read our output has enough; nothing more can be flushed into it.
+        # The reader closed the pipe. Discard the rest of the output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _FAILED
     sentence, code = _sentence(error)
@@ -68,7 +68,7 @@ def _sentence(error: BaseException) -> tuple[str, int]:
 
 
 def _usage(error: BaseException) -> str | None:
-    """What the parser says of wrong words, with the names of what it knows; None of any other error."""
+    """The parser's message about wrong usage, with the names that it knows; None for any other error."""
     show = getattr(error, "show", None)
     if show is None:
         return None
@@ -82,7 +82,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _noted(error: BaseException) -> str:
-    """Keep the traceback; returns the sentence that says where."""
+    """Write the traceback to the log; returns the sentence that names the log."""
     text = _without_secrets("".join(traceback.format_exception(error)))
     for directory in (_home() / "logs", Path(tempfile.gettempdir()) / f"pipeline-platform-{os.geteuid()}"):
         path = directory / "cli.log"

@@ -1,4 +1,4 @@
-"""import: history from a file, straight into the queue."""
+"""import: brings history from a file directly into the queue."""
 
 from typing import Annotated
 

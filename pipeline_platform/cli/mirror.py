@@ -1,4 +1,4 @@
-"""mirror configure, show, key: the old pipeline that gets a copy of every event."""
+"""mirror configure, show, key: configuration of the old pipeline, which gets a copy of every event."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What commands share: answers on standard output, everything else on standard error."""
+"""Output of all commands: answers on standard output, everything else on standard error."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ from pipeline_platform.local.services.endpoints import connected
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.terminal import Description, Terminal
 
-# Where nobody's terminal sets the width, tables get the room they need.
+# The width of tables if standard output is not a terminal.
 _WIDE = 140
 console = Terminal(width=None if sys.stdout.isatty() else _WIDE)
 log_console = Terminal(stderr=True)
@@ -29,7 +29,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 
 
 def running_settings() -> Settings:
-    """The settings with the servers of the running platform. ConfigError where none runs."""
+    """The settings with the servers of the running platform. ConfigError if none runs."""
     return connected(Settings.read())
 
 
@@ -39,7 +39,7 @@ def database() -> AbstractContextManager[psycopg.Connection[Any]]:
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
-    """One object, times in ISO 8601."""
+    """Print one object, times in ISO 8601."""
     typer.echo(json.dumps(answer, default=_plain))
 
 
@@ -48,7 +48,7 @@ def _plain(value: object) -> str:
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, title: str, empty: str) -> None:
-    """A table of some columns of the rows, or a word that there are none."""
+    """Print a table of some columns of the rows, or the text `empty` if there are no rows."""
     table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
@@ -56,7 +56,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, tit
 
 
 def progress_bar() -> Progress:
-    """On standard error, gone when done."""
+    """A progress bar on standard error, removed when done."""
     return Progress(
         Description(),
         BarColumn(),

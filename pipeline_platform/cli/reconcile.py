@@ -1,4 +1,4 @@
-"""reconcile: both pipelines' outputs compared, event by event."""
+"""reconcile: compares the outputs of both pipelines, event by event."""
 
 import time
 from dataclasses import asdict
@@ -47,7 +47,7 @@ def reconcile(
         _await_settled(conn, begin, until, wait)
         found = reconcile_window(conn, begin, until)
         if export:
-            # pandas takes a second to import: only for those who export.
+            # Imported only for an export: importing pandas takes a second.
             from pipeline_platform.migration.reconcile.export import export as export_window
 
             for path in export_window(conn, begin, until, export):

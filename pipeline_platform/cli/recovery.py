@@ -1,4 +1,4 @@
-"""recover: what the old pipeline dropped, into production."""
+"""recover: delivers to production what the old pipeline dropped."""
 
 import time
 from datetime import UTC, datetime

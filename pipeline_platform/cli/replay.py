@@ -1,4 +1,4 @@
-"""replay plan, diff, commit, undo and what belongs to it."""
+"""replay plan, diff, commit, undo and related commands."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

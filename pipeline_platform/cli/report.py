@@ -1,4 +1,4 @@
-"""report: what became of a day's events."""
+"""report: the outcomes of a day's events."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated

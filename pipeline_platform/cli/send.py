@@ -1,4 +1,4 @@
-"""send: a file through the gateway."""
+"""send: sends a file through the gateway."""
 
 from dataclasses import asdict
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`--since`: how far back, or from when."""
+"""`--since`: a duration before now, or a time."""
 
 import re
 from datetime import UTC, datetime, timedelta

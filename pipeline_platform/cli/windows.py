@@ -16,7 +16,7 @@ Last = Annotated[str | None, typer.Option("--last", help="The window from so lon
 
 
 def window_of(start: str | None, end: str | None, last: str | None) -> tuple[datetime | None, datetime | None]:
-    """Begin and end, None where not given. Raises ConfigError where they make no window."""
+    """Begin and end, None if not given. Raises ConfigError if they are not a valid window."""
     if last and (start or end):
         raise ConfigError("give either --last, or --from and --to")
     begin = since_of(last, "--last") if last else since_of(start, "--from")

@@ -1,14 +1,14 @@
-"""Whom a web server on this machine answers: browsers whose page it served itself, and programs.
+"""Protects a local web server: it answers only programs and browsers with a page that it served itself.
 
-A browser here obeys any page that it shows, and no page of another site may give orders to a server of ours:
+A page of another site can make a browser on this machine send requests to the server. The guard requires:
 
-* the name in Host is one of this machine's: with a name of its own a foreign page would count as ours (DNS rebinding);
-* what may change something, and every websocket, comes from our own page: a browser says so in Origin and
+* Host is a name of this machine. Otherwise a page of another site could pass as ours (DNS rebinding);
+* requests that may change something, and websockets, come from our own page. Browsers state this in Origin and
   Sec-Fetch-Site. Programs send neither header and are answered;
-* a body is JSON: browsers send other kinds across sites without asking first;
-* no page of another site shows ours in a frame, where clicks could be led.
+* a body is JSON. Browsers send other types across sites without a preflight request;
+* pages of other sites do not show ours in a frame (clickjacking).
 
-It keeps nobody out who can send requests from this machine, and is no replacement for a login.
+It does not restrict programs on this machine, and does not replace a login.
 """
 
 import ipaddress
@@ -20,11 +20,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-_OWN_SITE = ("same-origin", "none")  # none: typed by the person
+_OWN_SITE = ("same-origin", "none")  # none: typed by the user
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as a name or an address without a port, can only be this machine."""
+    """Whether a host (name or address without a port) can only be this machine."""
     if host == "localhost":
         return True
     try:
@@ -34,7 +34,7 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(headers: Headers) -> str:
-    """The name or the address in Host, without the port; empty where there is none or it cannot be read."""
+    """The name or the address in Host, without the port; empty if it is missing or invalid."""
     try:
         return urlsplit(f"//{headers.get('host', '')}").hostname or ""
     except ValueError:
@@ -42,7 +42,7 @@ def host_of(headers: Headers) -> str:
 
 
 class LocalGuard:
-    """Around an app that only this machine uses: refuses what a page of another site may have sent."""
+    """Middleware of an app that only this machine uses: refuses requests that a page of another site may have sent."""
 
     def __init__(self, app: ASGIApp, what: str) -> None:
         self._app = app
@@ -56,14 +56,14 @@ class LocalGuard:
         if refused is None:
             await self._app(scope, receive, _without_frames(send))
         elif scope["type"] == "websocket":
-            # Before it is accepted: the client gets a 403.
+            # Closed before it is accepted, so the client gets a 403.
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": refused[1]})
         else:
             await PlainTextResponse(f"{refused[1]}\n", refused[0])(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[HTTPStatus, str] | None:
-        """Why it is not answered, with the status; None: it is."""
+        """The reason for a refusal, with the status; None: not refused."""
         if not is_loopback(host_of(headers)):
             return HTTPStatus.MISDIRECTED_REQUEST, (
                 f"{self._what} answers to localhost and 127.0.0.1 alone, not to {headers.get('host', '')!r}: "
@@ -79,14 +79,14 @@ class LocalGuard:
 
 
 def _is_own_page(headers: Headers) -> bool:
-    """Whether the page that sent it was served here, or no browser did."""
+    """Whether the request comes from a page that was served here, or not from a browser."""
     sites = headers.getlist("sec-fetch-site")
     own = (f"http://{headers['host']}", f"https://{headers['host']}")
     return all(site in _OWN_SITE for site in sites) and all(origin in own for origin in headers.getlist("origin"))
 
 
 def _graphql_by_get(scope: Scope) -> tuple[HTTPStatus, str] | None:
-    """A mutation can be in the address: GET without one shows the playground, and nothing else is answered."""
+    """Refuse GraphQL in the address, which may be a mutation. A GET without a query shows the playground."""
     is_asked = scope["path"].rstrip("/").endswith("/graphql") and scope["query_string"]
     return (HTTPStatus.METHOD_NOT_ALLOWED, "GraphQL is asked by POST here") if is_asked else None
 

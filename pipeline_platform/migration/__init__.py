@@ -1,1 +1,1 @@
-"""Moving from an old pipeline. All of it can be deleted once nobody migrates."""
+"""Moving from an old pipeline. Can be deleted when no migration is needed."""

@@ -1,1 +1,1 @@
-"""What people look at and are told: alerts, console, reports, health checks."""
+"""Monitoring for people: alerts, console, reports, health checks."""

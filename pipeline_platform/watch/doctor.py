@@ -1,7 +1,7 @@
-"""What is wrong with a platform, and what to do: checks that do not depend on each other.
+"""Diagnoses a platform: independent checks, each with a remedy.
 
-They work while everything runs, while half of it does, and while nothing does. One that fails is itself a finding.
-What explains others comes first: a full disk, a supervisor that is gone, a server that cannot be used.
+They work whether all, some or none of its processes run. A check that fails is itself a finding. Findings that explain
+others come first: a full disk, a supervisor that has ended, a server that cannot be used.
 """
 
 import os
@@ -32,7 +32,7 @@ _UP = "pipeline-platform up"
 
 
 def diagnose(settings: Settings) -> list[Finding]:
-    """All findings, those that explain others first. `settings` as they were read: nothing needs to run."""
+    """All findings, those that explain others first. settings: as read from the configuration; nothing needs to run."""
     findings = [*_disk(settings), *_full_by_its_logs(settings.home)]
     try:
         endpoints = read_endpoints(settings.home)
@@ -62,7 +62,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _full_by_its_logs(home: Path) -> Iterator[Finding]:
-    """A disk may be PostgreSQL's alone, or have room again since a process died of it."""
+    """Full disks reported in logs: PostgreSQL may have its own disk, or space was freed after a process died of it."""
     for log in sorted((home / "logs").glob("*.log")):
         said = [line for line in log_tail(log).splitlines() if _NO_SPACE in line]
         if said:

@@ -1,4 +1,4 @@
-"""The health of a running platform: what answers and what waits. See doctor.py for what is wrong, and the remedy."""
+"""The health of a running platform: what answers and what waits. doctor.py finds problems and their remedies."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +18,7 @@ Conn = psycopg.Connection[Any]
 
 
 def status_of(settings: Settings, endpoints: Endpoints | None) -> dict[str, Any]:
-    """What answers and what waits; `healthy` is false where something that should answer does not."""
+    """What answers and what waits. `healthy` is false if a part that should answer does not."""
     parts = {
         "gateway": _http(f"{endpoints.gateway}/readyz") if endpoints else None,
         "dagster": _http(f"{endpoints.dagster}/server_info") if endpoints and endpoints.dagster else None,
@@ -35,7 +35,7 @@ def status_of(settings: Settings, endpoints: Endpoints | None) -> dict[str, Any]
 
 
 def counted_in(conn: Conn) -> dict[str, Any]:
-    """What waits, by the database."""
+    """What waits, according to the database."""
     return {
         "queue": one(conn, "queue"),
         "hours": one(conn, "hours"),

@@ -1,4 +1,4 @@
-"""Benchmarks on the platform's own processes and embedded servers, in a home that is thrown away.
+"""Benchmarks on the platform's own processes and embedded servers, in a temporary home.
 
-Absolute figures belong to the machine and the moment: compare within one run.
+Absolute figures depend on the machine and its load: compare only within one run.
 """

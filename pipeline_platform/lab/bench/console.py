@@ -1,6 +1,6 @@
-"""What the console costs its process: CPU while 400 tenants send and nobody, one or many look.
+"""The CPU cost of the console while 400 tenants send, with no viewer, one or many.
 
-One loop reads for everybody, so that viewers should add what it takes to send them what changed, and nothing else.
+One loop reads for all viewers, so a viewer should add only the cost of sending the changes.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ _RATE = 1_000.0
 _VIEWERS = (0, 1, 10, 50)
 _BATCH, _CLIENTS = 5, 20
 _READY_S = 30.0
-# Viewers come, and the first page is made.
+# Warm-up: viewers connect, and the first page is rendered.
 _SETTLE_S = 3.0
 _TARGET_PERCENT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One stretch of `seconds`: per cent of a core, messages and kilobytes that a viewer got each second."""
+    """One measured interval of `seconds`: per cent of a core, messages and kilobytes a second and viewer."""
 
     viewers: int
     seconds: float
@@ -46,7 +46,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleResult:
-    """All stretches, beside one load. Rates in events a second."""
+    """All intervals, under one load. Rates in events a second."""
 
     offered_per_s: float
     acknowledged: int
@@ -71,7 +71,7 @@ class ConsoleResult:
 
 
 def measure(stack: Stack, seconds: float, seed: int) -> ConsoleResult:
-    """Looks for `seconds` in all, in equal stretches."""
+    """Measure for `seconds` in total, in equal intervals."""
     port = free_port()
     home = stack.settings.home
     env = os.environ | {
@@ -122,7 +122,7 @@ async def _look(url: str, process: psutil.Process, viewers: int, seconds: float)
 
 @asynccontextmanager
 async def _watching(url: str, viewers: int) -> AsyncGenerator[list[int]]:
-    """So many open pages; yields the messages and the bytes that all of them got so far."""
+    """Open `viewers` pages; yields the messages and the bytes that all of them have received."""
     seen = [0, 0]
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(limits=limits, timeout=None, trust_env=False) as client:  # noqa: S113

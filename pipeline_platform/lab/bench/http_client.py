@@ -1,6 +1,6 @@
-"""A plain HTTP client over one keep-alive connection: small on purpose, it shares two cores with what it loads.
+"""A plain HTTP client over one keep-alive connection. It is small because it shares two cores with the measured system.
 
-It sends nothing twice: what failed is the caller's to judge.
+It sends nothing twice. The caller handles failures.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import base64
 
 
 class Connection:
-    """One connection to the gateway on this machine; opened when it is first used, and again after it broke."""
+    """One connection to the gateway on this machine, opened at the first use and after a failure."""
 
     def __init__(self, port: int, path: str) -> None:
         self._port = port
@@ -16,7 +16,7 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, write_key: str, body: bytes) -> int:
-        """Send one request; its status. Raises OSError or EOFError where the connection breaks: the outcome is open."""
+        """Send one request; returns its status. OSError or EOFError if the connection breaks (unknown outcome)."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams

@@ -21,7 +21,7 @@ _PAGES = ("/", "/pricing", "/docs", "/docs/queue", "/settings", "/reports/weekly
 
 @dataclass(slots=True)
 class Sent:
-    """What the gateway answered: events acknowledged, answers by status, milliseconds an answer took."""
+    """The gateway's answers: events acknowledged, answers by status, milliseconds an answer took."""
 
     acknowledged: int = 0
     statuses: dict[int, int] = field(default_factory=dict[int, int])
@@ -49,7 +49,7 @@ def make_tenants(conn: psycopg.Connection[Any], count: int) -> list[str]:
 
 
 def event_maker(tenants: int, seed: int) -> Callable[[], bytes]:
-    """A function that makes one event of about 450 bytes, as JSON, with a messageId never used before."""
+    """A function that makes one event of about 450 bytes, as JSON, with a new messageId."""
     choose = random.Random(seed)  # noqa: S311
     users = max(1, _USERS // tenants)
     templates: list[tuple[bytes, bytes]] = []
@@ -92,9 +92,9 @@ async def send_steadily(
     seed: int,
     progress: Callable[[int], None],
 ) -> Sent:
-    """`rate` events a second in requests of `batch`, from `clients` connections, for `seconds`.
+    """Send `rate` events a second in requests of `batch`, from `clients` connections, for `seconds`.
 
-    Each client keeps to its own schedule and sends late rather than never where an answer took longer than its turn.
+    Each client has its own schedule. If an answer takes too long, the next request is sent late but not skipped.
     """
     make = event_maker(len(keys), seed)
     sent = Sent()

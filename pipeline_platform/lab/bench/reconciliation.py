@@ -1,7 +1,7 @@
-"""How long a comparison of two outputs takes, against the plain anti-join that only finds the missing ids.
+"""The duration of a comparison of two outputs, relative to the plain anti-join that only finds the missing ids.
 
-Both read the same rows, in turns, in one run: only the ratio says something. Twice: where the outputs agree but for
-some planted differences, as before a cutover, and where the old pipeline drops 15% of all events.
+Both read the same rows, in turns, in one run: only the ratio is meaningful. There are two cases: the outputs agree
+except for some planted differences, as before a cutover; the old pipeline drops 15% of all events.
 """
 
 import statistics
@@ -20,14 +20,14 @@ _SQL = queries("bench_reconcile")
 _START = datetime(2026, 10, 5, 10, tzinfo=UTC)
 _WINDOW = {"start": _START, "end": _START + timedelta(hours=1)}
 _ROUNDS = 5
-# Of each of four kinds; in a thousand rows as well as in five million.
+# Planted differences of each of four kinds, in a thousand rows as in five million.
 _PLANTED = 50
 _WORK_MEM = "256MB"
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of each round of both, which took turns. ratio: the median of the rounds' own."""
+    """Seconds of each round of both, which took turns. ratio: the median of the rounds' ratios."""
 
     anti_join_s: Sequence[float]
     reconcile_s: Sequence[float]
@@ -46,7 +46,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """wrongly_named: planted differences that were not found as what they are, and found ones that nobody planted."""
+    """wrongly_named: planted differences that were not found or classified correctly, and found ones not planted."""
 
     rows: int
     planted: int

@@ -1,4 +1,4 @@
-"""Replay measured: how fast a window is diffed and committed, and what live events pay for it, in one run."""
+"""Measures a replay in one run: the rates of diff and commit of a window, and the effect on live latency."""
 
 import asyncio
 import threading
@@ -22,9 +22,9 @@ from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
 
 _SQL = queries("bench")
-# The case: 50 million events a day.
+# Real time is 50 million events a day.
 _REAL_TIME_PER_S = 50_000_000 / 86_400
-# Alone and beside a replay in turns: what else the machine does falls on both.
+# Rounds without and with a replay alternate, so that other load on the machine affects both.
 _ROUNDS = 6
 _LIVE_S = 12.0
 _WARM_UP_S = 2.0
@@ -35,9 +35,9 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Live p95 in ms beside a replay at a cap, against that without one, and the events replayed meanwhile.
+    """Live p95 in ms during a replay at a cap, relative to that without one, and the events replayed meanwhile.
 
-    p95_ms: the median of the rounds; ratio: the median of each round's own ratio; ratios: all of them.
+    p95_ms: the median of the rounds; ratio: the median of the rounds' ratios; ratios: all of them.
     """
 
     cap: float
@@ -49,8 +49,10 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """events, of which `changed` were mangled before; seconds a step, at a cap of 1; live p95 in ms, without a replay
-    and beside one."""
+    """The result: events, of which `changed` were altered before the replay.
+
+    Seconds a step, at a cap of 1; live p95 in ms, without a replay and during one.
+    """
 
     events: int
     changed: int
@@ -91,7 +93,7 @@ class ReplayResult:
 
 
 def measure(stack: Stack, events: int, seed: int) -> ReplayResult:
-    """Fill the queue, mangle a tenth of what was delivered, replay it; then live load without and with a replay."""
+    """Fill the queue, alter a tenth of the delivered events, replay; then run live load without and with a replay."""
     with connect(stack.settings.database_url, "bench", statement_timeout_s=0) as conn, Progress(transient=True) as bar:
         keys = make_tenants(conn, THROUGHPUT.tenants)
         task = bar.add_task("filling", total=events)
@@ -180,7 +182,7 @@ def _live(stack: Stack, conn: Conn, keys: list[str], seed: int) -> float:
 
 @contextmanager
 def _replaying(stack: Stack, scope: Scope) -> Generator[list[int]]:
-    """Diffs of the window, one after the other, until left; the list holds how many events they did."""
+    """Run diffs of the window one after the other while the context is open; yields their event counts."""
     done, stop = [0], threading.Event()
 
     def run() -> None:

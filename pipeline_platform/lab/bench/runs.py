@@ -1,4 +1,4 @@
-"""The benchmarks: what is offered, and what is read from the database afterwards."""
+"""The benchmarks: the load that is offered, and the results read from the database afterwards."""
 
 import asyncio
 import statistics
@@ -16,13 +16,13 @@ from pipeline_platform.lab.bench.stack import Stack
 
 _SQL = queries("bench")
 _DRAIN_S = 120.0
-# The first seconds warm plans, caches and connections.
+# The first seconds warm up plans, caches and connections.
 _WARM_UP_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a benchmark offers: events a second in requests of `batch`, from `clients` connections of `tenants`."""
+    """The load of a benchmark: events a second in requests of `batch`, from `clients` connections of `tenants`."""
 
     name: str
     rate: float
@@ -37,7 +37,7 @@ THROUGHPUT = Load("throughput", rate=16_000, batch=100, clients=16, tenants=400)
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """One run. Events in whole numbers, rates in events a second, latencies in milliseconds."""
+    """The result of one run. Rates in events a second, latencies in milliseconds."""
 
     name: str
     offered_per_s: float
@@ -65,7 +65,7 @@ class BenchResult:
         return self.acknowledged == self.accepted == self.delivered
 
     def text(self) -> str:
-        """For people: what was offered, what came of it."""
+        """The load and the result as text."""
         return (
             f"{self.name}: {self.offered_per_s:,.0f} events/s offered for {self.seconds:.0f} s in requests of "
             f"{self.batch_events}, {self.clients} clients, {self.tenants} tenants\n"
@@ -101,7 +101,7 @@ def run_load(stack: Stack, load: Load, *, rate: float, seconds: float, seed: int
 
 
 def drain(conn: psycopg.Connection[Any]) -> float:
-    """Wait until the queue is empty; returns for how many seconds. PipelineError after two minutes."""
+    """Wait until the queue is empty; returns the seconds waited. PipelineError after two minutes."""
     start = time.monotonic()
     while time.monotonic() - start < _DRAIN_S:
         row = conn.execute("SELECT count(*) FROM queue.work").fetchone()

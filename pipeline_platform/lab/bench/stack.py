@@ -1,4 +1,4 @@
-"""A platform for the time of a benchmark: servers, gateway and workers, without Dagster."""
+"""A temporary platform for a benchmark: servers, gateway and workers, without Dagster."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ _READY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a load needs to know of the running platform."""
+    """The data of the running platform that a load needs."""
 
     settings: Settings
     gateway_port: int
@@ -34,7 +34,7 @@ class Stack:
 def running_stack(settings: Settings) -> Generator[Stack]:
     """Start everything in a new home; stop and remove it at the end."""
     with ExitStack() as stack:
-        # Not under the user's home directory: PostgreSQL may run as another account.
+        # Not under the user's home directory, because PostgreSQL may run as another account.
         home = Path(tempfile.mkdtemp(prefix="pipeline-bench-"))
         stack.callback(shutil.rmtree, home)
         postgres = stack.enter_context(start_postgres(home))
@@ -46,7 +46,7 @@ def running_stack(settings: Settings) -> Generator[Stack]:
         )
         env = os.environ | {
             "PIPELINE_HOME": str(home),
-            # As `up` does it.
+            # The same as in `up`.
             "PIPELINE_DATABASE_URL": postgres.socket_url,
             "PIPELINE_REDIS_URL": redis.socket_url,
         }

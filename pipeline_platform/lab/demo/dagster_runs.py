@@ -1,4 +1,4 @@
-"""Launches a job of Dagster's over hours, as a person does in its UI, and waits until it has ended."""
+"""Launches a Dagster job for several hours, as a person does in its UI, and waits until it has ended."""
 
 import time
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 
 def run_over_hours(url: str, job: str, hours: Sequence[datetime], config: dict[str, Any]) -> str:
-    """Launch `job` for the partitions of these hours, one run for all; its id, when it has succeeded.
+    """Launch `job` for the partitions of these hours in one run; returns the run's id when it has succeeded.
 
-    ServiceError where it has not.
+    ServiceError if it fails.
     """
     keys = [hour.strftime("%Y-%m-%d-%H:%M") for hour in hours]
     tags = [{"key": _RANGE_START, "value": keys[0]}, {"key": _RANGE_END, "value": keys[-1]}]

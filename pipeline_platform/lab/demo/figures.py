@@ -1,4 +1,4 @@
-"""What the demo reads from the database: everything in it is the demo's own, so it is counted whole, from rows."""
+"""The figures that the demo reads from its database. All rows belong to the demo, so it counts all of them."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Both pipelines at a moment, in events."""
+    """The current state of both pipelines, in events."""
 
     accepted: int = 0
     delivered: int = 0
@@ -31,7 +31,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The events accepted in a span of time, and how many of them each pipeline delivered."""
+    """The events accepted in a period, and how many of them each pipeline delivered."""
 
     accepted: int
     delivered: int
@@ -40,7 +40,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Of one pipeline: the 95th percentile in milliseconds, and events by logarithmic class (see query latencies)."""
+    """One pipeline's 95th percentile in milliseconds, and its events by logarithmic class (see query latencies)."""
 
     p95_ms: float
     classes: Counter[int]
@@ -48,7 +48,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One tenant's events while both pipelines ran, and how many of them each delivered."""
+    """One tenant's events while both pipelines ran, and how many of them each pipeline delivered."""
 
     tenant: str
     events: int
@@ -71,7 +71,7 @@ def live(conn: Conn) -> Live:
 
 
 def is_busy(conn: Conn) -> bool:
-    """Whether one of the pipelines has still to deliver or to lose something."""
+    """Whether a pipeline still has events that it has neither delivered nor lost."""
     row = _row(conn, "busy")
     return row["waiting"] > 0 or row["mirrored"] > 0 or row["inside"] > 0
 
@@ -86,13 +86,13 @@ def window(conn: Conn, begin: datetime, end: datetime) -> Window:
 
 
 def latencies(conn: Conn, begin: datetime, end: datetime) -> dict[str, Latency]:
-    """By pipeline (platform, legacy). Before a recovery: rows that it moved carry its commit's time."""
+    """Latencies by pipeline (platform, legacy). Call before a recovery: it gives moved rows the time of its commit."""
     rows = _rows(conn, "latencies", begin=begin, end=end)
     return {row["pipeline"]: Latency(row["p95_ms"], Counter(row["classes"])) for row in rows}
 
 
 def losses(conn: Conn, accepted: int, delivered: int) -> dict[str, int]:
-    """Events that the old pipeline lost, by stage; `unreported`: what no stage says anything of."""
+    """Events that the old pipeline lost, by stage; `unreported`: no stage reported the loss."""
     found = dict.fromkeys(OLD_STAGES, 0) | {row["stage"]: row["events"] for row in _rows(conn, "losses")}
     unreported = accepted - delivered - sum(found.values())
     return found | ({"unreported": unreported} if unreported else {})
@@ -104,17 +104,17 @@ def dead_letters(conn: Conn) -> dict[str, int]:
 
 
 def rates(conn: Conn) -> list[Second]:
-    """Every second from the first event to the last, quiet ones as well."""
+    """Every second from the first event to the last, including those without events."""
     return [Second(**row) for row in _rows(conn, "rates")]
 
 
 def tenants(conn: Conn) -> list[Tenant]:
-    """The largest first."""
+    """The tenants, the largest first."""
     return [Tenant(**row) for row in _rows(conn, "tenants")]
 
 
 def production(conn: Conn) -> tuple[int, int]:
-    """Accepted events that production lacks, and those that it has more than once."""
+    """The number of accepted events that production lacks, and of those that it has more than once."""
     row = _row(conn, "production")
     return row["missing"], row["doubled"]
 

@@ -1,4 +1,4 @@
-"""The report as one HTML file: the charts' library is inside, nothing is fetched from anywhere."""
+"""The report as one HTML file. It includes the charts' library and loads nothing from elsewhere."""
 
 import html
 import math
@@ -17,7 +17,7 @@ _DECADES = 6
 
 
 def write_page(report: Report, details: Details, kept: Sequence[Promise], path: Path) -> None:
-    """Replace the file as a whole."""
+    """Replace the file atomically."""
     parts = {
         "subtitle": _subtitle(report),
         "tiles": "".join(_tiles(report)),

@@ -1,4 +1,4 @@
-"""Our side of a sender: start it, see how far it is, get its result. It ends with us."""
+"""Controls a sender process: starts it, reads its progress and its result. The sender ends with this process."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from pipeline_platform.local.services.process import tied_to_us
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What became of an act: events, answers by status (or by how a connection broke), its stretches."""
+    """The result of an act: events, answers by status (or by connection error), its stretches."""
 
     sent: int
     acknowledged: int
@@ -25,7 +25,7 @@ class Played:
 
 
 class Playing:
-    """A sender at work. Leaving the context ends it, whether it is done or not."""
+    """A running sender. Leaving the context ends it, even if it is not done."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         self.acknowledged = 0
@@ -36,7 +36,7 @@ class Playing:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             preexec_fn=tied_to_us(),  # noqa: PLW1509 -- loaded before the fork
-            # A Ctrl-C in the terminal is ours alone: we end it.
+            # Ctrl-C in the terminal reaches only this process, which ends the sender.
             start_new_session=True,
             text=True,
         )
@@ -62,7 +62,7 @@ class Playing:
         return self._process.poll() is not None
 
     def result(self) -> Played:
-        """Wait until all is played. ServiceError where the sender failed; it has said why."""
+        """Wait until everything is sent. ServiceError if the sender failed; it has printed why."""
         self._reader.join()
         code = self._process.wait()
         if code != 0 or "stretches" not in self._last:

@@ -1,4 +1,4 @@
-"""What the demo measured, what it promised, and the table of before and after."""
+"""The demo's measurements, its promises, and the table of before and after."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipeline_platform.lab.demo.figures import Latency, Second, Tenant
 
-# About 85%: the simulated old pipeline shares its cores with everything else, so its losses move between runs.
+# About 85%. The simulated old pipeline shares its cores with all other processes, so its losses vary between runs.
 LEGACY_PEAK_FROM, LEGACY_PEAK_TO = 0.75, 0.95
 P95_SHARE_MAX = 0.25
 
@@ -29,7 +29,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `demo-report.json` holds. seconds: from the empty machine to the last figure."""
+    """The content of `demo-report.json`. seconds: from the start without any server to the last figure."""
 
     legacy: Side
     platform: Side
@@ -51,7 +51,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """One thing the demo says of the platform, what was measured, and whether it holds."""
+    """A claim about the platform, the measurement, and whether the claim holds."""
 
     text: str
     measured: str
@@ -69,7 +69,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What the page shows beside the report: by second, by tenant, by class of latency; the acts and the peak."""
+    """Further data for the page: by second, by tenant, by class of latency; the acts and the peak."""
 
     seconds: Sequence[Second]
     tenants: Sequence[Tenant]
@@ -79,7 +79,7 @@ class Details:
 
 
 def promises(report: Report, *, acknowledged: int, account_agrees: bool) -> list[Promise]:
-    """acknowledged: events that senders were answered for. account_agrees: the audit agrees with the funnel."""
+    """acknowledged: events that the senders got a 200 for. account_agrees: the audit agrees with the funnel."""
     old, new = report.legacy, report.platform
     return [
         Promise(
@@ -121,7 +121,7 @@ def promises(report: Report, *, acknowledged: int, account_agrees: bool) -> list
 
 
 def rows(report: Report) -> list[tuple[str, str, str]]:
-    """The table of before and after: what, the old pipeline, the platform."""
+    """The table of before and after: name, the old pipeline, the platform."""
     old, new = report.legacy, report.platform
     return [
         ("accepted", f"{old.accepted:,}", f"{new.accepted:,}"),
@@ -138,7 +138,7 @@ def rows(report: Report) -> list[tuple[str, str, str]]:
 
 
 def table(report: Report) -> Table:
-    """The same for a terminal."""
+    """The table of before and after for a terminal."""
     shown = Table("", "before: old pipeline", "after: this platform", title="Before and after, measured in this run")
     for row in rows(report):
         shown.add_row(*row)
@@ -146,14 +146,14 @@ def table(report: Report) -> Table:
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Replace the file as a whole."""
+    """Replace the file atomically."""
     unfinished = path.with_suffix(".json.new")
     unfinished.write_text(json.dumps(report.to_json(), indent=2) + "\n")
     unfinished.replace(path)
 
 
 def _percent(rate: float) -> str:
-    """Never rounded up to 100%."""
+    """A percentage that is never rounded up to 100%."""
     return f"{int(rate * 10_000) / 100:.2f}%"
 
 

@@ -1,6 +1,6 @@
-"""The live view: which act it is, how far, and both pipelines side by side. On standard error.
+"""The live view on standard error: the current act, its progress, and both pipelines side by side.
 
-Where standard error is no terminal it says the same in lines, one every few seconds.
+If standard error is not a terminal, it prints the same as lines, one every few seconds.
 """
 
 import threading
@@ -27,7 +27,7 @@ _RATE_OVER = 6  # samples
 
 
 class Screen:
-    """Shows what happens while the context is open; a thread of its own reads the counters."""
+    """Shows the progress while the context is open. A separate thread reads the counters."""
 
     def __init__(self, console: Console, database_url: str, acts: int) -> None:
         self._console = console
@@ -57,16 +57,16 @@ class Screen:
         self._sampler.join()
 
     def act(self, number: int, title: str) -> None:
-        """The next act begins."""
+        """Show the next act."""
         self._act = (number, title)
         self._console.print(Text.assemble((f"{number}/{self._acts}", "bold"), " ", title), soft_wrap=True)
 
     def say(self, text: str, *, good: bool = True) -> None:
-        """One thing that was done or found."""
+        """Print one action or result."""
         self._console.print(Text("    ") + mark(good, text), soft_wrap=True)
 
     def follow(self, playing: Playing | None, events: int = 0) -> None:
-        """Show how far this traffic of about so many events is; None: no traffic."""
+        """Show the progress of this traffic of about `events` events; None: no traffic."""
         self._playing = (playing, events) if playing else None
 
     def _sample(self) -> None:

@@ -1,8 +1,8 @@
-"""Plays one act's traffic against the gateway, as a process of its own: `python -m pipeline_platform.lab.demo.sender`.
+"""Sends one act's traffic to the gateway, as a separate process: `python -m pipeline_platform.lab.demo.sender`.
 
-Its order is one JSON object on standard input, its progress and its result are lines of JSON on standard output. Each
-request goes out when it is due, or as soon after as a connection is free. Nothing is sent twice: what was not
-acknowledged is counted and left.
+Its order is one JSON object on standard input. Its progress and its result are JSON lines on standard output. Each
+request is sent when it is due, or as soon after as a connection is free. Nothing is sent twice: events that were not
+acknowledged are counted and not retried.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ class _Tally:
 
 
 def main() -> None:
-    """Read the order, play the act, print how it went. Ends with the pipe that carries its output."""
+    """Read the order, play the act, print the result. Ends when its output pipe is closed."""
     order = json.load(sys.stdin)
     stretches = acts(order["peak_factor"], order["scale"])[order["act"]]
-    # Made before the first is due: making them would delay sending them.
+    # All requests are built before the first is due: building them later would delay sending.
     planned = list(requests(stretches, order["capacity_per_s"], order["seed"]))
     tally = _Tally()
     begun_at = time.time()
@@ -60,7 +60,7 @@ async def _play(planned: list[Request], port: int, write_keys: list[str], tally:
     reporter = asyncio.create_task(_report(tally))
     await asyncio.gather(*(_connection(waiting, start, port, write_keys, tally) for _ in range(_CONNECTIONS)))
     if planned:
-        # An act lasts as long as its plan says, however soon its last request is answered.
+        # An act lasts as long as planned, even if its last request is answered earlier.
         await asyncio.sleep(max(0.0, start + planned[-1].at_s - time.monotonic()))
     reporter.cancel()
 
@@ -68,7 +68,7 @@ async def _play(planned: list[Request], port: int, write_keys: list[str], tally:
 async def _connection(
     waiting: Iterator[Request], start: float, port: int, write_keys: list[str], tally: _Tally
 ) -> None:
-    """Take the next request, wait until it is due, send it, until there is none."""
+    """Take the next request, wait until it is due, and send it; repeat until there is none."""
     connection = Connection(port, "/v1/batch")
     for request in waiting:
         due = start + request.at_s

@@ -1,6 +1,6 @@
-"""The platform that the demo plays on: started anew in ``home/demo``, which belongs to the demo alone.
+"""The demo's platform, started anew in ``home/demo``, which only the demo uses.
 
-What an earlier demo left there is stopped and removed. Servers and data of the user's own are never touched: the
+Processes and files of an earlier demo are stopped and removed. The user's own servers and data are never touched:
 settings that name them are not passed on.
 """
 
@@ -20,15 +20,15 @@ from pipeline_platform.local.supervisor.detach import up_detached
 from pipeline_platform.local.supervisor.run import down
 from pipeline_platform.settings import Settings
 
-# Parity is asked for over nearly all of the shadow run, and the watch lasts for most of the evening after the turn.
+# Parity is required for nearly all of the shadow run. The watch lasts for most of the evening after the cutover.
 _PARITY_S = 55.0
 _WATCH_S = 30.0
 
 
 def settings_of_demo(settings: Settings, scale: float = 1.0) -> Settings:
-    """The user's settings, but for what is the demo's own: home, servers, free ports, and hours that last seconds.
+    """The user's settings, except the demo's own ones: home, servers, free ports, and hours that last seconds.
 
-    The Dagster UI keeps its usual port where nothing else has it. scale: of the traffic, as in `traffic.acts`.
+    The Dagster UI keeps its usual port if that is free. scale: of the traffic, as in `traffic.acts`.
     """
     own = {
         "home": (settings.home / "demo").resolve(),
@@ -46,12 +46,12 @@ def settings_of_demo(settings: Settings, scale: float = 1.0) -> Settings:
 
 @contextmanager
 def running_platform(settings: Settings) -> Generator[Endpoints]:
-    """Start everything in an empty home; stop it at the end, however that comes. ServiceError where it cannot start."""
+    """Start everything in an empty home; stop it when the context ends. ServiceError if it cannot start."""
     forget_libpq_variables()
     with _signals_as_interrupts():
         _remove_earlier(settings)
         settings.home.mkdir(parents=True)
-        # Its summary offers other next steps than ours.
+        # The summary of `up` suggests other next steps than the demo.
         with contextlib.redirect_stdout(io.StringIO()):
             code = up_detached(settings, dagster=True, legacy=True)
         endpoints = read_endpoints(settings.home)

@@ -1,7 +1,7 @@
 """The migration, act by act: the old pipeline alone, shadow run, reconciliation, cutover under load, recovery, the end.
 
-Every step goes the way an operator's would: phases through their gates, recovery as a run of Dagster. A step that fails
-ends the demo with its error; a promise that is not kept is reported and ends nothing.
+Every step is done as by an operator: phases through their gates, recovery as a Dagster run. A step that fails ends the
+demo with its error. A promise that is not kept is reported and does not end the demo.
 """
 
 import time
@@ -40,14 +40,14 @@ from pipeline_platform.tenants.tenants import add_tenant
 _ACTS = 6
 _WAIT_LIMIT_S = 60.0
 _TICK_S = 0.25
-# The turn is made in the middle of the evening's traffic, not before it has begun.
+# The cutover happens in the middle of the evening's traffic.
 _TURN_AFTER_EVENTS = 500
 _HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the demo measured, and what it makes of it."""
+    """The demo's measurements, and its promises with their results."""
 
     report: Report
     promises: list[Promise]
@@ -60,9 +60,9 @@ class Outcome:
 def play(
     settings: Settings, running: Endpoints, *, reports: Path, seed: int, scale: float, began: float, console: Console
 ) -> Outcome:
-    """Play all of it on a platform that was just started, and write the report into the directory `reports`.
+    """Play all acts on a newly started platform, and write the report into the directory `reports`.
 
-    began: time.monotonic() when the demo was started. ServiceError where a step does not happen.
+    began: time.monotonic() at the start of the demo. ServiceError if a step fails.
     """
     with (
         connect(running.database_url, "demo", statement_timeout_s=0) as conn,
@@ -84,7 +84,7 @@ def play(
 
 
 class Story:
-    """The acts, to be played once each in their order, and what they found."""
+    """The acts, to be played once each in their order, and their results."""
 
     def __init__(
         self, settings: Settings, running: Endpoints, conn: Conn, screen: Screen, seed: int, scale: float
@@ -115,7 +115,7 @@ class Story:
         self._screen.say(f"{now.accepted:,} events accepted; the old pipeline lost {now.lost:,} of {now.offered:,}")
 
     def shadow(self) -> None:
-        """The day with its peak: the same events through both pipelines."""
+        """The day with its peak: both pipelines process the same events."""
         self._screen.act(2, "Shadow run: the day and its peak through both pipelines")
         self._turn(Phase.SHADOW, "to compare both")
         with self._traffic("shadow") as playing:
@@ -124,7 +124,7 @@ class Story:
         self._await_settled()
         begin, end = (datetime.fromtimestamp(at, UTC) for at in (self._peak.begin, self._peak.end))
         window = figures.window(self._conn, begin, end)
-        # Now: rows that a recovery moves carry the time of its commit.
+        # Measured before the recovery: rows that it moves get the time of its commit.
         self._latencies = figures.latencies(self._conn, begin, end)
         self._screen.say(
             f"at the peak the old pipeline delivered {window.legacy_delivered:,} of {window.accepted:,} events, "
@@ -132,7 +132,7 @@ class Story:
         )
 
     def reconciliation(self) -> None:
-        """Both outputs, event by event: as a run of Dagster, and over exactly what the demo sent."""
+        """Compare both outputs event by event: in a Dagster run, and over exactly the events that the demo sent."""
         self._screen.act(3, "Reconciliation: both outputs compared by key and by content")
         self._run("reconcile_job", {})
         found = self._reconcile()
@@ -146,7 +146,7 @@ class Story:
         self._screen.say("parity: the platform lacks nothing and changed nothing", good=found.has_parity)
 
     def cutover(self) -> None:
-        """The evening: the flag is turned while events arrive, and the watch runs."""
+        """The evening: the platform becomes production while events arrive, and the watch runs."""
         self._screen.act(4, "Cutover under load, through its gate")
         with self._traffic("cutover") as playing:
             self._await("traffic", lambda: playing.sent >= _TURN_AFTER_EVENTS or playing.is_over)
@@ -161,7 +161,7 @@ class Story:
         self._screen.say(f"the watch is over: {said or 'no anomaly'}", good=not found)
 
     def recovery(self) -> None:
-        """What the old pipeline dropped while it was production, into production; and compare again."""
+        """Deliver to production what the old pipeline dropped while it was production, then compare again."""
         self._screen.act(5, "Recovery of what the old pipeline dropped while it was production")
         window = Window(self._begin, datetime.now(UTC))
         dry = find_dropped(self._conn, window)
@@ -180,7 +180,7 @@ class Story:
         )
 
     def legacy_off(self) -> bool:
-        """The last of the day goes to the platform alone; whether the recount of all rows agrees with the counters."""
+        """Send the last events to the platform only; returns whether the recount of all rows equals the counters."""
         self._screen.act(6, "The old pipeline is off; the final audit")
         self._await_gate(Phase.LEGACY_OFF)
         self._turn(Phase.LEGACY_OFF, "the watch is over and nothing is missing")
@@ -213,7 +213,7 @@ class Story:
             p95_ms=round(self._latencies["platform"].p95_ms, 1),
             losses_by_stage=figures.dead_letters(self._conn),
         )
-        # What was accepted after the last comparison is looked for as well.
+        # Includes events accepted after the last comparison.
         return Report(
             legacy=old,
             platform=new,
@@ -226,12 +226,12 @@ class Story:
         )
 
     def details(self) -> Details:
-        """What the charts need beside the report."""
+        """Further data for the charts."""
         return Details(figures.rates(self._conn), figures.tenants(self._conn), self._latencies, self._spans, self._peak)
 
     @contextmanager
     def _traffic(self, act: str) -> Generator[Playing]:
-        """This act's traffic, from now on; at the end all of it was sent."""
+        """Start this act's traffic; when the context ends, all of it was sent."""
         stretches = acts(PEAK_FACTOR, self._scale)[act]
         capacity_per_s = self._settings.legacy_capacity_per_s
         order = {
@@ -265,7 +265,7 @@ class Story:
         self._await(f"the gate to {phase}", lambda: is_open(gate_of(self._conn, self._settings, phase)))
 
     def _await_settled(self) -> None:
-        """Until both pipelines have delivered or lost all that was sent."""
+        """Wait until both pipelines have delivered or lost everything that was sent."""
         self._await("both pipelines to finish", lambda: not figures.is_busy(self._conn))
 
     def _await(self, what: str, condition: Callable[[], bool]) -> None:
@@ -276,7 +276,7 @@ class Story:
             time.sleep(_TICK_S)
 
     def _reconcile(self) -> Reconciliation:
-        """Compare everything so far, as soon as it is settled."""
+        """Compare everything so far when it is settled."""
         deadline = time.monotonic() + _WAIT_LIMIT_S
         end = datetime.now(UTC)
         while True:
@@ -288,7 +288,7 @@ class Story:
                 time.sleep(_TICK_S)
 
     def _run(self, job: str, config: dict[str, Any]) -> None:
-        """A run of Dagster over the hours of the demo; returns when it has succeeded."""
+        """Run a Dagster job over the hours of the demo; returns when it has succeeded."""
         if self._running.dagster is None:
             raise ServiceError("the demo's platform runs without Dagster")
         began = time.monotonic()
@@ -297,7 +297,7 @@ class Story:
         self._screen.say(f"{job} ran in Dagster for {seconds:.0f} s: {self._running.dagster}/runs/{run}")
 
     def _hours(self) -> list[datetime]:
-        """The hours of received_at that the demo has touched."""
+        """The hours of received_at in which the demo sent events."""
         hour = self._begin.replace(minute=0, second=0, microsecond=0)
         hours = [hour]
         while hours[-1] + _HOUR <= datetime.now(UTC):

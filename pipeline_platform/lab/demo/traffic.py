@@ -1,7 +1,7 @@
 """One simulated day of 400 tenants, compressed into minutes, as a plan: the same seed makes the same requests.
 
-Pure: no network, no clock. Rates are shares of what the old pipeline can carry, so the plan holds on every machine;
-the events' own times are those of the simulated day, not of the run.
+Pure: no network, no clock. Rates are shares of the old pipeline's capacity, so the plan is valid on every machine. The
+events' own times are those of the simulated day, not of the run.
 """
 
 import json
@@ -81,9 +81,9 @@ def acts(peak_factor: float, scale: float = 1.0) -> dict[str, tuple[Stretch, ...
 def requests(stretches: Sequence[Stretch], capacity_per_s: float, seed: int) -> Iterator[Request]:
     """The requests of one act in the order they are due. capacity_per_s: of the old pipeline, in events.
 
-    A request's share of the time is as large as its size, give or take 80%: gaps vary, and the load of each stretch is
-    what the plan says whatever the seed. (With exponential gaps the peak's load moved by 5% from seed to seed, which
-    alone moved the old pipeline's losses by a fifth.)
+    The gap of a request is proportional to its size, plus or minus 80%. So gaps vary, but each stretch has the planned
+    load with every seed. (With exponential gaps the peak's load varied by 5% between seeds, which alone changed the old
+    pipeline's losses by a fifth.)
     """
     choose = random.Random(f"{seed}/{stretches[0].name}")  # noqa: S311
     pick_tenant, pick_size = _tenants(choose), _sizes(choose)
@@ -104,7 +104,7 @@ def requests(stretches: Sequence[Stretch], capacity_per_s: float, seed: int) -> 
 
 
 def planned_events(stretches: Sequence[Stretch], capacity_per_s: float) -> int:
-    """About how many events an act has, for a progress bar."""
+    """The approximate number of events of an act, for a progress bar."""
     return round(sum((part.load_from + part.load_to) / 2 * part.seconds for part in stretches) * capacity_per_s)
 
 

@@ -1,8 +1,8 @@
-"""Embedded real servers: PostgreSQL and Redis on loopback, under the home, gone when we are gone.
+"""Embedded real servers: PostgreSQL and Redis on loopback, under the home. They end with the process that started them.
 
     with start_postgres(home) as postgres, start_redis(home) as redis: ...
 
-Servers of the user's own (PIPELINE_DATABASE_URL, PIPELINE_REDIS_URL) are never started or stopped here.
+The user's own servers (PIPELINE_DATABASE_URL, PIPELINE_REDIS_URL) are never started or stopped here.
 """
 
 from pipeline_platform.local.services.endpoints import Endpoints, connected, read_endpoints

@@ -1,7 +1,7 @@
-"""Where a running platform answers: ``home/endpoints.json``, written by `up` (mode 0600: it holds passwords).
+"""The addresses of a running platform: ``home/endpoints.json``, written by `up` (mode 0600: it contains passwords).
 
 Every other command finds its servers through `connected`. The file exists while the platform serves, or after it
-was killed; a stale one only names addresses that do not answer.
+was killed. The addresses in a stale file do not answer.
 """
 
 import json
@@ -16,7 +16,7 @@ from pipeline_platform.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Addresses as URLs (None: not started) and the processes behind them, by name."""
+    """Addresses as URLs (None: not started), and process ids by name."""
 
     gateway: str
     console: str | None
@@ -27,11 +27,11 @@ class Endpoints:
 
     @property
     def embeds_postgres(self) -> bool:
-        """Whether `database_url` is of a server that the platform started, and says everything."""
+        """Whether `database_url` is complete and belongs to a server that the platform started."""
         return "postgres" in self.pids
 
     def write(self, home: Path) -> None:
-        """Replace the file as a whole: a reader sees the old one or the new one."""
+        """Replace the file atomically: a reader sees the old one or the new one."""
         unfinished = home / "endpoints.json.new"
         unfinished.unlink(missing_ok=True)
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -41,7 +41,7 @@ class Endpoints:
 
 
 def read_endpoints(home: Path) -> Endpoints | None:
-    """What the last `up` wrote; None where nothing was started, or it was stopped."""
+    """The endpoints that the last `up` wrote; None if nothing was started, or it was stopped."""
     try:
         text = (home / "endpoints.json").read_text()
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def read_endpoints(home: Path) -> Endpoints | None:
 def connected(settings: Settings) -> Settings:
     """`settings` with both URLs: the user's own, else those of the platform that runs in the home.
 
-    ConfigError where there are neither.
+    ConfigError if there are neither.
     """
     if settings.database_url and settings.redis_url:
         return settings

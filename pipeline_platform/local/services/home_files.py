@@ -1,7 +1,7 @@
-"""What a server keeps in the home: its lock, its secret, its port, and files that its user can reach.
+"""A server's files in the home: its lock, its secret, its port, and files that its user can reach.
 
-PostgreSQL refuses to run as root. Started by root, the servers run as the account `pgserver`, and what they
-need is opened for it: others may pass (never list) the directories above. Nothing is ever removed.
+PostgreSQL refuses to run as root. If root starts the servers, they run as the account `pgserver`, which gets access to
+what they need: others may pass (never list) the directories above. Nothing is ever removed.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from pipeline_platform.errors import ConfigError
 
 _PID_DIGITS = 10
 _ACCOUNT = "pgserver"
-# Where administrators' commands are, which the PATH of a container or of cron may leave out.
+# Directories of administrators' commands. The PATH of a container or of cron may not contain them.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
-_LOCK_WAIT_S = 0.5  # `lock_owner` holds a free lock for an instant
+_LOCK_WAIT_S = 0.5  # `lock_owner` briefly holds a free lock
 
 
 def usable_home(home: Path) -> Path:
-    """The absolute path of the home, made where it is missing. ConfigError where we cannot own all of it.
+    """The absolute path of the home, created if missing. ConfigError if not all of it is ours.
 
-    Files that one user writes into another's home are those that the other cannot read at the next start.
+    The owner of a home could not read files that another user wrote into it, and its next start would fail.
     """
     try:
         absolute = home.resolve()
@@ -68,7 +68,7 @@ def _service_users() -> list[pwd.struct_passwd]:
 
 
 def _shallow(home: Path) -> Iterator[Path]:
-    """What lies in the home and in its directories, not deeper; without links that lead nowhere."""
+    """The files in the home and in its directories, not deeper, without broken links."""
     for path in home.iterdir():
         if path.exists():
             yield path
@@ -84,7 +84,7 @@ def _user(uid: int) -> str:
 
 
 def secret(path: Path) -> str:
-    """A random password, made once and kept in `path` (mode 0600)."""
+    """A random password, created once and kept in `path` (mode 0600)."""
     if not path.exists():
         unfinished = path.with_name(path.name + ".new")
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -95,7 +95,7 @@ def secret(path: Path) -> str:
 
 
 def last_port(room: Path) -> int:
-    """The port of the last run, which `keep_port` wrote; 0 at the first."""
+    """The port of the last run, which `keep_port` wrote; 0 if there was none."""
     path = room / "port"
     return int(path.read_text()) if path.exists() else 0
 
@@ -105,17 +105,17 @@ def keep_port(room: Path, port: int) -> None:
 
 
 class HomeLock:
-    """One owner for a file while the process lives. ConfigError, naming the owner, where there is another."""
+    """An exclusive lock on a file for the life of the process. ConfigError, naming the owner, if it is taken."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             self._wait(path)
-            # Always as many bytes, over the old ones: a lock can be taken again while the disk is full.
+            # Overwrite the same number of bytes, so that a lock can be taken while the disk is full.
             os.pwrite(self._descriptor, _owner(os.getpid()), 0)
         except BaseException:
-            # An open descriptor would keep the lock, and who tries again later would be told that it is in use.
+            # An open descriptor would keep the lock, and a later attempt would find it in use.
             os.close(self._descriptor)
             raise
 
@@ -140,7 +140,7 @@ class HomeLock:
     def release(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            # Zeros for the owner: a file system that copies on write may have no room for them, and needs none.
+            # Write 0 as the owner. On a full copy-on-write file system this may fail, which does no harm.
             with contextlib.suppress(OSError):
                 os.pwrite(descriptor, _owner(0), 0)
             os.close(descriptor)
@@ -159,7 +159,7 @@ def _owner(pid: int) -> bytes:
 
 
 def lock_owner(path: Path) -> int | None:
-    """The process that holds a HomeLock on `path`, if any."""
+    """The process that holds a HomeLock on `path`, or None."""
     try:
         with path.open() as file:
             try:
@@ -172,7 +172,7 @@ def lock_owner(path: Path) -> int | None:
 
 
 def takes_socket(path: Path) -> bool:
-    """Whether a socket file can be made at `path`: it may be too long, or the file system may not know sockets."""
+    """Whether a socket can be created at `path`: it may be too long, or the file system may not support sockets."""
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as probe:
         try:
@@ -184,7 +184,7 @@ def takes_socket(path: Path) -> bool:
 
 
 def service_user() -> pwd.struct_passwd | None:
-    """Whom the servers run as: ourselves (None) or, since PostgreSQL refuses root, an account made for it."""
+    """The user that runs the servers: the current one (None), or an own account, since PostgreSQL refuses root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -209,7 +209,7 @@ def service_user() -> pwd.struct_passwd | None:
 
 
 def make_reachable(path: Path, user: pwd.struct_passwd | None) -> None:
-    """Let `user` walk to `path`: others may pass its parents (not list them) where they could not."""
+    """Let `user` reach `path`: give others the permission to pass its parents, not to list them."""
     for parent in path.parents if user else ():
         mode = parent.stat().st_mode
         if not mode & stat.S_IXOTH:
@@ -220,7 +220,7 @@ def make_reachable(path: Path, user: pwd.struct_passwd | None) -> None:
 
 
 def make_readable(tree: Path, user: pwd.struct_passwd | None) -> None:
-    """Let `user` read and run what is installed under `tree` where a strict umask forbids it."""
+    """Let `user` read and run what is installed under `tree`, even if a strict umask forbade it."""
     make_reachable(tree, user)
     for path in (tree, *tree.rglob("*")) if user else ():
         mode = path.lstat().st_mode
@@ -230,7 +230,7 @@ def make_readable(tree: Path, user: pwd.struct_passwd | None) -> None:
 
 
 def own(path: Path, user: pwd.struct_passwd | None, mode: int) -> None:
-    """Give `path` to `user` (None: it stays ours) with this mode."""
+    """Give `path` to `user` (None: do not change the owner) with this mode."""
     if user:
         shutil.chown(path, user.pw_uid, user.pw_gid)
     path.chmod(mode)

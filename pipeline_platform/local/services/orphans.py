@@ -1,4 +1,4 @@
-"""End servers that a killed owner left behind; where death signals work there are none after a moment."""
+"""Ends servers that a killed owner left behind. Where death signals work, such servers end by themselves."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from pipeline_platform.local.services.redis import end_left_behind as end_redis
 
 
 def end_orphans(home: Path) -> bool:
-    """End the servers of `home` that have no owner; True where there were some. ConfigError where they have one."""
+    """End the servers of `home` that have no owner; True if there were any. ConfigError if they have one."""
     found = False
     for name, end in (("postgres", end_postgres), ("redis", end_redis)):
         room = home.resolve() / name

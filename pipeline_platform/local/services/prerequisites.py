@@ -1,7 +1,7 @@
-"""What a PostgreSQL needs for the platform to work on it, checked at the start, by `/readyz` and by `doctor`.
+"""The platform's requirements on PostgreSQL, checked at the start, by `/readyz` and by `doctor`.
 
-What every connection needs (version, encoding, a session as stated) is checked by each connection itself, see
-connections.py; what migrations need, by `schema.migrate`. Here is what a database, a role and a server need besides.
+Each connection checks its own requirements (version, encoding, session settings; see connections.py), and
+`schema.migrate` those of migrations. This module has the other requirements on database, role and server.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.settings import Settings
 
 _SQL = queries("prerequisites")
-# Beside committers and workers: the gateway's side connections, keeper, mirror, console, alerts, a command or two.
+# Besides committers and workers: the gateway's side connections, keeper, mirror, console, alerts, one or two commands.
 _CONNECTIONS_BESIDE = 14
 _CONNECTIONS_OF_DAGSTER = 20
 Conn = psycopg.Connection[Any]
@@ -22,7 +22,7 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: what was found, and what to do where it is not well."""
+    """The result of one check, and the remedy if it failed."""
 
     check: str
     well: bool
@@ -31,7 +31,7 @@ class Finding:
 
 
 def findings_of_server(conn: Conn, settings: Settings) -> list[Finding]:
-    """Everything, for `doctor`."""
+    """All checks, for `doctor`."""
     server = _one(conn, "server")
     return [
         _writability(server),
@@ -99,7 +99,7 @@ def _connections(conn: Conn, settings: Settings) -> Finding:
 
 
 def _commits(conn: Conn, server: dict[str, Any]) -> Finding:
-    """Proved by one."""
+    """Checks that a commit succeeds, by making one."""
     try:
         conn.execute(_SQL["prove_commit"], ("doctor",))
     except psycopg.Error as error:
@@ -109,7 +109,7 @@ def _commits(conn: Conn, server: dict[str, Any]) -> Finding:
 
 
 def remedy_of(error: psycopg.Error, role: str) -> str:
-    """The next step after a commit that failed."""
+    """The next step after a failed commit."""
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
         return "pipeline-platform migrate"
     if isinstance(error, psycopg.errors.InsufficientPrivilege):

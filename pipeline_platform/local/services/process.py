@@ -1,8 +1,8 @@
-"""Child processes that never outlive us: how they start, log, become ready and stop.
+"""Child processes that never outlive their parent: how they start, log, become ready and stop.
 
-A child gets its own session, so that a Ctrl-C in the terminal reaches only us and we stop it in order, and on
-Linux a parent-death signal, so that it ends even when we are killed with SIGKILL. It never ends a process it
-did not start, save one left behind in a home whose lock we hold.
+A child gets its own session: Ctrl-C in the terminal reaches only the parent, which stops its children in order. On
+Linux a child also gets a parent-death signal, so that it ends even if the parent is killed with SIGKILL. This module
+ends only processes that it started, or that were left behind in a home whose lock it holds.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ from pipeline_platform.errors import ServiceError
 _PR_SET_PDEATHSIG = 1
 LOG_BYTES_MAX = 16 << 20
 _LOG = logging.getLogger(__name__)
-# A wait that nobody is told of looks like a program that hangs.
+# Report long waits: a silent program seems to hang.
 SAY_AFTER_S, SAY_EVERY_S = 5.0, 15.0
 
 
 def _in_child(parent: int, death_signal: signal.Signals, niceness: int = 0) -> Callable[[], None]:
-    """What the child does between fork and exec; loaded before the fork, where loading is safe."""
+    """What the child runs between fork and exec. Libraries are loaded before the fork, where loading is safe."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def arrange() -> None:
-        # A shell's background jobs ignore SIGINT, and a child would inherit that.
+        # Background jobs of a shell ignore SIGINT, and a child would inherit this.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.nice(niceness)
         if prctl is not None:
@@ -61,9 +61,9 @@ def spawn(
     user: pwd.struct_passwd | None = None,
     niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
-    """Start `args` in its own session, both outputs appended to `log` (None: it writes where we write).
+    """Start `args` in its own session, both outputs appended to `log` (None: to this process's outputs).
 
-    Linux ties the death signal to the thread that calls this: call it from one that outlives the child.
+    Linux binds the death signal to the calling thread: call this from a thread that outlives the child.
     """
     with open_log(log) if log else contextlib.nullcontext() as output:
         return subprocess.Popen(
@@ -83,7 +83,7 @@ def spawn(
 
 @contextlib.contextmanager
 def open_log(path: Path) -> Generator[int]:
-    """A descriptor that appends to `path` (mode 0600); a file grown large is set aside as `path`.1 first."""
+    """A descriptor that appends to `path` (mode 0600). A large file is first renamed to `path`.1."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
         path.replace(path.with_name(path.name + ".1"))
@@ -95,10 +95,10 @@ def open_log(path: Path) -> Generator[int]:
 
 
 def rotate_logs(directory: Path) -> None:
-    """Set every log there that has grown large aside as its `.1`, while it is written.
+    """Rotate every large log in `directory` to its `.1`, while processes write it.
 
-    It is copied and then emptied: whoever appends to it goes on at its beginning. What is written between the end of
-    the copy and the emptying, which follows at once, is lost. OSError where the disk is full.
+    The log is copied and then truncated, so that writers append at its beginning. Lines written between the copy and
+    the truncation, which follows immediately, are lost. OSError if the disk is full.
     """
     for log in directory.glob("*.log"):
         if log.stat().st_size <= LOG_BYTES_MAX:
@@ -117,7 +117,7 @@ def log_tail(path: Path, lines: int = 15) -> str:
 
 
 def stop(process: subprocess.Popen[bytes], first: signal.Signals, grace_s: float) -> None:
-    """Ask `process` to end with `first`; after `grace_s` its whole process group is killed."""
+    """Send `first` to `process`; after `grace_s` kill its whole process group."""
     if process.poll() is None:
         process.send_signal(first)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -127,13 +127,13 @@ def stop(process: subprocess.Popen[bytes], first: signal.Signals, grace_s: float
 
 
 def kill_group(leader: int) -> None:
-    """SIGKILL to what is left of a process group; its number cannot be taken anew while it has members."""
+    """Send SIGKILL to the rest of a process group. Its id is not reused while it has members."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def left_behind(name: str, cwd: Path) -> list[psutil.Process]:
-    """Processes called `name` that work in the directory `cwd`."""
+    """Processes called `name` with the working directory `cwd`."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter(["name"]):
         with contextlib.suppress(psutil.Error, OSError):
@@ -143,7 +143,7 @@ def left_behind(name: str, cwd: Path) -> list[psutil.Process]:
 
 
 def end_left_behind(name: str, cwd: Path, first: signal.Signals, grace_s: float) -> bool:
-    """End what an earlier run left behind in a home of ours; only for the holder of its lock. True: there was some."""
+    """End processes that an earlier run left in a home; the caller holds its lock. True if there were any."""
     orphans = left_behind(name, cwd)
     for process in orphans:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -157,7 +157,7 @@ def end_left_behind(name: str, cwd: Path, first: signal.Signals, grace_s: float)
 
 
 def free_port(preferred: int = 0) -> int:
-    """A loopback port that nothing listens on: `preferred` if it is one of them."""
+    """A free loopback port: `preferred` if it is free."""
     for port in (preferred, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -169,7 +169,7 @@ def free_port(preferred: int = 0) -> int:
 def wait_until(
     ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path, limit_s: float
 ) -> None:
-    """Return once `ready()`; ServiceError, with the end of the log, when it ended or is too late."""
+    """Wait until `ready()`. ServiceError, with the end of the log, if the process ends or takes too long."""
     started = time.monotonic()
     deadline, say_at = started + limit_s, started + SAY_AFTER_S
     while not ready():

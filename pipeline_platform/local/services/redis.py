@@ -1,7 +1,7 @@
 """The embedded Redis-protocol server (Valkey 9): a cache under the home, on loopback, behind a password.
 
-It keeps nothing on disk and evicts what was not used lately: whatever it loses costs time, never a result. It
-never touches a server given by PIPELINE_REDIS_URL. When it does not start, read ``home/logs/redis.log``.
+It keeps nothing on disk and evicts the least recently used entries. Losing entries costs time but never changes a
+result. It never touches a server given by PIPELINE_REDIS_URL. If it does not start, read ``home/logs/redis.log``.
 """
 
 import os
@@ -35,7 +35,7 @@ _STOP_GRACE_S = 10.0
 def start_redis(home: Path, *, maxmemory: str = "256mb", port: int = 0) -> Server:
     """Start the server and return it when it serves. port 0: the last run's if it is free.
 
-    ConfigError where the home is in use, ServiceError where the server does not start.
+    ConfigError if the home is in use, ServiceError if the server does not start.
     """
     room = home.resolve() / "redis"
     room.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _serve(home: Path, lock: home_files.HomeLock, maxmemory: str, port: int) -> 
 
 
 def end_left_behind(room: Path) -> bool:
-    """End a server without an owner in `room`, whose lock we hold; True where there was one."""
+    """End a server without an owner in `room`; the caller holds its lock. True if there was one."""
     return process.end_left_behind("valkey-server", room, signal.SIGTERM, _STOP_GRACE_S)
 
 

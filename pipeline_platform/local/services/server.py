@@ -1,4 +1,4 @@
-"""A server of ours that is running: where it answers and how it is stopped."""
+"""A running embedded server: its addresses and how to stop it."""
 
 import signal
 import subprocess
@@ -12,12 +12,12 @@ from pipeline_platform.local.services.process import stop
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running embedded server, and the lock that says its data are ours. Leaving the context stops it."""
+    """A running embedded server, and the lock on its data. Leaving the context stops it."""
 
     name: str
     url: str
-    # The same server by a socket file, which costs less than loopback: for programs of this machine. `url` where the
-    # home has no room for one.
+    # The same server through a socket file, which costs less than loopback, for programs on this machine. Equals `url`
+    # if no socket can be created in the home.
     socket_url: str
     process: subprocess.Popen[bytes]
     lock: HomeLock
@@ -25,7 +25,7 @@ class Server:
     stop_grace_s: float
 
     def stop(self) -> None:
-        """Stop it in an orderly way and release its data; harmless when it has ended already."""
+        """Stop the server in an orderly way and release its data. Harmless if it has already ended."""
         stop(self.process, self.stop_signal, self.stop_grace_s)
         self.lock.release()
 

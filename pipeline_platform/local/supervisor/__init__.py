@@ -5,5 +5,5 @@
     programs.py   gateway, worker pool and embedded servers as children; dagster.py: its three processes
     leftovers.py  find what a killed platform left   watchman.py   end it at once
 
-It holds no state of its own: everything a child needs is in the home and in its environment.
+It has no state of its own: everything that a child needs is in the home and in its environment.
 """

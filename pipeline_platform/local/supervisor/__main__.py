@@ -15,7 +15,7 @@ from pipeline_platform.telemetry.visible import visible_lines
 
 def main() -> int:
     """Supervise until told to stop. Exit 2 for a wrong configuration, 1 where something does not start."""
-    # What it writes is its user's alone.
+    # Only its user can read the files that it writes.
     os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.local.supervisor", description=__doc__)
     kind = parser.add_mutually_exclusive_group()
@@ -32,7 +32,7 @@ def main() -> int:
         if arguments.dagster_dev:
             supervise(settings, dagster_dev, screen.summary, legacy=legacy)
         else:
-            # The waiting `up --detach` says where it serves.
+            # The waiting `up --detach` prints the addresses.
             kind_of_dagster = None if arguments.no_dagster else dagster
             supervise(settings, kind_of_dagster, lambda _home, _endpoints: None, legacy=legacy)
     except PipelineError as error:

@@ -1,8 +1,8 @@
-"""Start children, start them again when they end, stop them in reverse order.
+"""Starts children, restarts them when they end, stops them in reverse order.
 
-A child that ends while it starts is tried three times and then is an error with the end of its log; one that ends
-later is started again for ever, after a wait that doubles from half a second to half a minute. Children are
-independent: each must cope with the others being away for a while, and none is stopped because another ended.
+A child that ends during its start is tried three times; then it is an error with the end of its log. A child that ends
+later is restarted without limit, after a wait that doubles from half a second to half a minute. Children are
+independent: each must tolerate that others are unreachable for a while, and none is stopped because another ended.
 """
 
 import logging
@@ -41,7 +41,7 @@ class Running(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A running program of ours."""
+    """A running program of the platform."""
 
     process: subprocess.Popen[bytes]
     stop_signal: signal.Signals
@@ -53,7 +53,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """What to run: `start` returns at once or when it serves; `ready` may be asked as long as it runs."""
+    """A child to run. `start` returns at once or when it serves; `ready` may be called while it runs."""
 
     name: str
     log: Path
@@ -74,7 +74,7 @@ class _Slot:
         self.running = self.child.start()
 
     def note_end(self) -> int | None:
-        """The exit code of a child that ended by itself, once; its resources are released, a restart is due."""
+        """The exit code, once, of a child that ended by itself. Releases its resources and schedules a restart."""
         if self.running is None or (code := self.running.process.poll()) is None:
             return None
         self.running.stop()
@@ -89,7 +89,7 @@ class _Slot:
 
 
 class Children:
-    """The supervised processes. All calls come from the main thread: a child dies with the thread that started it.
+    """The supervised processes. Call only from the main thread: a child dies with the thread that started it.
 
     `report(name, seconds)` is called when a child serves for the first time.
     """
@@ -103,7 +103,7 @@ class Children:
         return {slot.child.name: slot.running.process.pid for slot in slots if slot.running}
 
     def start(self, *children: Child) -> None:
-        """Start a tier: all at once, and return when each is ready. ServiceError where one does not serve."""
+        """Start a tier, all children at once; return when all are ready. ServiceError if one does not serve."""
         tier = [_Slot(child) for child in children]
         self._tiers.append(tier)
         begun = time.monotonic()
@@ -140,7 +140,7 @@ class Children:
             slot.start()
 
     def watch(self, changed: Callable[[], None], stop_requested: Callable[[], bool]) -> None:
-        """Start again what ends, until asked to stop; `changed()` after each restart, again where the disk is full."""
+        """Restart ended children until asked to stop. Call `changed()` after a restart, again if the disk is full."""
         rotate_at = 0.0
         tell_at: float | None = None
         while not stop_requested():
@@ -167,7 +167,7 @@ class Children:
                 _LOG.warning("the logs in %s are rotated later: %s", directory, error)
 
     def _keep(self, slot: _Slot) -> bool:
-        """True where it was started again."""
+        """Restart the child if it ended and a restart is due; True if it was restarted."""
         code = slot.note_end()
         if code is not None:
             wait_s = slot.start_at - time.monotonic()
@@ -178,7 +178,7 @@ class Children:
             try:
                 slot.start()
             except (PipelineError, OSError) as error:
-                # A full disk too, or too many processes: the next try may find that it is over.
+                # The cause may be temporary, such as a full disk or too many processes.
                 slot.note_failure()
                 _LOG.warning("%s does not start: %s", slot.child.name, error)
             else:

@@ -1,9 +1,9 @@
 """Dagster as three children: one code server, the daemon, the web server behind its guard (dagster_web.py).
 
-`dagster dev` starts the same three (and a proxy) one after the other and took 25 to 30 s and 680 MB here; side by side
-they serve after 10 to 11 s with 440 MB, and each is started again by itself. Its web server has no guard, and there is
-no place to put one. Its tables live in the database `dagster`, its other files in ``home/dagster``. The data plane
-never waits for any of this.
+`dagster dev` starts the same three (and a proxy) one after the other. It took 25 to 30 s and 680 MB here. Started at
+once they serve after 10 to 11 s with 440 MB, and each is restarted separately. The web server of `dagster dev` has no
+guard and no way to add one. Tables are in the database `dagster`, other files in ``home/dagster``. The data plane never
+waits for Dagster.
 """
 
 import shutil
@@ -28,10 +28,10 @@ from pipeline_platform.settings import Settings
 
 DATABASE = "dagster"
 MODULE = "pipeline_platform.definitions"
-LOCATION = "pipeline_platform"  # as in workspace.yaml: schedules and sensors are remembered under it
+LOCATION = "pipeline_platform"  # as in workspace.yaml: Dagster stores schedules and sensors under this name
 
 _PLACES = (Path(__file__).parents[3], Path(__file__).parents[2] / "_dagster")
-_NICENESS = 5  # on a busy machine events go before their control plane
+_NICENESS = 5  # on a busy machine events have priority over the control plane
 _SOCKET_PATH_MAX = 100  # the system's limit is 107, 103 on macOS
 _LOADED = "{workspaceOrError{...on Workspace{locationEntries{loadStatus locationOrLoadError{__typename}}}}}"
 _RELOAD = "mutation{reloadWorkspace{__typename}}"
@@ -39,7 +39,7 @@ _HEALTHY = "{instance{daemonHealth{allDaemonStatuses{required healthy}}}}"
 
 
 def storage_environment(database_url: str) -> dict[str, str]:
-    """The variable from which dagster.yaml reads its database: `dagster`, beside the pipeline's own, reached alike."""
+    """The variable with Dagster's database for dagster.yaml: `dagster`, on the same server as the pipeline's."""
     parts = {name: str(value) for name, value in conninfo_to_dict(database_url).items()}
     netloc = {name: parts.pop(name, None) for name in ("user", "password")}
     parts |= {
@@ -48,13 +48,13 @@ def storage_environment(database_url: str) -> dict[str, str]:
         "options": f"{parts.get('options', '')} {options_of(stated_for({}))}".strip(),
     }
     parts.pop("dbname", None)
-    # A bare postgresql:// would mean psycopg 3 to SQLAlchemy 2.1, on which Dagster's storage fails at run time.
+    # SQLAlchemy 2.1 uses psycopg 3 for a plain postgresql://. Dagster's storage fails with it at run time.
     url = URL.create("postgresql+psycopg2", netloc["user"], netloc["password"], database=DATABASE, query=parts)
     return {"DAGSTER_PG_URL": url.render_as_string(hide_password=False)}
 
 
 def ensure_storage(database_url: str) -> None:
-    """Make Dagster's database where there is none. ConfigError where it cannot be used."""
+    """Create Dagster's database if it does not exist. ConfigError if it cannot be used."""
     try:
         ensure_database(database_url, DATABASE)
         db.connect(make_conninfo(database_url, dbname=DATABASE), "supervisor").close()
@@ -71,7 +71,7 @@ def dagster(settings: Settings) -> list[Child]:
 
 
 def dagster_dev(settings: Settings) -> list[Child]:
-    """The same, for work on the definitions: "Reload" in the UI loads them anew, their output goes to our terminal."""
+    """The children for work on the definitions: "Reload" in the UI reloads them, their output goes to this terminal."""
     return _three(settings, ("dagster", "code-server", "start"), show_code_log=True)
 
 
@@ -99,7 +99,7 @@ def _three(settings: Settings, code_server: Sequence[str], *, show_code_log: boo
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """What every process of Dagster needs; its home is made, with the platform's dagster.yaml in it."""
+    """The environment of Dagster's processes. Creates Dagster's home with the platform's dagster.yaml."""
     directory = settings.home / "dagster"
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(_shipped("dagster.yaml"), directory / "dagster.yaml")
@@ -123,7 +123,7 @@ def _socket_path(directory: Path) -> Path:
 
 
 def _answers_yes(question: Callable[[str], bool], url: str) -> bool:
-    """Whether the web server answers, and with yes. It is slow while its siblings start: too slow is not yet."""
+    """Whether the web server answers yes. A time-out counts as no: it is slow while the other children start."""
     try:
         return answers(f"{url}/server_info") and question(url)
     except httpx.TransportError:
@@ -135,7 +135,7 @@ def _shows_definitions(url: str) -> bool:
     if any(entry["loadStatus"] != "LOADED" for entry in entries):
         return False
     if any(entry["locationOrLoadError"]["__typename"] == "PythonError" for entry in entries):
-        # It asked before the code server answered. Definitions that fail end the code server, with their error.
+        # The web server asked before the code server was ready. Invalid definitions end the code server with an error.
         _ask(url, _RELOAD)
         return False
     return bool(entries)

@@ -18,7 +18,7 @@ from dagster_webserver.version import __version__
 
 from pipeline_platform.local.web_guard import LocalGuard
 
-# As dagster-webserver has them.
+# The same values as in dagster-webserver.
 _STATEMENT_MS = 15_000
 _POOL_RECYCLE_S = 3_600
 _POOL_OVERFLOW = 20
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--log-format", choices=("colored", "json"), default="colored", help="as Dagster's programs")
     arguments = parser.parse_args()
     configure_loggers(formatter=arguments.log_format)
-    # Until uvicorn listens to it: the instance and its connections are closed in an orderly way too.
+    # For the time before uvicorn handles SIGTERM, so that the instance and its connections are closed properly.
     signal.signal(signal.SIGTERM, _stop)
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(_STATEMENT_MS, _POOL_RECYCLE_S, _POOL_OVERFLOW)

@@ -1,4 +1,4 @@
-"""`up --detach`: the supervisor in a session of its own; we relay what it says until it serves or gives up."""
+"""`up --detach`: starts the supervisor in its own session and relays its output until it serves or fails."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ _TICK_S = 0.1
 def up_detached(settings: Settings, *, dagster: bool, legacy: bool) -> int:
     """Return 0 when the platform serves, else the exit code of the supervisor, whose errors were shown.
 
-    settings.home is absolute. Interrupted, it stops what it started.
+    settings.home is absolute. If interrupted, it stops what it started.
     """
     log = settings.home / "logs" / "up.log"
     arguments = [*([] if dagster else ["--no-dagster"]), *(["--with-legacy"] if legacy else [])]

@@ -1,7 +1,7 @@
-"""Find the processes of a platform, whoever started them: each carries a mark in its environment.
+"""Finds all processes of a platform by the mark in their environment.
 
-Only marked processes of one home are ever ended here; PostgreSQL and Redis, which run as another user, see to
-themselves (`services`).
+Only marked processes of one home are ever ended here. `services` ends PostgreSQL and Redis, which may run as another
+user.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ MARK = "PIPELINE_SUPERVISED_BY"
 
 
 def mark_of(home: Path, supervisor: int | None = None) -> str:
-    """The mark of one supervisor's children, or the beginning of the marks of all that ran in `home`."""
+    """The mark of one supervisor's children, or the common prefix of all marks of `home`."""
     return f"{home.resolve()}:" + (f"{supervisor};" if supervisor else "")
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Living processes whose mark begins with `mark`, without ourselves."""
+    """Live processes whose mark begins with `mark`, except this one."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -29,13 +29,13 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def end_marked(mark: str, grace_s: float) -> list[int]:
-    """SIGTERM, then after `grace_s` SIGKILL, to all that carry `mark`; returns the pids of those that were alive."""
+    """Send SIGTERM, and after `grace_s` SIGKILL, to all processes with `mark`; returns the pids of those alive."""
     alive = marked(mark)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     psutil.wait_procs(alive, timeout=grace_s)
-    # Anew, since a dying process may have started another.
+    # Search again: a process may have started another one before it ended.
     for process in (killed := marked(mark)):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

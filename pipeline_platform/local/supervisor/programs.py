@@ -1,4 +1,4 @@
-"""The platform's own programs as children: their commands, their environment, how they show that they serve."""
+"""The platform's own programs as children: their commands, environment and readiness checks."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from pipeline_platform.local.supervisor.children import Child, Program
 from pipeline_platform.local.supervisor.leftovers import MARK, mark_of
 from pipeline_platform.settings import Settings
 
-_CONSOLE_NICENESS = 5  # on a busy machine events go before who looks at them
+_CONSOLE_NICENESS = 5  # on a busy machine events have priority over the console
 _STOP_GRACE_S = 45.0  # a worker finishes its batch, for which its pool waits up to 30 s
 
 
 class Embedded:
-    """An embedded server as a child; started again it answers at the same URL, which others hold already."""
+    """An embedded server as a child. After a restart it has the same URL, which other processes already use."""
 
     def __init__(self, name: str, home: Path) -> None:
         self._start = {"postgres": start_postgres, "redis": start_redis}[name]
@@ -40,7 +40,7 @@ class Embedded:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Our environment, with exactly these settings."""
+    """This process's environment, with exactly these settings."""
     ours = {f"PIPELINE_{name.upper()}" for name in Settings.model_fields}
     given = {name: value for name, value in os.environ.items() if name not in ours}
     for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
@@ -57,7 +57,7 @@ def program(
     stop_signal: signal.Signals = signal.SIGTERM,
     niceness: int = 0,
 ) -> Program:
-    """Run a Python module, marked as ours, its output in ``home/logs/NAME.log`` (no name: where ours goes)."""
+    """Run a Python module with the mark, its output in ``home/logs/NAME.log`` (no name: this process's output)."""
     child = process.spawn(
         [sys.executable, "-m", *arguments],
         log=home / "logs" / f"{name}.log" if name else None,
@@ -70,7 +70,7 @@ def program(
 
 
 def gateway(settings: Settings) -> Child:
-    """The gateway; serves when /readyz answers 200."""
+    """The gateway; ready when /readyz answers 200."""
     arguments = ["pipeline_platform.gateway", "--port", str(settings.gateway_port)]
     return Child(
         "gateway",
@@ -81,12 +81,12 @@ def gateway(settings: Settings) -> Child:
 
 
 def gateway_url(settings: Settings) -> str:
-    """Where the gateway answers from this machine."""
+    """The gateway's URL for this machine."""
     return _url(settings.gateway_host, settings.gateway_port)
 
 
 def console(settings: Settings) -> Child:
-    """The console; serves when it answers, with a database or without."""
+    """The console; ready when it answers, with or without a database."""
     arguments = ["pipeline_platform.watch.console", "--port", str(settings.console_port)]
     return Child(
         "console",
@@ -97,18 +97,18 @@ def console(settings: Settings) -> Child:
 
 
 def console_url(settings: Settings) -> str:
-    """Where the console answers from this machine."""
+    """The console's URL for this machine."""
     return _url(settings.console_host, settings.console_port)
 
 
 def _url(host: str, port: int) -> str:
-    """A wildcard address is none to ask at."""
+    """The URL; a wildcard address is replaced by loopback."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def pool(settings: Settings) -> Child:
-    """The worker pool; serves when it has written pool.ready."""
+    """The worker pool; ready when it has written pool.ready."""
     arguments = ["pipeline_platform.worker", "--workers", str(settings.workers)]
     ready_file = settings.home / "pool.ready"
 
@@ -120,7 +120,7 @@ def pool(settings: Settings) -> Child:
 
 
 def mirror(settings: Settings) -> Child:
-    """The mirror; serves as soon as it runs."""
+    """The mirror; ready as soon as it runs."""
     return Child(
         "mirror",
         settings.home / "logs" / "mirror.log",
@@ -129,7 +129,7 @@ def mirror(settings: Settings) -> Child:
 
 
 def alerts(settings: Settings) -> Child:
-    """What looks for alerts and delivers them; serves as soon as it runs."""
+    """The alerts process; ready as soon as it runs."""
     return Child(
         "alerts",
         settings.home / "logs" / "alerts.log",
@@ -138,7 +138,7 @@ def alerts(settings: Settings) -> Child:
 
 
 def legacy(settings: Settings) -> list[Child]:
-    """The simulated old pipeline; its gateway serves when it answers."""
+    """The simulated old pipeline; its gateway is ready when it answers."""
     module = "pipeline_platform.migration.simulation"
     return [
         _legacy_part(settings, "legacy-gateway", [module, "gateway", "--port", str(settings.legacy_port)], "healthz"),
@@ -147,7 +147,7 @@ def legacy(settings: Settings) -> list[Child]:
 
 
 def legacy_url(settings: Settings) -> str:
-    """Where the simulated old pipeline takes batches."""
+    """The URL to which batches for the simulated old pipeline are sent."""
     return f"http://127.0.0.1:{settings.legacy_port}/v1/batch"
 
 
@@ -162,7 +162,7 @@ def _legacy_part(settings: Settings, name: str, arguments: Sequence[str], health
 
 
 def answers(url: str) -> bool:
-    """True where a GET is answered with success, asked of this machine itself: never through a proxy."""
+    """Whether a GET succeeds, without a proxy because the server is on this machine."""
     try:
         return httpx.get(url, timeout=5, trust_env=False).is_success
     except httpx.TransportError:

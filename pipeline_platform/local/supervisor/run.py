@@ -1,7 +1,7 @@
-"""`up` starts all of the platform and keeps it running; `down` ends it and waits until all of it is gone.
+"""`up` starts the platform and keeps it running; `down` stops it and waits until all processes have ended.
 
-Whatever ends `up` (Ctrl-C, SIGTERM, a closed terminal, an error while starting) stops every child in order. When it
-is killed with SIGKILL, its children end by their death signal and the watchman ends the rest. Logs: ``home/logs``.
+When `up` ends (Ctrl-C, SIGTERM, a closed terminal, an error while starting), it stops every child in order. If it is
+killed with SIGKILL, its children end by their death signal and the watchman ends the rest. Logs: ``home/logs``.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from pipeline_platform.local.supervisor.detach import up_detached
 from pipeline_platform.local.supervisor.leftovers import end_marked, mark_of
 from pipeline_platform.settings import Settings
 
-# How Dagster runs, as children; and what to do once all serves, given the home and the addresses.
+# Dagster makes Dagster's children. Announce is called with the home and the addresses when everything serves.
 Dagster = Callable[[Settings], list[Child]]
 Announce = Callable[[Path, Endpoints], None]
 
@@ -46,22 +46,21 @@ _REDIS_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What runs beside the data plane."""
+    """The parts that run besides the data plane."""
 
     dagster: Dagster | None
     legacy: bool
 
 
 class _StopRequested(BaseException):
-    """Somebody asked for the end: not an error."""
+    """A requested stop; not an error."""
 
 
 def up(settings: Settings, *, detach: bool = False, dagster: bool = True, legacy: bool = False) -> int:
-    """Start everything, say where it serves, and keep it so until told to stop; `detach`: return when it serves,
-    `legacy`: with the simulated old pipeline.
+    """Start everything, print the addresses, and keep it running until told to stop.
 
-    Returns the exit code. ConfigError where it cannot work (home in use, port taken), ServiceError where a part does
-    not start.
+    detach: return when it serves. legacy: with the simulated old pipeline. Returns the exit code. ConfigError if it
+    cannot work (home in use, port taken), ServiceError if a part does not start.
     """
     if detach:
         return up_detached(_at_home(settings), dagster=dagster, legacy=legacy)
@@ -71,9 +70,9 @@ def up(settings: Settings, *, detach: bool = False, dagster: bool = True, legacy
 
 
 def down(settings: Settings) -> int:
-    """End the platform of this home, however it was started; returns 0 when no process of it is left.
+    """Stop the platform of this home, however it was started; returns 0 when all its processes have ended.
 
-    ServiceError where one does not end.
+    ServiceError if one does not end.
     """
     home = settings.home.resolve()
     lock = home / "up.lock"
@@ -92,7 +91,7 @@ def down(settings: Settings) -> int:
 def supervise(
     settings: Settings, dagster: Dagster | None, announce: Announce = screen.summary, *, legacy: bool = False
 ) -> None:
-    """Run the platform until a signal says stop; `announce(home, endpoints)` once it serves."""
+    """Run the platform until a stop signal; call `announce(home, endpoints)` when it serves."""
     settings = _at_home(settings)
     with HomeLock(settings.home / "up.lock"):
         _sweep(settings.home)
@@ -131,7 +130,7 @@ def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settin
         elif name == "redis":
             look_at_redis(settings.redis_url)
     _prepare(settings, parts)
-    # What every event passes; everything else says and uses the address that works from anywhere.
+    # Only the gateway and the workers use sockets, for speed. All others use the URL that works from anywhere.
     fast = settings.model_copy(update=by_socket)
     children.start(
         programs.gateway(fast),
@@ -141,7 +140,7 @@ def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settin
         *(programs.legacy(settings) if parts.legacy else ()),
         *(parts.dagster(settings) if parts.dagster else ()),
     )
-    # Last, so that it finds nothing missing that is only about to start.
+    # Last, so that it does not alert on parts that are still starting.
     children.start(programs.alerts(settings))
     return settings, Endpoints(
         gateway=programs.gateway_url(settings),
@@ -153,7 +152,7 @@ def _start(children: Children, settings: Settings, parts: Parts) -> tuple[Settin
 
 
 def look_at_redis(url: str) -> None:
-    """Say where one's own Redis is of no use: everything else goes on without it."""
+    """Print a message if the user's own Redis cannot be used. The platform works without it."""
     times = {"socket_timeout": _REDIS_S, "socket_connect_timeout": _REDIS_S}
     with redis.Redis.from_url(url, **times) as client:  # pyright: ignore[reportUnknownMemberType]
         try:
@@ -194,7 +193,7 @@ def _at_home(settings: Settings) -> Settings:
 
 
 def _sweep(home: Path) -> bool:
-    """End what a killed platform left in `home`, whose lock we hold; True where there was something."""
+    """End processes that a killed platform left in `home`; the caller holds its lock. True if there were any."""
     (home / "endpoints.json").unlink(missing_ok=True)
     found = end_marked(mark_of(home), _LEFTOVER_GRACE_S)
     return bool(end_orphans(home) or found)
@@ -212,7 +211,7 @@ def _with_ports(settings: Settings, *, legacy: bool) -> Settings:
 
 
 def _port(host: str, port: int, name: str) -> int:
-    """`port`, or a free one for 0. ConfigError where it is taken."""
+    """`port`, or a free one for 0. ConfigError if it is taken."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -228,9 +227,10 @@ def _port(host: str, port: int, name: str) -> int:
 
 @contextlib.contextmanager
 def _stop_signals() -> Generator[Callable[[], bool]]:
-    """Turn the first stop signal into _StopRequested wherever we are; later ones do not disturb the stopping.
+    """Raise _StopRequested at the first stop signal; ignore later ones, so that they do not interrupt the stop.
 
-    Yields whether one came: an exception raised inside a finalizer is lost, and then the loop must ask.
+    Yields a function that tells whether a signal came: an exception raised inside a finalizer is lost, so the loop must
+    check.
     """
     requested = False
 
@@ -251,7 +251,7 @@ def _stop_signals() -> Generator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _watchman(home: Path) -> Generator[None]:
-    """Run the watchman beside us; it ends with us."""
+    """Run the watchman while the context is open."""
     with process.open_log(home / "logs" / "watchman.log") as output:
         watchman = subprocess.Popen(
             [sys.executable, "-m", "pipeline_platform.local.supervisor.watchman", mark_of(home, os.getpid())],
@@ -268,12 +268,12 @@ def _watchman(home: Path) -> Generator[None]:
 
 
 def _end(supervisor: int, home: Path) -> None:
-    """Return when this supervisor is gone."""
+    """Stop this supervisor; return when it has ended."""
     deadline = time.monotonic() + _DOWN_LIMIT_S
     try:
         process = psutil.Process(supervisor)
         while time.monotonic() < deadline:
-            # More than once: a signal that arrives at a bad moment is lost.
+            # Repeat the signal: one that arrives at a bad moment is lost.
             process.terminate()
             with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(_SIGNAL_EVERY_S)

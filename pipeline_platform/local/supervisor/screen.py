@@ -1,4 +1,4 @@
-"""What `up` and `down` print: progress to standard error, addresses to standard output."""
+"""The output of `up` and `down`: progress to standard error, addresses to standard output."""
 
 import sys
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _ERR = Terminal(stderr=True)
 
 
 def busy(text: str) -> AbstractContextManager[Callable[[str], None]]:
-    """A spinner while something takes its time; nothing where standard error is no terminal."""
+    """A spinner while the context is open; nothing if standard error is not a terminal."""
     return _ERR.waiting(text)
 
 
@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 
 def summary(home: Path, endpoints: Endpoints) -> None:
-    """Where it serves, and three commands to go on with."""
+    """Print the addresses, and three commands to continue with."""
     command = _command()
     next_steps = {
         "tenant add demo": "prints a write key",
@@ -53,7 +53,7 @@ def summary(home: Path, endpoints: Endpoints) -> None:
 
 
 def _command() -> str:
-    """Our command as the reader can type it here."""
+    """The name of the command as it can be typed in this environment."""
     called = Path(sys.argv[0])
     if called.name != "pipeline-platform":
         return "pipeline-platform"

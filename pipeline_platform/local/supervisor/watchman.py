@@ -1,7 +1,7 @@
 """Ends what a killed supervisor leaves behind: `python -m pipeline_platform.local.supervisor.watchman MARK`.
 
-Its standard input is a pipe whose other end only the supervisor holds, so it reads the end of it the moment the
-supervisor is gone, however that happened. After an orderly stop there is nothing left to end.
+Its standard input is a pipe whose other end only the supervisor holds. It reads end-of-file as soon as the supervisor
+has ended for any reason. After an orderly stop no process remains to be ended.
 """
 
 import sys
@@ -12,7 +12,7 @@ _GRACE_S = 10.0
 
 
 def main() -> None:
-    """Wait for the end of standard input, then for that of every marked process."""
+    """Wait for the end of standard input, then end every marked process."""
     mark = sys.argv[1]
     sys.stdin.buffer.read()
     end_marked(mark, _GRACE_S)

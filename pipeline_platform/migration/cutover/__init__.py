@@ -1,1 +1,1 @@
-"""Cutover: which pipeline is production is one flag with an epoch; phases, their gates, and the watch after a turn."""
+"""Cutover: phases, their gates, and the watch. A flag with an epoch decides which pipeline is production."""

@@ -1,4 +1,4 @@
-"""The gate of each phase: conditions that are measured now, each with what it found and what would open it."""
+"""The gate of each phase: conditions measured now, each with the value found and the command that would meet it."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,14 +13,14 @@ from pipeline_platform.settings import Settings
 
 _SQL = queries("cutover")
 _MIRROR_LAG_S_MAX = 60.0
-# A parity that ended longer ago says nothing about now.
+# An older parity does not count.
 _PARITY_AGE_MAX = timedelta(hours=2, minutes=30)
-# Windows follow each other without a gap but for the moment between two commands.
+# The largest gap allowed between two windows: the time between two commands.
 _GAP_MAX = timedelta(seconds=5)
 
 
 def gate_of(conn: Conn, settings: Settings, phase: Phase) -> list[Condition]:
-    """The conditions for entering a phase. conn: in autocommit mode or within the turn's transaction."""
+    """The conditions for entering a phase. conn: in autocommit mode or within the transaction that enters it."""
     return _GATES[phase](conn, settings)
 
 
@@ -70,7 +70,7 @@ def _to_shadow(conn: Conn, _settings: Settings) -> list[Condition]:
 
 
 def _parity(conn: Conn, settings: Settings) -> Condition:
-    """For how long, up to now, each settled window showed that the platform lacks nothing and changes nothing."""
+    """How long, up to now, every settled window had parity."""
     wanted = timedelta(hours=settings.parity_h)
     since = row_of(conn, "shadow_since")["min"]
     begin: datetime | None = None

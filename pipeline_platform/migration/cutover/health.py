@@ -1,4 +1,4 @@
-"""How the platform itself does: what gates ask for before a cutover, and the watch after it."""
+"""The platform's own health: gates check it before a cutover, the watch checks it afterwards."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ _WORK_AGE_S_MAX = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One thing that a phase asks for; remedy: what to do while it is not met."""
+    """A condition of a phase. remedy: what to do while it is not met."""
 
     name: str
     is_met: bool
@@ -27,13 +27,13 @@ class Condition:
 
 
 def row_of(conn: Conn, query: str, **params: Any) -> dict[str, Any]:
-    """The one row of a query of sql/queries/cutover.sql, by column."""
+    """The single row of a query in sql/queries/cutover.sql, by column."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_SQL[query], params).fetchone() or {}
 
 
 def health(conn: Conn, settings: Settings, since: datetime | None = None) -> list[Condition]:
-    """What must hold of the platform itself; of dead letters and latency only what came after `since`."""
+    """The platform's health conditions. Dead letters and latency count only after `since`."""
     letters = row_of(conn, "dead_letters", since=since)["count"]
     lag = row_of(conn, "lag", since=since)
     unbalanced = row_of(conn, "unbalanced")["count"]

@@ -1,4 +1,4 @@
-"""The phases of moving over, in their order. `legacy_off` is where an installation without an old pipeline stands."""
+"""The phases of a migration, in order. An installation without an old pipeline is in `legacy_off`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ _SQL = queries("cutover")
 
 
 class Phase(StrEnum):
-    """Who is production: the old pipeline in the first two, the platform in the others."""
+    """The old pipeline is production in the first two phases, the platform in the others."""
 
     LEGACY_ONLY = "legacy_only"
     SHADOW = "shadow"
@@ -22,7 +22,7 @@ class Phase(StrEnum):
 
     @property
     def next(self) -> "Phase":
-        """The phase after this one; after the end a new migration."""
+        """The next phase. After the last phase a new migration begins."""
         order = list(Phase)
         return order[(order.index(self) + 1) % len(order)]
 

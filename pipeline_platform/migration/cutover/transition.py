@@ -1,7 +1,7 @@
-"""Turns the flag: one row, in one transaction, with its entry in the audit log.
+"""Changes the phase: one row, in one transaction, with its entry in the audit log.
 
-A batch is stamped by the transaction that accepts it, so a turn at any moment, killed or not, gives each event to
-exactly one pipeline. Forward through gates, unless forced; back always.
+The transaction that accepts a batch stamps it with the epoch. So each event belongs to exactly one pipeline, whenever
+the phase changes and even if the command is killed. Going forward needs an open gate or `force`; going back needs none.
 """
 
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ _SQL = queries("cutover")
 
 @dataclass(frozen=True, slots=True)
 class CutoverStatus:
-    """Where the migration stands; gate: of the next phase."""
+    """The state of the migration. gate: of the next phase."""
 
     current: Current
     actor: str | None
@@ -57,7 +57,7 @@ class CutoverStatus:
 
 
 def status(conn: Conn, settings: Settings) -> CutoverStatus:
-    """Where the migration stands now. conn: in autocommit mode."""
+    """The current state of the migration. conn: in autocommit mode."""
     here = current(conn)
     entry = conn.execute(_SQL["last_entry"]).fetchone() or (None, None, None)
     return CutoverStatus(
@@ -75,9 +75,9 @@ def status(conn: Conn, settings: Settings) -> CutoverStatus:
 def turn(
     conn: Conn, settings: Settings, phase: Phase, *, reason: str, actor: str | None = None, force: bool = False
 ) -> int:
-    """Enter a phase; the new epoch. ClosedGateError where its gate is closed, ConfigError where it is not the next.
+    """Enter a phase; returns the new epoch. ClosedGateError if its gate is closed, ConfigError if it is not the next.
 
-    force: whatever the gate says, and whatever phase; it needs a reason. conn: in autocommit mode.
+    force: ignore the gate and the order of phases; needs a reason. conn: in autocommit mode.
     """
     if force and not reason:
         raise ConfigError("--force needs --reason: it goes into the audit log")
@@ -85,7 +85,7 @@ def turn(
 
 
 def back(conn: Conn, settings: Settings, *, reason: str, actor: str | None = None) -> int:
-    """Return to the phase before; the new epoch. Asks for nothing. ConfigError where there is none."""
+    """Return to the previous phase; returns the new epoch. Has no gate. ConfigError if there is no previous phase."""
     here = current(conn)
     if here.phase.previous is None or (here.phase is Phase.LEGACY_OFF and here.epoch == 1):
         raise ConfigError(f"there is no phase before {here.phase}: see pipeline-platform cutover status")

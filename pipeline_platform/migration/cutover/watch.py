@@ -1,4 +1,4 @@
-"""The hours after the platform became production: anything unusual is an anomaly, and an alert until it is over."""
+"""The hours after the platform became production: each anomaly opens an alert, which is resolved when it is over."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ _SQL = queries("cutover")
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """Something that should not be, with what to do."""
+    """An unexpected condition, and its remedy."""
 
     name: str
     found: str
@@ -22,7 +22,7 @@ class Anomaly:
 
 
 def watch_ends_at(here: Current, settings: Settings) -> datetime | None:
-    """When the watch after the turn ends; None where the platform is not newly production."""
+    """When the watch after the cutover ends; None if the platform did not just become production."""
     if here.phase is not Phase.PLATFORM_PRIMARY:
         return None
     return here.since + timedelta(hours=settings.cutover_watch_h)
@@ -34,7 +34,7 @@ def is_watching(here: Current, settings: Settings) -> bool:
 
 
 def anomalies(conn: Conn, settings: Settings) -> list[Anomaly]:
-    """What is wrong since the turn to platform_primary; nothing in other phases."""
+    """The anomalies since the change to platform_primary; none in other phases."""
     here = current(conn)
     if here.phase is not Phase.PLATFORM_PRIMARY:
         return []
@@ -55,7 +55,7 @@ def anomalies(conn: Conn, settings: Settings) -> list[Anomaly]:
 
 
 def watch(conn: Conn, settings: Settings) -> list[Anomaly]:
-    """Open an alert for each anomaly there is, resolve those that are over; after the watch all are resolved."""
+    """Open an alert for each anomaly and resolve those that are over. After the watch all are resolved."""
     found = anomalies(conn, settings) if is_watching(current(conn), settings) else []
     with conn.transaction():
         for each in found:

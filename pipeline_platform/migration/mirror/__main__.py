@@ -16,7 +16,7 @@ async def _run(settings: Settings) -> None:
 
 def main() -> None:
     """Run until told to stop."""
-    # What it writes is its user's alone.
+    # Only its user can read the files that it writes.
     os.umask(0o077)
     settings = connected(Settings.read())
     set_up_logging(settings)

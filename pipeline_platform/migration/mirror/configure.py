@@ -1,4 +1,4 @@
-"""The old pipeline as its owner describes it, from a TOML file into the database: where to forward, what its output is.
+"""Reads the description of the old pipeline from a TOML file into the database: where to forward, where its output is.
 
     [forward]
     url = "https://events.example.com/v1/batch"
@@ -17,8 +17,8 @@
     type = "kind"
     properties = "payload"
 
-Columns that are not named are NULL and are not to be compared. Everything is checked against the catalogue first; what
-is wrong is a ConfigError, and nothing is changed.
+Columns that are not named are NULL and must not be compared. Everything is first checked against the catalogue. An
+error raises ConfigError and changes nothing.
 """
 
 import tomllib
@@ -58,7 +58,7 @@ class Forward(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Output(msgspec.Struct, forbid_unknown_fields=True):
-    """What the old pipeline delivered; no table: the simulated one's."""
+    """The output of the old pipeline. No table: that of the simulated one."""
 
     table: str | None = None
     columns: dict[str, str] = {}
@@ -74,7 +74,7 @@ class LegacyTarget(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_file(path: Path) -> LegacyTarget:
-    """Raises ConfigError for what is no such description."""
+    """Raises ConfigError if the file is not a valid description."""
     try:
         target = msgspec.convert(tomllib.loads(path.read_text()), LegacyTarget)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
@@ -94,7 +94,7 @@ def read_file(path: Path) -> LegacyTarget:
 
 
 def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: bool = False) -> None:
-    """Make it so, in one transaction. Raises ConfigError where the table or a column is not there."""
+    """Apply the configuration in one transaction. Raises ConfigError if the table or a column does not exist."""
     output, forward = target.output, target.forward
     with conn.transaction(force_rollback=dry_run):
         _replace_view(conn, output)
@@ -115,14 +115,14 @@ def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: b
 
 
 def shown(conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
-    """The configuration in force and how the mirror does, as JSON. Of headers only the names: values may be secret."""
+    """The current configuration and the mirror's state, as JSON. Headers by name only: their values may be secret."""
     with conn.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(_SQL["show"]).fetchone() or {}
     return found | {"headers": sorted(found.get("headers", {}))}
 
 
 def keep_key(conn: psycopg.Connection[Any], tenant_id: int, write_key: str) -> None:
-    """What a tenant's requests to the old pipeline are authorized with."""
+    """Store the write key that authorizes a tenant's requests to the old pipeline."""
     with conn.transaction():
         conn.execute(_SQL["keep_key"], (tenant_id, write_key))
         note(conn, "mirror key", "asked for by an operator", {"tenant_id": tenant_id})
@@ -188,7 +188,7 @@ def _view_over(conn: psycopg.Connection[Any], output: Output) -> sql.Composed:
 
 
 def _column(name: str, kind: LiteralString, column: str, column_type: str) -> sql.Composed:
-    # Without a zone it is UTC: as a cast it would be of each reader's own zone.
+    # A time without a zone is UTC. A plain cast would use the time zone of each session.
     form = "(o.{} AT TIME ZONE 'UTC')::{} AS {}" if column_type.startswith("timestamp without") else "o.{}::{} AS {}"
     return sql.SQL(form).format(sql.Identifier(column), sql.SQL(kind), sql.Identifier(name))
 
@@ -204,7 +204,7 @@ def _columns_of(conn: psycopg.Connection[Any], table: str) -> dict[str, str]:
 
 
 def _try_out(conn: psycopg.Connection[Any], output: Output) -> None:
-    """Read a row through the view: a column that cannot be cast shows now, not at three in the morning."""
+    """Read a row through the view, so that a column that cannot be cast fails during configuration."""
     try:
         conn.execute(_SQL["try_output"])
     except psycopg.DataError as error:

@@ -1,4 +1,4 @@
-"""What one round of the mirror has to write down: what became of which events."""
+"""The results of one round of the mirror that are to be stored: the fate of each event."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,12 +22,12 @@ class Ledger:
         self._lost: list[tuple[int, UUID, str, str]] = []
 
     def note(self, events: Iterable[QueuedEvent], fate: Fate) -> None:
-        """Enter the fate of one request's events at each stage that the mirror speaks for."""
+        """Record the fate of one request's events at each stage that the mirror reports."""
         for event in events:
             self.note_one(event.tenant_id, event.event_id, event.batch_received_at, fate)
 
     def note_one(self, tenant_id: int, event_id: UUID, batch_received_at: datetime, fate: Fate) -> None:
-        """The same of one event, by its identity."""
+        """Record the fate of one event, by its identity."""
         hour = batch_received_at.replace(minute=0, second=0, microsecond=0)
         self._count(tenant_id, hour, "mirror", failed=fate.lost_at == "mirror")
         if fate.lost_at != "mirror" and not fate.counts_itself:

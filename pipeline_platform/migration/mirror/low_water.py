@@ -1,7 +1,7 @@
-"""Where the mirror looks for batches, and whether it is to be woken for each commit.
+"""The mirror's low-water mark, and whether each commit wakes the mirror.
 
-The mark is the queue's low-water mark for the mirror's own table (see pipeline_platform.queue.low_water for why it is
-safe): rows that are done leave index entries, and some old transaction may keep them for long.
+It is a low-water mark like the queue's, for the mirror's own table (pipeline_platform.queue.low_water explains why it
+is safe). It is needed because finished rows leave index entries, which an old transaction may keep for long.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ _SQL = queries("mirror")
 
 
 class Mark:
-    """Refreshed now and then; `low_water` 0 is always right, only slower."""
+    """Refreshed periodically. `low_water` 0 is always correct, but slower."""
 
     def __init__(self) -> None:
         self.low_water = 0
@@ -23,7 +23,7 @@ class Mark:
         self._listens = False
 
     async def refresh(self, conn: psycopg.AsyncConnection[Any], side: psycopg.AsyncConnection[Any]) -> None:
-        """Advance the mark by what one look allows; listen on `side` while, and only while, anything is mirrored."""
+        """Advance the mark as far as is safe; listen on `side` only while events are mirrored."""
         row = await (await conn.execute(_SQL["look"], prepare=True)).fetchone()
         assert row
         is_mirrored, drawn, writers = row

@@ -1,9 +1,9 @@
-"""The mirror: sends every batch of a mirrored epoch to the old pipeline, beside the route and never in its way.
+"""The mirror: sends every batch of a mirrored epoch to the old pipeline, without delaying the platform's own delivery.
 
-Each batch is sent at most once: it is marked as being sent before its first byte, and what a mirror that died may have
-sent counts as lost at stage `mirror`, because the old pipeline has no idempotency; recovery finds what is missing. One
-mirror runs at a time, a second one waits. It outlives outages of PostgreSQL and of the old pipeline; how much waits is
-in queue.mirror, what it could not deliver in legacy.losses.
+Each batch is sent at most once, because the old pipeline has no idempotency. A batch is marked before its first byte is
+sent. If the mirror dies, what it may have sent counts as lost at stage `mirror`; recovery finds what is missing. Only
+one mirror runs at a time; a second one waits. It survives outages of PostgreSQL and of the old pipeline. queue.mirror
+has what waits, legacy.losses what it could not deliver.
 """
 
 import asyncio
@@ -31,10 +31,9 @@ _SQL = queries("mirror")
 _POLL_S = 0.25
 _LOOK_EVERY_S = 1.0
 _WAIT_S = 1.0
-# What one round takes: it is held in memory, and lost if the mirror is killed.
+# The limits of one round. Its events are in memory, and lost if the mirror is killed.
 _BATCHES_AT_ONCE, _EVENTS_AT_ONCE = 64, 4_000
-# Rounds start at least this far apart: several commits then share the statements, which leaves the cores to the
-# platform.
+# The minimum time between rounds. Several commits then share a round's statements, which saves CPU for the platform.
 _ROUND_EVERY_S = 0.02
 
 
@@ -50,7 +49,7 @@ class Mirror:
         self._tenants: dict[int, Tenant] = {}
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT; what is on its way is finished."""
+        """Run until SIGTERM or SIGINT, then finish the requests under way."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -74,7 +73,7 @@ class Mirror:
                 await self._pause(_WAIT_S)
                 if self._stopping.is_set():
                     return
-            # What was sent while the database was away; only then what nobody knows the fate of.
+            # First store fates that became known while the database was unreachable, then mark unknown ones as lost.
             await self._settle(conn)
             await self._settle_left_behind(conn)
             try:
@@ -103,7 +102,7 @@ class Mirror:
     async def _forward(
         self, conn: psycopg.AsyncConnection[Any], side: psycopg.AsyncConnection[Any], target: Target, mark: Mark
     ) -> None:
-        """Rounds, until stopped or configured anew."""
+        """Run rounds until stopped or until the configuration changes."""
         clock = asyncio.get_running_loop()
         look_at = 0.0
         while not self._stopping.is_set():
@@ -140,7 +139,7 @@ class Mirror:
         ledger = Ledger([row[0] for row in rows])
         wanted: list[QueuedEvent] = []
         for _, is_late, *claimed in rows:
-            # What was erased meanwhile has no bytes left.
+            # Events erased meanwhile have an empty payload.
             events = [event for event in read(work_of(tuple(claimed))) if event.payload]
             if is_late:
                 ledger.note(events, Fate("mirror", "waited too long"))
@@ -164,14 +163,14 @@ class Mirror:
             self._tenants |= {row[0]: Tenant(*row) for row in rows}
 
     async def _settle(self, conn: psycopg.AsyncConnection[Any]) -> None:
-        """Write down every fate that is known; what cannot be written now is, once the database serves again."""
+        """Store every known fate. A fate that cannot be stored now is stored when the database is reachable again."""
         async with self._turn:
             while self._unsettled:
                 await conn.execute(_SQL["settle"], self._unsettled[0].params(), prepare=True)
                 del self._unsettled[0]
 
     async def _finish_rounds(self) -> None:
-        """Wait for what is on its way, so that its fate is known."""
+        """Wait for the requests under way, so that their fate is known."""
         if self._rounds:
             done, _ = await asyncio.wait(self._rounds)
             self._rounds.clear()

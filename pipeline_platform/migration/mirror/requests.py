@@ -1,7 +1,7 @@
-"""From a batch's events to the requests that an SDK would have sent. Pure.
+"""Turns a batch's events into the requests that an SDK would have sent. Pure.
 
-The original bytes pass as they are, save what a single route or the gateway knew and the bytes do not say: the type and
-the messageId, without which the old pipeline could make no sense of an event, or another identity than we did.
+The original bytes are unchanged, except that the type and the messageId are added where only a single-event route or
+the gateway knew them. Without them the old pipeline could not read the event or would give it another identity.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ import msgspec
 
 from pipeline_platform.event.types import QueuedEvent
 
-# What Segment's own limit of 500 KB a request leaves room for; an event that is larger goes alone.
+# Below Segment's limit of 500 KB a request. A larger event is sent alone.
 _EVENTS_MAX = 500
 _BYTES_MAX = 450_000
 _NOTHING = (b"", b"null", b'""')
@@ -26,7 +26,7 @@ _decode = msgspec.json.Decoder(_Named).decode
 
 
 def requests_of(events: Iterable[QueuedEvent]) -> Iterator[list[QueuedEvent]]:
-    """The events of each request, in their order: one tenant's with the same envelope, no more than a request holds."""
+    """The events of each request, in order: of one tenant, with the same envelope, within the size limit."""
     groups: dict[tuple[int, bytes], list[QueuedEvent]] = defaultdict(list)
     for event in events:
         groups[(event.tenant_id, event.envelope)].append(event)
@@ -41,14 +41,14 @@ def requests_of(events: Iterable[QueuedEvent]) -> Iterator[list[QueuedEvent]]:
 
 
 def body_of(events: Sequence[QueuedEvent]) -> bytes:
-    """A batch request of events with the same envelope, and what was said around them."""
+    """The body of a batch request: events with the same envelope, and that envelope."""
     around = events[0].envelope.strip()[1:-1].strip()
     batch = b",".join(map(_complete, events))
     return b'{"batch":[' + batch + b"]" + (b"," + around if around else b"") + b"}"
 
 
 def _complete(event: QueuedEvent) -> bytes:
-    """Its bytes, saying its type and messageId; of two equal keys readers take the last."""
+    """The event's bytes, with type and messageId added if needed. Parsers take the last of two equal keys."""
     named = _decode(event.payload)
     more = b""
     if bytes(named.type) != b'"' + event.type.value.encode() + b'"':

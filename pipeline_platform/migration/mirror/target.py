@@ -1,6 +1,6 @@
-"""The old pipeline as the mirror sees it: an HTTP address that takes batches as an SDK sends them.
+"""Sends to the old pipeline: an HTTP address that takes batches as an SDK sends them.
 
-A request is sent once. Only what was certainly refused (429, 5xx) is tried again, as often as configured.
+A request is sent once. It is retried, as often as configured, only if it was certainly refused (429, 5xx).
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.kill_points import reach
 from pipeline_platform.migration.mirror.requests import body_of
 
-# An old pipeline that counts its own stages says so on its answers; for others the mirror counts their gateway.
+# This response header says that the old pipeline counts its own stages. Otherwise the mirror counts its gateway.
 COUNTED_HEADER = "X-Pipeline-Counted"
 _BACKOFF_S, _BACKOFF_MAX_S = 0.2, 3.0
-# Servers close connections that rest (some after 2 s): what is sent at that moment would be lost.
+# Servers close idle connections (some after 2 s). A request sent at that moment would be lost.
 _KEEP_ALIVE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A row of control.legacy_target, as the query `target` reads it; seconds."""
+    """A row of control.legacy_target, as the query `target` reads it. Times in seconds."""
 
     forward_url: str | None
     headers: Mapping[str, str]
@@ -38,7 +38,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of one request: lost_at is the stage that lost its events (None: taken), with the cause."""
+    """The result of one request. lost_at: the stage that lost its events (None: delivered), with the cause."""
 
     lost_at: str | None = None
     cause: str = ""
@@ -47,7 +47,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Whose events a request carries; write_key: its key at the old pipeline."""
+    """The tenant of a request's events. write_key: the tenant's key at the old pipeline."""
 
     tenant_id: int
     name: str
@@ -67,7 +67,7 @@ def _headers(config: Config, tenant: Tenant) -> dict[str, str]:
 
 
 class Target:
-    """Keep-alive connections to the old pipeline, and no more requests at once than it is to get."""
+    """Keep-alive connections to the old pipeline, with a limit on concurrent requests."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -81,15 +81,15 @@ class Target:
         await self._session.close()
 
     async def room(self) -> None:
-        """Wait until every request asked for has begun and there is room for another."""
+        """Wait until every pending request has begun and another one may begin."""
         async with self._free:
             pass
 
     async def send(self, tenant: Tenant, events: Sequence[QueuedEvent]) -> Fate:
-        """Send one request of a tenant's events; never raises for what the old pipeline does."""
+        """Send one request of a tenant's events. A failure of the old pipeline never raises."""
         if self.config.forward_url is None:
             return Fate("mirror", "no forward_url is configured")
-        # Waiting for its turn counts against no request: an old pipeline that is slow is not one that does not answer.
+        # The time-out does not include waiting for a free connection: a slow pipeline must not count as unreachable.
         async with self._free:
             fate = await self._tries(self.config.forward_url, body_of(events), _headers(self.config, tenant))
         reach("mirror.after_send")
@@ -105,9 +105,9 @@ class Target:
         return fate
 
     async def _once(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[Fate, bool]:
-        """What became of it, and whether it was certainly not taken."""
+        """The request's fate, and whether it was certainly refused."""
         try:
-            # A redirect that is followed is a second request, and of a POST it may make a GET.
+            # Following a redirect would send a second request, and may turn a POST into a GET.
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                 await answer.read()
         except TimeoutError:

@@ -1,10 +1,10 @@
 """Compares the old pipeline's output with the platform's, event by event, for any window of received_at.
 
-Reads only, but for its own tables in the schema `reconcile`. Knows no threshold: one missing event is drift. What it
-cannot judge yet (events in flight, or waiting for the mirror) it counts in the coverage and judges in a later run.
+Writes only its own tables in the schema `reconcile`. Has no threshold: one missing event is drift. Events that it
+cannot judge yet (in flight, or waiting for the mirror) are counted in the coverage and judged in a later run.
 
-Where it finds drift: `pipeline-platform trace MESSAGE_ID` shows one of the samples' way; what was dropped comes back by
-`pipeline-platform recover`.
+If it finds drift: `pipeline-platform trace MESSAGE_ID` shows the stages of a sample; `pipeline-platform recover`
+delivers dropped events.
 """
 
 from pipeline_platform.migration.reconcile.compare import default_window, reconcile

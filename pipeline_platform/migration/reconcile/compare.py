@@ -1,8 +1,8 @@
-"""The comparison of one window, in PostgreSQL: only what differs is ever looked at one by one.
+"""The comparison of one window, in PostgreSQL. Only parts that differ are compared event by event.
 
-Both outputs are added up by place (a share of a tenant's events), and joined only where the sums differ.
-One snapshot, temporary tables, no row changed but in the schema `reconcile`. See docs/decisions for what it costs.
-Cancelled or killed, it leaves nothing behind: run it again.
+Both outputs are summed by place (a share of a tenant's events), and joined only where the sums differ.
+It uses one snapshot and temporary tables, and changes only rows in the schema `reconcile`. docs/decisions has the cost.
+If it is cancelled or killed, nothing remains; run it again.
 """
 
 import time
@@ -21,13 +21,12 @@ from pipeline_platform.migration.reconcile.waiting import settled
 
 _SQL = queries("reconcile")
 _SAMPLES = 5
-# As for the audit: a hash table of some million keys stays in memory.
+# Keeps a hash table of some million keys in memory, as for the audit.
 _WORK_MEM = "256MB"
-# How far the old pipeline's clock of arrival may be from ours for its row to be met in the one big join. Rows outside
-# are found by key, at a few microseconds each.
+# The one big join finds the old pipeline's rows whose arrival time differs by up to this from ours. Rows outside are
+# found by key, at a few microseconds each.
 _NEAR = timedelta(seconds=60)
-# Places in all: few enough for their sums to stay in a core's cache, enough for some hundred differences to leave most
-# of them alike.
+# The number of places. Their sums must fit in a core's cache, and with some hundred differences most must be equal.
 _PLACES = 4096
 
 Params = dict[str, Any]
@@ -38,12 +37,12 @@ def reconcile(
 ) -> Reconciliation:
     """Compare both outputs for what was accepted in [start, end) of received_at, and store what differs.
 
-    conn: in autocommit mode, outside a transaction, without a statement time-out below some minutes. store: replace
-    what was stored for the same window. only_settled: NotNowError where the numbers may still change.
+    conn: in autocommit mode, outside a transaction, with a statement time-out of at least some minutes. store: replace
+    the stored result of the same window. only_settled: NotNowError if the numbers may still change.
     """
     began = time.monotonic()
     with _alone(conn, start, end):
-        # Before the snapshot: what the window waits for now cannot be in it, what it no longer waits for is.
+        # Before the snapshot: whatever the window no longer waits for is then in the snapshot.
         state = settled(conn, start, end)
         if only_settled:
             state.require()
@@ -69,7 +68,7 @@ def reconcile(
 
 
 def default_window(conn: psycopg.Connection[Any]) -> tuple[datetime, datetime]:
-    """From the first mirrored batch still kept to now; the last hour where nothing was mirrored."""
+    """From the first mirrored batch that is kept until now; the last hour if nothing was mirrored."""
     row = conn.execute(_SQL["default_window"]).fetchone()
     assert row
     first, now = row
@@ -78,13 +77,13 @@ def default_window(conn: psycopg.Connection[Any]) -> tuple[datetime, datetime]:
 
 @contextmanager
 def _alone(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Generator[None]:
-    """Nobody else reconciles the same window: both would replace the same rows."""
+    """Lock the window: two reconciliations of the same window would replace the same rows."""
     key = f"reconcile {start.timestamp()} {end.timestamp()}"
     conn.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
     try:
         yield
     finally:
-        # A lost connection has given the lock back already.
+        # A lost connection has already released the lock.
         if not conn.closed:
             conn.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
 
@@ -94,7 +93,7 @@ def _prepare(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> P
     row = conn.execute(_SQL["target"]).fetchone()
     assert row, "0007_legacy_target.sql makes the row"
     compared, _, epochs, is_kept, tenants = row
-    # Of the hash of an identity: 2 to the bits are the places of a tenant.
+    # Bits of the hash of an identity: a tenant has 2^bits places.
     bits = max(0, (_PLACES // max(tenants, 1)).bit_length() - 1)
     near = {"from": start - _NEAR, "until": end + _NEAR}
     return {
@@ -103,9 +102,9 @@ def _prepare(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> P
 
 
 def _compare(conn: psycopg.Connection[Any], params: Params) -> None:
-    """Fill the temporary tables up to `verdicts`, doing what costs a scan only where there is something to find.
+    """Fill the temporary tables up to `verdicts`; scan only where differences are possible.
 
-    Adds to params the places that were looked into.
+    Adds the places that were compared to params.
     """
     for name in ("platform_sums", "legacy_sums"):
         _run(conn, name, params)
@@ -114,7 +113,7 @@ def _compare(conn: psycopg.Connection[Any], params: Params) -> None:
     if conn.execute(_SQL["is_even"], params).fetchone() != (True,):
         _run(conn, "accepted_sums", params)
         params["uneven"] = _places(conn, "uneven")
-    # The planner takes every row of the big join for a difference, and would not let workers hand them over.
+    # The planner takes every row of the big join for a difference, and would not use parallel workers.
     conn.execute("SELECT set_config('parallel_tuple_cost', '0', true)")
     for name in ("differing", "undelivered", "unknown"):
         _run(conn, name, params)
@@ -122,7 +121,7 @@ def _compare(conn: psycopg.Connection[Any], params: Params) -> None:
     conn.execute("ANALYZE unknown")
     if _unexplained(conn):
         _run(conn, "elsewhere", params)
-    # While the first generation of keys is there, it has the key of everything that was ever delivered.
+    # While the first generation exists, the identity keys of all delivered events exist.
     if _unexplained(conn) and conn.execute(_SQL["oldest_generation"]).fetchone() != (1,):
         _run(conn, "elsewhere_before", params)
     if _unexplained(conn):
@@ -142,7 +141,7 @@ def _places(conn: psycopg.Connection[Any], name: str) -> list[int]:
 
 
 def _run(conn: psycopg.Connection[Any], name: str, params: Params) -> None:
-    # CREATE TABLE … AS takes no parameters from the protocol: psycopg puts them, quoted, into the text.
+    # CREATE TABLE … AS does not accept protocol parameters. psycopg inserts them, quoted, into the text.
     psycopg.ClientCursor(conn).execute(_SQL[name], params)
 
 
@@ -151,7 +150,7 @@ def _unexplained(conn: psycopg.Connection[Any]) -> bool:
 
 
 def _numbers(conn: psycopg.Connection[Any], params: Params) -> tuple[list[Tenant], dict[str, Any]]:
-    """The counts of each tenant that has any, and the coverage."""
+    """The counts of each tenant with events, and the coverage."""
     by_tenant: dict[int, dict[str, int]] = {}
     whole: dict[str, int] = {}
     for tenant_id, number, events in psycopg.ClientCursor(conn).execute(_SQL["counts"], params):

@@ -1,7 +1,7 @@
-"""A stored window as files, for spreadsheets and notebooks: CSV and Parquet, written beside each other.
+"""Writes a stored window as files for spreadsheets and notebooks: CSV and Parquet, in the same directory.
 
-Reads what `reconcile` stored, so it is as new as the last comparison. No values of events are in it, only identities,
-field names, types and lengths. A half-written file is left where the disk is full: export again.
+It reads what `reconcile` stored, so it is as current as the last comparison. It contains no values of events, only
+identities, field names, types and lengths. A full disk leaves a partial file; export again.
 """
 
 from datetime import datetime
@@ -17,10 +17,10 @@ _SQL = queries("reconcile")
 
 
 def export(conn: psycopg.Connection[Any], start: datetime, end: datetime, directory: Path) -> list[Path]:
-    """Write results and differences of the window into `directory`, made if missing; the files written.
+    """Write results and differences of the window into `directory`, created if missing; returns the files written.
 
     Columns are those of reconcile.results and reconcile.differences, with the tenant's name; fields and samples are
-    JSON as text. A window that was never compared makes files without rows.
+    JSON as text. A window that was never compared gives files without rows.
     """
     directory.mkdir(parents=True, exist_ok=True)
     span = f"{start:%Y%m%dT%H%M%S}-{end:%Y%m%dT%H%M%S}"

@@ -1,4 +1,4 @@
-"""What a reconciliation found: numbers by tenant, where events were lost, which fields differ."""
+"""The result of a reconciliation: counts by tenant, the stages that lost events, the fields that differ."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
@@ -10,10 +10,10 @@ from typing import Any
 class Counts:
     """Events by identity; of one tenant or of all.
 
-    accepted: in the window, without what was sent again and belongs to another window. platform, legacy: delivered by
-    either (platform = matched + mismatched + dropped, legacy = matched + mismatched + extra, once all is settled).
-    dropped: the platform's only. extra: the old pipeline's only. missing: accepted, and not in production. recovered:
-    of the dropped. duplicates: further rows in the old pipeline's output.
+    accepted: in the window, without events that were sent again and belong to another window. platform, legacy:
+    delivered by each (when settled: platform = matched + mismatched + dropped, legacy = matched + mismatched + extra).
+    dropped: only in the platform's output. extra: only in the old pipeline's. missing: accepted and not in production.
+    recovered: part of dropped. duplicates: further rows in the old pipeline's output.
     """
 
     accepted: int = 0
@@ -36,7 +36,7 @@ class Counts:
 
     @staticmethod
     def of(found: Mapping[str, int]) -> "Counts":
-        """From the numbers of the query `counts`, by name; what is not there is 0."""
+        """From the numbers of the query `counts`, by name; a missing one is 0."""
 
         def get(name: str) -> int:
             return found.get(name, 0)
@@ -61,7 +61,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One tenant's counts; name: its id where it is not known any more."""
+    """One tenant's counts. name: the id if the tenant no longer exists."""
 
     tenant_id: int
     name: str
@@ -73,12 +73,12 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """One window compared.
+    """The comparison of one window.
 
-    waits_for: why the numbers may still change; none where it is settled. coverage: what was compared, and what could
+    waits_for: why the numbers may still change; empty if it is settled. coverage: what was compared, and what could
     not be (in_flight, in_mirror, discarded), `undelivered` in all, `elsewhere`: sent again, compared in another window.
     tenants: the largest first. fields: events by the field that differs. stages: dropped events by the stage that
-    reported them, 'unreported' where none did. samples: some events of each kind; types and lengths, never values.
+    reported them, 'unreported' if none did. samples: some events of each kind; types and lengths, never values.
     """
 
     start: datetime
@@ -106,7 +106,7 @@ class Reconciliation:
 
     @property
     def has_parity(self) -> bool:
-        """The platform delivered everything accepted but what was discarded by name, and nothing else or different."""
+        """The platform delivered all accepted events except discarded ones, nothing else, and with equal content."""
         totals = self.totals
         return totals.extra + totals.mismatched == 0 and self.coverage["undelivered"] == self.coverage["discarded"]
 

@@ -1,8 +1,8 @@
 """Whether both pipelines have delivered all that they will of a window.
 
-Never guesses from a count. What the old pipeline still holds nobody can see, so it is trusted once settle_s seconds
-have passed since the window's end and it has delivered nothing of the window for as long. A window that never settles:
-look at `pipeline-platform status` for work that waits, and at the mirror.
+It does not infer this from counts. The old pipeline's backlog is not visible. So the window is settled when settle_s
+seconds have passed since its end and the old pipeline has delivered nothing of it for as long. If a window never
+settles, look for waiting work in `pipeline-platform status` and check the mirror.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _SQL = queries("reconcile")
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """waits_for: each reason why a window may still change; empty when it is settled."""
+    """waits_for: the reasons why a window may still change; empty if it is settled."""
 
     waits_for: tuple[str, ...]
 
@@ -28,7 +28,7 @@ class Settled:
         return not self.waits_for
 
     def require(self) -> None:
-        """Raises NotNowError where the window is not settled."""
+        """Raises NotNowError if the window is not settled."""
         if self.waits_for:
             raise NotNowError(f"the window is not settled: {'; '.join(self.waits_for)}")
 

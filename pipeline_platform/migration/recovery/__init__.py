@@ -1,1 +1,1 @@
-"""Recovery: events that the old pipeline dropped while it was production are put into production."""
+"""Recovery: puts events into production that the old pipeline dropped while it was production."""

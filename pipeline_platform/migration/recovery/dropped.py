@@ -1,6 +1,6 @@
-"""What the old pipeline dropped: found by comparing both outputs by identity, never by its own reports.
+"""Finds what the old pipeline dropped by comparing both outputs by identity, not by its own reports.
 
-Only what was accepted while the old pipeline was production is looked at: later events are the platform's own.
+Only events accepted while the old pipeline was production are compared. The platform itself delivers later events.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.tenants import tenants
 
 _SQL = queries("recovery")
-# Hash joins over an hour of millions of events.
+# For hash joins over an hour with millions of events.
 _WORK_MEM = "256MB"
 
 
@@ -51,7 +51,7 @@ class Dropped:
 
 
 def find_dropped(conn: psycopg.Connection[Any], window: Window) -> Dropped:
-    """Count them. conn: in autocommit mode, without a short statement time-out."""
+    """Count the dropped events. conn: in autocommit mode, without a short statement time-out."""
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
         rows = cursor.execute(_SQL["dropped"], window.params()).fetchall()
@@ -66,5 +66,5 @@ def find_dropped(conn: psycopg.Connection[Any], window: Window) -> Dropped:
 
 
 def tenant_ids_of(conn: psycopg.Connection[Any], names: Sequence[str]) -> list[int] | None:
-    """Ids by name; no names: None. Raises NoSuchThingError for a name that nobody has."""
+    """Ids by name; None for no names. Raises NoSuchThingError for an unknown name."""
     return tenants.tenant_ids_of(conn, names) if names else None

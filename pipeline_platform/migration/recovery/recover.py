@@ -1,8 +1,8 @@
 """Moves dropped events from shadow.events into production: in chunks, each one transaction, each row once.
 
-A killed recovery has moved some chunks; the next one over the window finds the rest. A row that production has is never
-touched. While the old pipeline may still deliver, it refuses: what comes late would be there twice, though the view
-analytics.production would still show it once.
+A killed recovery has moved some chunks; the next one over the window finds the rest. It never changes a row that
+production has. It refuses while the old pipeline may still deliver: a late event would be stored twice, though the
+view analytics.production would still show it once.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from pipeline_platform.migration.recovery.dropped import Dropped, Window, find_d
 
 _SQL = queries("recovery")
 _CHUNK_EVENTS = 5_000
-# The rows are found by their keys: joined otherwise, each chunk would read all of a day.
+# Find the rows by key. With another join, each chunk would read a whole day.
 _BY_INDEX = "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a recovery found and did; recovery_id is None for a dry run, or where there was nothing to do."""
+    """The result of a recovery. recovery_id is None for a dry run, or if there was nothing to do."""
 
     dropped: Dropped
     recovery_id: int | None
@@ -42,9 +42,9 @@ def recover(
     dry_run: bool = False,
     on_events: Callable[[int, int], None] | None = None,
 ) -> Recovered:
-    """Bring into production what it lacks of a window. NotNowError where the window may still change.
+    """Put into production what it lacks of a window. NotNowError if the window may still change.
 
-    conn: in autocommit mode, outside a transaction. on_events: told how many events are done, and of how many.
+    conn: in autocommit mode, outside a transaction. on_events: called with the number of events done and the total.
     """
     settled(conn, window.start, window.end).require()
     dropped = find_dropped(conn, window)
@@ -68,7 +68,7 @@ def _move(
     conn: psycopg.Connection[Any], window: Window, recovery_id: int, on_events: Callable[[int, int], None] | None
 ) -> int:
     conn.execute("DROP TABLE IF EXISTS pg_temp.to_recover")
-    # Made by a statement that takes no parameters, so they are bound on our side.
+    # The statement that creates the table takes no parameters, so the client binds them.
     with psycopg.ClientCursor(conn) as cursor:
         cursor.execute(_SQL["list_dropped"], {**window.params(), "chunk": _CHUNK_EVENTS})
     conn.execute("CREATE INDEX ON to_recover (chunk)")

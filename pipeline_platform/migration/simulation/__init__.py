@@ -1,7 +1,7 @@
-"""An old pipeline, simulated honestly: API gateway, queue, look-up and write functions, as its owners built it.
+"""A realistic simulation of the old pipeline: API gateway, queue, look-up and write functions.
 
-No durability before the acknowledgement, no retry, no dead letters, no idempotency. It loses events by its own
-mechanisms only: throttling, time-outs, crashes. The map: gateway.py takes requests in, functions.py works them off,
-queueing.py is the queue between, rows.py reads events, capacity.py says how much each stage can do, counts.py is its
+No durability before the acknowledgement, no retry, no dead letters, no idempotency. It loses events only by its own
+mechanisms: throttling, time-outs, crashes. The modules: gateway.py receives requests, functions.py processes them,
+queueing.py is the queue between, rows.py reads events, capacity.py has the limits of each stage, counts.py is its
 instrumentation.
 """

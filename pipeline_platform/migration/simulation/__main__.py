@@ -15,7 +15,7 @@ from pipeline_platform.telemetry.logs import set_up_logging
 
 def main() -> None:
     """Run until told to stop."""
-    # What it writes is its user's alone.
+    # Only its user can read the files that it writes.
     os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.migration.simulation", description=__doc__)
     parser.add_argument("part", choices=("gateway", "functions"))

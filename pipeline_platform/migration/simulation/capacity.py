@@ -1,7 +1,7 @@
-"""How much each stage of the old pipeline can do, derived from one number: events a second that its look-ups serve.
+"""The capacity of each stage of the old pipeline, derived from one number: events a second that its look-ups serve.
 
-Service times are those of remote stores and are slept, so the figures depend little on the machine. At
-`PEAK_FACTOR` times its capacity about 15% of the events are lost, about 60% of them in look-ups.
+Service times are those of remote stores. They are simulated by sleeping, so the figures depend little on the machine.
+At `PEAK_FACTOR` times its capacity about 15% of the events are lost, about 60% of them in look-ups.
 """
 
 import time
@@ -37,7 +37,7 @@ class Capacity:
 
     @property
     def lookup_s(self) -> float:
-        """How long a look-up takes, its way there and back included."""
+        """How long a look-up takes, including the network round trip."""
         return self.lookups_at_once / self.per_s
 
     @property
@@ -52,17 +52,17 @@ class Capacity:
     # For a free connection.
     lookup_timeout_s = 0.3
     write_timeout_s = 0.15
-    # A message that was received and not finished by then is gone.
+    # A message that was received and not finished within this time is lost.
     visibility_s = 10.0
 
     @property
     def functions_at_once(self) -> int:
-        """Function invocations at once: more are throttled, and stay in the queue."""
+        """Concurrent function invocations. Above this, messages stay in the queue."""
         return round(self.per_s * (self.lookup_timeout_s + self.write_timeout_s) * 2)
 
 
 class TokenBucket:
-    """`per_s` tokens a second, at most a quarter of a second's worth saved up: its burst."""
+    """`per_s` tokens a second. Its burst is the tokens of a quarter of a second."""
 
     def __init__(self, per_s: float) -> None:
         self._per_s = per_s
@@ -71,7 +71,7 @@ class TokenBucket:
         self._as_of = time.monotonic()
 
     def take_all(self, wanted: int) -> bool:
-        """Take `wanted` tokens, or none where there are fewer. More than a burst is lent when the burst is there."""
+        """Take `wanted` tokens, or none if there are fewer. More than a burst needs only a full burst."""
         now = time.monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._as_of) * self._per_s)
         self._as_of = now

@@ -1,6 +1,6 @@
-"""The old pipeline's instrumentation: what each stage counts, written a few times a second.
+"""The old pipeline's instrumentation: the counts of each stage, written a few times a second.
 
-A process that is killed takes the last moment's counts with it, as such pipelines do.
+A killed process loses its latest counts, as in such pipelines.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Counts:
             self._lost.append((message.tenant_id, message.event_id, stage, cause))
 
     async def run(self) -> None:
-        """Write until cancelled; the last counts then as well."""
+        """Write the counts until cancelled, and once more at the end."""
         while True:
             try:
                 async with await connect_async(self._url, "legacy counts") as conn:
@@ -90,7 +90,7 @@ class Counts:
 
 @contextlib.asynccontextmanager
 async def counting(database_url: str) -> AsyncGenerator[Counts]:
-    """Counts that are written in the background, and at the end."""
+    """Counts, written in the background and at the end."""
     counts = Counts(database_url)
     task = asyncio.create_task(counts.run())
     try:

@@ -1,7 +1,7 @@
 """The old pipeline's functions: one invocation an event, a synchronous look-up, one insert, each with a time-out.
 
-What times out is lost, what a killed process had in hand is lost and reported by nobody until its messages' visibility
-time-out has passed.
+An event that times out is lost. Events that a killed process held are lost, too, and reported only when the visibility
+time-out of their messages has passed.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ _SQL = queries("legacy")
 _POLL_S = 0.02
 _RECEIVE_MAX = 50
 _SWEEP_EVERY_S = 1.0
-# The stores are here; the distance to them is slept while a place of the pool is held.
+# The stores are local. The network latency is simulated by sleeping while a place of the pool is held.
 _CONNECTIONS = 4
 
 
 class Remote:
-    """A store at a distance: few places, each held for as long as a call takes.
+    """A remote store: few places, each held for the duration of a call.
 
-    A call begins when its place came free, not when we were woken for it: what a busy machine makes us late by is made
-    up for, so that the store serves what it is said to serve.
+    A call begins when its place became free, not when the task was woken. This compensates for late wake-ups on a busy
+    machine, so that the store has its stated capacity.
     """
 
     def __init__(self, places: int, call_s: float, timeout_s: float) -> None:
@@ -46,7 +46,7 @@ class Remote:
 
     @contextlib.asynccontextmanager
     async def call(self) -> AsyncGenerator[None]:
-        """One call; TimeoutError where no place comes free in time."""
+        """One call; TimeoutError if no place becomes free in time."""
         clock = asyncio.get_running_loop()
         asked_at = clock.time()
         async with asyncio.timeout(self._timeout_s):
@@ -61,7 +61,7 @@ class Remote:
 
 
 class Functions:
-    """The process that invokes them."""
+    """The process that invokes the functions."""
 
     def __init__(self, settings: Settings, pool: AsyncConnectionPool[Any], counts: Counts) -> None:
         self._capacity = capacity = Capacity(settings.legacy_capacity_per_s)
@@ -74,7 +74,7 @@ class Functions:
         self._finished: list[bytes] = []
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until told to stop; what is in hand is finished."""
+        """Run until told to stop, then finish the events in hand."""
         clock = asyncio.get_running_loop()
         sweep_at = 0.0
         while not stopping.is_set():
@@ -111,7 +111,7 @@ class Functions:
             self._finished.append(receipt)
 
     async def _stage(self, stage: str, message: Message, work: Any) -> Any:
-        """One stage of one event; None: it was lost there, and counted."""
+        """Run one stage for one event; None if the event was lost there. The loss is counted."""
         self._counts.arrived(stage, [message])
         try:
             result = await work
@@ -125,7 +125,7 @@ class Functions:
         return result
 
     async def _look_up(self, message: Message) -> dict[str, Any]:
-        """Its row, with what is known of the tenant and the user."""
+        """The event's row, with the looked-up data of the tenant and the user."""
         row = row_of(message)
         async with self._lookups.call(), self._pool.connection() as conn:
             cursor = await conn.execute(_SQL["look_up"], row, prepare=True)
@@ -139,14 +139,14 @@ class Functions:
 
 
 async def run_functions(settings: Settings) -> None:
-    """The process, until SIGTERM or SIGINT."""
+    """Run the process until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     options = {
         "autocommit": True,
-        # The rows of a pipeline that acknowledged long ago: nobody waits for their fsync. A PostgreSQL that does not
-        # answer in time costs the event, as a connection that does not come free does.
+        # The events were acknowledged earlier, so the insert need not wait for fsync. If PostgreSQL does not answer in
+        # time, the event is lost, as when no connection becomes free.
         "options": "-c synchronous_commit=off -c TimeZone=UTC -c statement_timeout=2000",
         "application_name": "pipeline-platform-legacy-functions",
     }

@@ -1,6 +1,6 @@
-"""The old pipeline's API gateway: answers 200 once the events are in the queue, 429 where it is over its rate.
+"""The old pipeline's API gateway: answers 200 when the events are in the queue, 429 above its rate.
 
-It trusts what it is sent: the mirror forwards what our own gateway has judged.
+It does not validate events: the platform's gateway has already validated what the mirror forwards.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What the old pipeline reads out of requests and events: as much as its own SDKs' events need. Pure."""
+"""How the old pipeline parses requests and events: only what its own SDKs send. Pure."""
 
 import uuid
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ _decode_of_context = msgspec.json.Decoder(_OfContext).decode
 
 
 def messages_of(body: bytes, tenant_id: int, arrived_at: float) -> list[Message]:
-    """The events of a request. Raises ValueError where it is none, or holds anything but objects."""
+    """The events of a request. Raises ValueError if it is invalid or contains anything but objects."""
     request = _decode_request(body)
     return [
         Message(tenant_id, _event_id(_decode_identity(event)), arrived_at, event, request.context)
@@ -61,7 +61,7 @@ def messages_of(body: bytes, tenant_id: int, arrived_at: float) -> list[Message]
 
 
 def _event_id(event: _Identity) -> str:
-    """An event without a messageId is another one each time it is sent."""
+    """The event's id. An event without a messageId gets a new one each time it is sent."""
     message_id = _text(event.messageId)
     return str(event_id_of(message_id) if message_id else uuid.uuid4())
 
@@ -105,7 +105,7 @@ def _json(raw: _Raw) -> str | None:
 
 
 def _context(own: _Raw, around: _Raw) -> str | None:
-    """The request's context under the event's own."""
+    """The request's context, overridden by the event's own."""
     mine = _json(own)
     if _json(around) is None:
         return mine
@@ -113,7 +113,7 @@ def _context(own: _Raw, around: _Raw) -> str | None:
 
 
 def _traits(kind: str, event: _Event, context: str | None) -> str | None:
-    """As the platform's: some SDKs send a user's traits in the context of an identify only."""
+    """Traits, as the platform reads them: some SDKs send a user's traits only in the context of an identify."""
     own = _json(event.traits)
     if kind == "identify" and own in (None, "{}") and context and '"traits"' in context:
         found = bytes(_decode_of_context(context).traits)

@@ -13,12 +13,12 @@ from pipeline_platform.watch.alerts.process import Alerter
 
 
 def main() -> None:
-    # What it writes is its user's alone.
+    # Only its user can read the files that it writes.
     os.umask(0o077)
     try:
         settings = connected(Settings.read())
         set_up_logging(settings)
-        # Apprise logs what it sends to at the level INFO.
+        # Apprise logs the addresses of channels at level INFO.
         logging.getLogger("apprise").setLevel(logging.WARNING)
         alerter = Alerter(settings)
     except ConfigError as error:

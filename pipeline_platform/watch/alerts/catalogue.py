@@ -1,4 +1,4 @@
-"""Every kind of alert: how bad it is, what it is called, and what an operator types next. Nothing else names kinds.
+"""Every kind of alert: its severity, its title and the operator's next command. The only list of kinds.
 
 Each has a page docs/runbooks/KIND.md. `next_command` may name {tenant}, {fingerprint} and {sample} of its alert.
 """
@@ -8,14 +8,14 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """critical: somebody gets up for it. warning: within the day."""
+    """critical: act at once, even at night. warning: act within the day."""
 
     CRITICAL = "critical"
     WARNING = "warning"
 
 
 class Kind(StrEnum):
-    """As in control.alerts.kind."""
+    """The values of control.alerts.kind."""
 
     DEAD_LETTER_EXHAUSTED = "dead_letter_exhausted"
     ACCOUNT_UNBALANCED = "account_unbalanced"
@@ -47,7 +47,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertKind:
-    """What is the same for all alerts of a kind."""
+    """The properties of a kind, common to all its alerts."""
 
     kind: str
     severity: Severity
@@ -113,5 +113,5 @@ CATALOGUE: dict[str, AlertKind] = {str(each.kind): each for each in _all()}
 
 
 def about(kind: str) -> AlertKind:
-    """The line of a kind. One that another version opened is told all the same, by its name."""
+    """The properties of a kind. A kind that only another version knows is still delivered, under its name."""
     return CATALOGUE.get(kind) or AlertKind(kind, Severity.WARNING, kind, "pipeline-platform alerts list")

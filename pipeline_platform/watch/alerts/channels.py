@@ -1,7 +1,7 @@
-"""The channels that alerts go to: what `alert_urls` names, spoken to by apprise. Their URLs are secret: none is stored.
+"""The channels for alerts: those in `alert_urls`, reached through apprise. Their URLs are secret and are not stored.
 
-A channel that does not answer within apprise's own time limits, or not with success, has failed: the caller tries
-again, and an operator sees why with `pipeline-platform alerts test`.
+A channel has failed if it does not answer successfully within apprise's time limits. The caller then retries, and
+`pipeline-platform alerts test` shows an operator the reason.
 """
 
 import hashlib
@@ -18,21 +18,21 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.catalogue import Severity
 from pipeline_platform.watch.alerts.messages import Message
 
-# What these are told becomes an incident each, which a message about many could not resolve.
+# These open an incident for each message. A message about many alerts could not resolve them.
 _KEEP_INCIDENTS = frozenset({"pagerduty", "opsgenie"})
 _ERROR_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """name: its schema and a hash of its URL, by which the database knows it."""
+    """name: its schema and a hash of its URL. The database stores only this name."""
 
     name: str
     takes_digests: bool
     service: Any
 
     def send(self, message: Message) -> str | None:
-        """Say it; returns why that failed, None where it was taken."""
+        """Send a message; returns why that failed, or None if it succeeded."""
         kind = apprise.NotifyType.FAILURE if message.severity is Severity.CRITICAL else apprise.NotifyType.WARNING
         with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as log:
             taken: bool = self.service.notify(
@@ -46,7 +46,7 @@ class Channel:
 
 
 def channels_of(settings: Settings) -> list[Channel]:
-    """All that are configured, once each. ConfigError where one is no channel of apprise's."""
+    """All configured channels, once each. ConfigError if apprise does not know one."""
     urls = cast("list[str]", parse_urls(settings.alert_urls))
     return list({channel.name: channel for channel in map(_channel, urls)}.values())
 

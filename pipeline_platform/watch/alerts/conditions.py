@@ -1,7 +1,7 @@
-"""Looks for what the rest of the platform does not say by itself, opens alerts, and resolves those that are over.
+"""Checks the conditions that the rest of the platform does not report, opens alerts, and resolves those that are over.
 
-Any number of processes may look at once: one cause has one open alert. A cause that comes and goes is one alert too: it
-is over when it was not seen for `alert_quiet_s`. What cannot be looked at raises; the next look comes soon.
+Several processes may check at once: one cause has one open alert. A cause that comes and goes is also one alert: it is
+over when it was not found for `alert_quiet_s`. A check that fails raises; the next one comes soon.
 """
 
 import shutil
@@ -22,15 +22,15 @@ from pipeline_platform.watch.alerts.latency import slow_for_long
 _SQL = queries("alerts")
 Conn = psycopg.Connection[Any]
 
-# The sensor that reports for all: it is known to be silent by its reports.
+# This sensor reports for all sensors. Missing reports show that it is silent.
 REPORTER = "sensor_reports"
-# What reads many rows is asked at every sixth look.
+# Conditions that read many rows are checked every sixth time.
 _OFTEN, _SELDOM = 1, 6
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One cause that is there now."""
+    """One cause that exists now."""
 
     kind: str
     tenant_id: int | None
@@ -43,7 +43,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Which kinds it judges, and how to look for them."""
+    """The kinds that a condition checks, and how."""
 
     kinds: tuple[Kind, ...]
     look: Callable[[Conn, Settings], Sequence[Found]]
@@ -55,7 +55,7 @@ def _query(name: str, conn: Conn, settings: Settings) -> list[Found]:
 
 
 def parameters(settings: Settings) -> dict[str, Any]:
-    """What the conditions' queries compare with."""
+    """The limits for the conditions' queries."""
     return {
         "lag_s": settings.objective_lag_s,
         "rate_window_s": settings.objective_window_h * 3600,
@@ -120,14 +120,14 @@ CONDITIONS = (
 
 
 class Looker:
-    """Looks again and again: at what costs little each time, at the rest in turn."""
+    """Checks repeatedly: cheap conditions each time, the others less often."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._looks = 0
 
     def look(self, conn: Conn) -> None:
-        """One look; `conn` in autocommit mode."""
+        """Check the conditions that are due. conn: in autocommit mode."""
         due = [condition for condition in CONDITIONS if self._looks % condition.every == 0]
         look_at(conn, self._settings, due)
         if self._looks % _SELDOM == 0:
@@ -136,7 +136,7 @@ class Looker:
 
 
 def look_at(conn: Conn, settings: Settings, conditions: Sequence[Condition] = CONDITIONS) -> list[Found]:
-    """Look for the causes of some conditions and settle their alerts; returns what there is."""
+    """Check some conditions, open and resolve their alerts; returns the causes found."""
     (looked_at,) = conn.execute(_SQL["clock"]).fetchone() or (None,)
     found = [each for condition in conditions for each in condition.look(conn, settings)]
     columns = {name: [getattr(each, name) for each in found] for name in Found.__dataclass_fields__}

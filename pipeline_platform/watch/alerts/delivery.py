@@ -1,8 +1,8 @@
-"""Sends what opened or was resolved, from the outbox in PostgreSQL, to every channel, once each.
+"""Sends opened and resolved alerts from the outbox in PostgreSQL to every channel.
 
-Only one process delivers at a time. A channel that fails is tried again, after a wait that doubles up to five minutes,
-for as long as it takes; the others do not wait for it. Whoever dies between a channel's answer and its commit tells
-once more: twice rather than never.
+Only one process delivers at a time. A channel that fails is retried without limit; the wait doubles up to five minutes.
+Other channels do not wait for it. Delivery is at-least-once: if the process dies after a channel's answer and before
+its commit, the notification is sent again.
 """
 
 import time
@@ -20,7 +20,7 @@ from pipeline_platform.watch.alerts.messages import Message, Notice, digest_of, 
 _SQL = queries("alerts")
 Conn = psycopg.Connection[Any]
 
-# After that many at once people read a list.
+# More alerts than this at once are sent as one list.
 _SINGLE_MAX = 3
 _WAIT_S, _WAIT_MAX_S = 0.5, 300.0
 _PRUNE_EVERY_S = 3600.0
@@ -36,14 +36,14 @@ class Delivery:
         self._prune_at = 0.0
 
     def begin(self, conn: Conn) -> bool:
-        """Become the one who delivers, for as long as `conn` lives; False while another is."""
+        """Take the lock of delivery for the life of `conn`; False while another process has it."""
         if conn.execute(_SQL["deliver_alone"]).fetchone() != (True,):
             return False
         conn.execute(_SQL["forget_channels"], self._names)
         return True
 
     def deliver(self, conn: Conn) -> None:
-        """Send what is due to whom it is due."""
+        """Send the due notifications to their channels."""
         conn.execute(_SQL["address"], self._names)
         for (name,) in conn.execute(_SQL["due"], self._names).fetchall():
             self._send_all(conn, self._channels[name])

@@ -1,9 +1,10 @@
-"""Who is slow, and has been for a while: the condition of `latency_high`. A burst, as of a file sent, is none.
+"""The condition of `latency_high`: latency over the objective for some time. A burst, such as a file, is not enough.
 
-Judged are windows of `objective_latency_window_s`, counted back from now, of all tenants together and of each. A window
-with fewer than 20 events says nothing: it is passed over, neither missed nor met. Slow is who missed the objective in
-the newest `objective_latency_windows` others, all of them among twice as many windows. So a pause neither ends what
-lasts nor makes a burst last, one window that met the objective ends it, and who seldom sends is not judged.
+It judges windows of `objective_latency_window_s`, counted back from now, of all tenants together and of each tenant.
+Windows with fewer than 20 events are skipped. A tenant is slow if it missed the objective in each of the newest
+`objective_latency_windows` other windows, and all of them are among the last twice as many windows. So a pause neither
+ends a lasting problem nor prolongs a burst. One window that meets the objective ends the condition. Tenants that rarely
+send are not judged.
 """
 
 from collections.abc import Sequence
@@ -20,13 +21,13 @@ from pipeline_platform.settings import Settings
 _SQL = queries("alerts")
 Conn = psycopg.Connection[Any]
 
-# Below that a percentile says little.
+# With fewer events a percentile means little.
 _EVENTS_MIN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Of a tenant's events (None: all), those received from `since` on. sample_id: one that took too long."""
+    """A tenant's events (None: all tenants') received from `since` on. sample_id: an event that took too long."""
 
     tenant_id: int | None
     since: datetime
@@ -37,9 +38,9 @@ class Window:
 
 
 def slow_for_long(conn: Conn, settings: Settings) -> list[list[Window]]:
-    """The missed windows, the newest first, of all tenants together where they are slow, else of each tenant that is.
+    """The missed windows, the newest first: of all tenants together if they are slow, else of each slow tenant.
 
-    Of who meets the objective one window is read, older ones of who does not.
+    Reads one window of a tenant that meets the objective, and older windows only of the others.
     """
     needed, horizon = settings.objective_latency_windows, 2 * settings.objective_latency_windows
     length = timedelta(seconds=settings.objective_latency_window_s)
@@ -68,7 +69,7 @@ def slow_for_long(conn: Conn, settings: Settings) -> list[list[Window]]:
 
 
 def _windows(conn: Conn, settings: Settings, tenants: Sequence[int], end: datetime, length: timedelta) -> list[Window]:
-    """Of each of these tenants and of all of them together, where there are events enough."""
+    """The windows of each of these tenants and of all together, if they have enough events."""
     asked = {
         "tenants": tenants,
         "start": end - length,

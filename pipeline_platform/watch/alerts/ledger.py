@@ -1,4 +1,4 @@
-"""What is open, what was, and what each channel was told of it, as operators see it; and how they end one by hand."""
+"""Open and past alerts with their notifications, for operators. Operators can also resolve an alert by hand."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one channel said to a sample; error: None where it was taken."""
+    """One channel's answer to a sample. error: None if it was accepted."""
 
     channel: str
     error: str | None
@@ -36,7 +36,7 @@ def list_alerts(
     tenant: str | None = None,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """The open ones, or all, each with its severity, runbook and next command; open ones first, then the newest."""
+    """Open alerts, or all, with severity, runbook and next command; open ones first, then the newest."""
     if kind is not None and kind not in CATALOGUE:
         raise ConfigError(f"no kind {kind!r} of alert; there are: {', '.join(CATALOGUE)}")
     asked = {"all": everything, "alert_id": alert_id, "kind": kind, "tenant": tenant, "limit": limit}
@@ -46,7 +46,7 @@ def list_alerts(
 
 
 def show_alert(conn: Conn, settings: Settings, alert_id: int) -> dict[str, Any]:
-    """One alert, and what each channel was told when. NoSuchThingError where there is none."""
+    """One alert, with its notifications by channel and time. NoSuchThingError if it does not exist."""
     found = list_alerts(conn, settings, everything=True, alert_id=alert_id)
     if not found:
         raise NoSuchThingError(f"there is no alert {alert_id}")
@@ -56,7 +56,7 @@ def show_alert(conn: Conn, settings: Settings, alert_id: int) -> dict[str, Any]:
 
 
 def resolve_alert(conn: Conn, alert_id: int, reason: str) -> None:
-    """End an alert whose cause nobody can see the end of; what is still there opens another. It is audited."""
+    """Resolve an alert whose end cannot be detected. A cause that persists opens another alert. Audited."""
     with conn.transaction():
         resolved = conn.execute(_SQL["resolve"], {"alert_id": alert_id}).fetchone()
         if resolved is None:
@@ -65,8 +65,8 @@ def resolve_alert(conn: Conn, alert_id: int, reason: str) -> None:
 
 
 def try_channels(settings: Settings) -> list[Answer]:
-    """Send a sample through every channel. ConfigError where none is configured."""
-    # Apprise takes longer to load than most commands to answer.
+    """Send a sample through every channel. ConfigError if none is configured."""
+    # Importing apprise takes longer than most commands.
     from pipeline_platform.watch.alerts.channels import channels_of
 
     channels = channels_of(settings)
@@ -78,7 +78,7 @@ def try_channels(settings: Settings) -> list[Answer]:
 
 
 def as_message(alert: dict[str, Any], settings: Settings) -> Message:
-    """What the channels are told of it."""
+    """The alert as a message for the channels."""
     return message_of(_notice(alert), settings.alert_runbooks_url)
 
 

@@ -1,6 +1,6 @@
-"""What people read: one alert as a message, or many as one. Pure; never a word of an event's content.
+"""The text of messages: one alert as a message, or many as one. Pure; contains no content of events.
 
-The title of an alert is the same when it is resolved: PagerDuty (`?action=map`) knows the incident by it.
+The title of an alert does not change when it is resolved: PagerDuty (`?action=map`) finds the incident by it.
 """
 
 import shlex
@@ -16,7 +16,7 @@ _LINES_MAX = 30
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One change of one alert, to be told."""
+    """One change of one alert, to be sent."""
 
     notification_id: int
     change: str
@@ -37,7 +37,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one request to a channel says; ids: the notifications that it tells."""
+    """The content of one request to a channel. ids: the notifications that it contains."""
 
     title: str
     body: str
@@ -47,7 +47,7 @@ class Message:
 
 
 def message_of(notice: Notice, runbooks_url: str) -> Message:
-    """All that somebody needs who is told of one alert."""
+    """The message about one alert."""
     kind = notice.about
     over = notice.resolved_at and notice.change == "resolved"
     lines = [
@@ -69,7 +69,7 @@ def message_of(notice: Notice, runbooks_url: str) -> Message:
 
 
 def digest_of(notices: Sequence[Notice]) -> Message:
-    """Many at once as one message: a line each, the critical ones first."""
+    """Many notices as one message: a line each, the critical ones first."""
     opened = [each for each in notices if each.change == "opened"]
     ordered = sorted(notices, key=lambda each: (each.about.severity is not Severity.CRITICAL, each.change))
     lines = [f"{each.change}: {title_of(each)}: {each.message}" for each in ordered[:_LINES_MAX]]
@@ -84,18 +84,18 @@ def digest_of(notices: Sequence[Notice]) -> Message:
 
 
 def title_of(notice: Notice) -> str:
-    """Names the cause, and is the same for all that is said of it."""
+    """The title. It names the cause and is the same in all messages about the alert."""
     who = f", tenant {notice.tenant}" if notice.tenant else ""
     return visible(f"{notice.about.title}{who} ({notice.fingerprint})")
 
 
 def runbook(kind: AlertKind, runbooks_url: str) -> str:
-    """The address of its page."""
+    """The address of the kind's runbook."""
     return f"{runbooks_url.rstrip('/')}/{kind.page}"
 
 
 def next_command(notice: Notice) -> str:
-    """What to type now."""
+    """The operator's next command."""
     named = {"tenant": notice.tenant, "fingerprint": notice.fingerprint, "sample": notice.sample_id}
     return notice.about.next_command.format(**{name: shlex.quote(value or "") for name, value in named.items()})
 

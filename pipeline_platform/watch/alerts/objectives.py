@@ -1,7 +1,7 @@
-"""The objectives and what is left of the error budget, from the account: by tenant and window, exact.
+"""The objectives and the remaining error budget, by tenant and window. Exact, from the account.
 
-Judged is what has an outcome, or should have one: delivered and duplicates are good, dead letters and what waits longer
-than the lag allowed are not. The budget of a window is the part of its events that may be bad.
+Events are judged that have an outcome or should have one. Delivered events and duplicates are good. Dead letters and
+events that wait longer than the allowed lag are bad. The budget of a window is the part of its events that may be bad.
 """
 
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ from pipeline_platform.watch.alerts.conditions import parameters
 _SQL = queries("alerts")
 Conn = psycopg.Connection[Any]
 
-# The hour under way and the hours before it: an hour, a day, thirty days.
+# The current hour and the hours before it: an hour, a day, thirty days.
 WINDOWS_H = (1, 24, 720)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One window's, of one tenant (None: all). rate: None where nothing was judged."""
+    """The error budget of one window and one tenant (None: all). rate: None if no event was judged."""
 
     window_h: int
     tenant: str | None
@@ -37,7 +37,7 @@ class Budget:
 
 
 def objectives_of(conn: Conn, settings: Settings) -> dict[str, Any]:
-    """The objectives, and how they are met now; `met` judges all tenants together, and the newest latency and lag."""
+    """The objectives and whether they are met. `met` is for all tenants together, and the newest latency and lag."""
     asked = parameters(settings)
     (lag_s,) = conn.execute(_SQL["lag_now"]).fetchone() or (0.0,)
     (p95_ms,) = conn.execute(_SQL["latency_now"], asked).fetchone() or (None,)

@@ -1,7 +1,7 @@
-"""The process that looks for alerts and delivers them: it needs PostgreSQL, and without PostgreSQL it says so.
+"""The process that checks conditions and delivers alerts. It needs PostgreSQL, and alerts when that is unreachable.
 
-It needs neither Dagster nor the workers. A second one looks as well and delivers once the first is gone. While it works
-it fetches `alert_heartbeat_url`, so that a dead-man switch elsewhere notices when it does not.
+It needs neither Dagster nor the workers. A second process also checks, and delivers when the first has ended. While it
+works it requests `alert_heartbeat_url`, so that an external dead-man switch notices when it stops.
 """
 
 import logging
@@ -31,7 +31,7 @@ _HEARTBEAT_TIMEOUT_S = 10.0
 
 
 class Alerter:
-    """Runs until `stop`. ConfigError where a channel cannot be used."""
+    """Runs until `stop`. ConfigError if a channel cannot be used."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -46,7 +46,7 @@ class Alerter:
         self._stopping.set()
 
     def run(self) -> None:
-        """Look and deliver; outlives outages of PostgreSQL."""
+        """Check and deliver; survives outages of PostgreSQL."""
         while not self._stopping.is_set():
             try:
                 with connect(self._settings.database_url, "alerts", lock_timeout_s=5) as conn:
@@ -76,7 +76,7 @@ class Alerter:
             self._stopping.wait(min(_WAIT_S, self._settings.alert_every_s))
 
     def _tell_away(self) -> None:
-        """PostgreSQL cannot hold this one: tell each channel directly, once."""
+        """Notify each channel directly, once: PostgreSQL cannot store this alert."""
         now = datetime.now(UTC)
         self._away_since = self._away_since or now
         if now - self._away_since < timedelta(seconds=self._settings.alert_database_away_s):
@@ -90,7 +90,7 @@ class Alerter:
                 self._told_away.add(channel.name)
 
     def _tell_back(self, conn: Conn) -> None:
-        """It is back: the outage gets its row, and whoever was told is told that it is over."""
+        """PostgreSQL answers again: store the outage, and notify the channels that were told of it."""
         if self._told_away:
             with conn.transaction():
                 row = {"kind": Kind.DATABASE_AWAY.value, "message": _AWAY, "since": self._away_since}
@@ -106,7 +106,7 @@ class Alerter:
         try:
             httpx.get(self._settings.alert_heartbeat_url, timeout=_HEARTBEAT_TIMEOUT_S).raise_for_status()
         except httpx.HTTPError as error:
-            # Whoever waits for it alarms: that is what it is for.
+            # No alert from here: the external dead-man switch alerts when a heartbeat is missing.
             _LOG.warning("the heartbeat was not taken: %s", type(error).__name__)
 
 

@@ -1,14 +1,13 @@
 """The console: one live page that says whether anything is lost, how late it is, and for whom. It only reads.
 
-    snapshot.py   what the database says, of everything or of one tenant
-    last_hour.py  the last hour of it: rates, and what the charts are drawn from
+    snapshot.py   reads the state of the platform or of one tenant from the database
+    last_hour.py  the last hour of that state: rates, and the data of the charts
     verdict.py    the answer in three short sentences
     page.py       the page and its sections as HTML; charts.py: the charts in them
-    watch.py      one loop that reads for all who look, and tells them what changed
-    access.py     who may look, and the headers that keep the page to itself
+    watch.py      one loop that reads for all viewers, and sends them changes
+    access.py     access control and security headers
     app.py        the routes
 
-A change reaches the page as the HTML of the sections that it is in, over server-sent events; static/console.js puts
-them into the page without touching what stayed the same. While PostgreSQL is away the page says since when, and shows
-what it knew last.
+A change is sent as the HTML of the sections that contain it, over server-sent events. static/console.js updates only
+the changed parts of the page. While PostgreSQL is unreachable the page says since when, and shows the last known state.
 """

@@ -17,7 +17,7 @@ _STOP_S = 2
 
 def main() -> int:
     """Serve. Exit 2 for a wrong configuration."""
-    # What it writes is its user's alone.
+    # Only its user can read the files that it writes.
     os.umask(0o077)
     try:
         settings = connected(Settings.read())

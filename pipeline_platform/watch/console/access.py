@@ -1,8 +1,8 @@
-"""Who may look: anybody on this machine while the console listens to nobody else, else who has the token.
+"""Access to the console: on loopback without a token, everyone on this machine; else everyone who has the token.
 
-The token is given once in the address (`?token=`) and then kept in a cookie that no script can read, or sent as a
-bearer token. On loopback without a token only names of this machine are answered, so that no page of another site can
-have a browser here read ours under a name of its own.
+The token is given once in the address (`?token=`) and then kept in a cookie that scripts cannot read, or sent as a
+bearer token. On loopback without a token only requests to a name of this machine are answered. This prevents DNS
+rebinding: a page of another site cannot read the console under its own name.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _COOKIE_S = 30 * 86_400
 _OPEN = ("/healthz", "/static/")
 
 HEADERS: Mapping[str, str] = {
-    # Everything from here, nothing inline.
+    # Only resources of this origin, nothing inline.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -38,7 +38,7 @@ HEADERS: Mapping[str, str] = {
 
 
 def check_access(settings: Settings) -> None:
-    """ConfigError where everybody could look."""
+    """ConfigError if the console would be open to everyone."""
     if not settings.console_token and not is_loopback(settings.console_host):
         raise ConfigError(
             f"the console would show everything to whoever reaches {settings.console_host}: set PIPELINE_CONSOLE_TOKEN "
@@ -47,13 +47,13 @@ def check_access(settings: Settings) -> None:
 
 
 class Guard:
-    """Around the app: answers who may not look, and puts the headers on all that is answered."""
+    """Middleware: refuses requests without access, and adds the security headers to every answer."""
 
     def __init__(self, app: ASGIApp, token: str, pages: Pages) -> None:
         self._app = app
         self._token = token
         self._pages = pages
-        # What the cookie holds: of no use anywhere else, and void once the token is another.
+        # The value of the cookie. It is useless elsewhere, and invalid when the token changes.
         self._cookie = hmac.new(token.encode(), b"pipeline_platform console", hashlib.sha256).hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +73,7 @@ class Guard:
         await (refused or self._app)(scope, receive, send_guarded)
 
     def _refusal(self, request: Request) -> Response | None:
-        """An answer instead of the app's."""
+        """The answer to a request without access; None if it has access."""
         if not self._token:
             host = host_of(request.headers)
             if is_loopback(host):
@@ -96,7 +96,7 @@ class Guard:
         return _same(given, self._token)
 
     def _welcome(self, request: Request) -> Response:
-        """The same page without the token in its address, and the cookie."""
+        """A redirect to the same page without the token in its address, with the cookie."""
         rest = [(name, value) for name, value in parse_qsl(request.url.query) if name != "token"]
         path = "/" + request.url.path.lstrip("/")
         answer = RedirectResponse(f"{path}?{urlencode(rest)}" if rest else path, 303)
@@ -106,5 +106,5 @@ class Guard:
 
 
 def _same(one: str, other: str) -> bool:
-    """In a time that says nothing of where they differ."""
+    """Compare in constant time."""
     return hmac.compare_digest(one.encode(), other.encode())

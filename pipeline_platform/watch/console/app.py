@@ -1,4 +1,4 @@
-"""The console's app: its routes. `Guard` decides for all of them who may look."""
+"""The console's app: its routes. `Guard` controls access to all of them."""
 
 import asyncio
 import contextlib
@@ -27,11 +27,11 @@ from pipeline_platform.watch.console.watch import Watch
 
 _LOG = logging.getLogger(__name__)
 _VIEWERS_MAX = 200
-_NAME_BYTES_MAX = 800  # of 200 characters, as the table asks
+_NAME_BYTES_MAX = 800  # 200 characters, the table's limit
 _PING_S = 15
 _SEND_S = 20.0
 _STATIC = Path(__file__).parent / "static"
-# Out of the installed package: nothing of it is ours.
+# From the installed package, not from this project.
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _FILES = {
     "console.css": (_STATIC / "console.css", "text/css"),
@@ -41,7 +41,7 @@ _FILES = {
 
 
 def app_of(settings: Settings) -> Starlette:
-    """The app; its loop runs while it does. ConfigError where everybody could look without a token."""
+    """The app, with its loop. ConfigError if the console would be open to everyone without a token."""
     check_access(settings)
     files = {name: _File(path, kind) for name, (path, kind) in _FILES.items()}
     pages = Pages(settings, {name: f"/static/{name}?v={file.version}" for name, file in files.items()})
@@ -62,7 +62,7 @@ def app_of(settings: Settings) -> Starlette:
 
 
 def _end_with(loop: asyncio.Task[None]) -> None:
-    """A page whose loop has died would show old numbers for ever: the process ends, and is started again."""
+    """End the process if its loop died, so that it is restarted: the page would only show old numbers."""
     if not loop.cancelled() and (error := loop.exception()):
         _LOG.critical("the console cannot go on", exc_info=error)
         signal.raise_signal(signal.SIGTERM)
@@ -87,7 +87,7 @@ async def _page(watch: Watch, pages: Pages, request: Request) -> Response:
 
 
 async def _events(watch: Watch, request: Request) -> Response:
-    """What changed of a view, as server-sent events, until the client goes."""
+    """The changes of a view, as server-sent events, until the client disconnects."""
     tenant = _tenant(request)
     if watch.viewers >= _VIEWERS_MAX:
         return PlainTextResponse(f"{_VIEWERS_MAX} pages are open already\n", 503, {"Retry-After": "10"})
@@ -110,17 +110,17 @@ async def _static(files: dict[str, "_File"], request: Request) -> Response:
 
 
 async def _healthz(_request: Request) -> Response:
-    """200 as long as it serves; whether PostgreSQL answers is what the page says."""
+    """200 while the console serves. The page, not this answer, says whether PostgreSQL is reachable."""
     return PlainTextResponse("ok\n")
 
 
 def _tenant(request: Request) -> str | None:
-    """Of the address: /tenants/NAME or ?tenant=NAME; None: all."""
+    """The tenant in the address: /tenants/NAME or ?tenant=NAME; None: all."""
     return request.path_params.get("tenant") or request.query_params.get("tenant") or None
 
 
 def _can_be(tenant: str | None) -> bool:
-    """Whether PostgreSQL could hold the name: what it refuses to read must not look like its being away."""
+    """Whether PostgreSQL can store the name. An invalid name must not look like an unreachable PostgreSQL."""
     if tenant is None:
         return True
     try:
@@ -130,7 +130,7 @@ def _can_be(tenant: str | None) -> bool:
 
 
 class _File:
-    """A file that is served, read once, and compressed once somebody asks."""
+    """A served file, read once, and compressed at the first request."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self._plain = path.read_bytes()
@@ -142,7 +142,7 @@ class _File:
         return gzip.compress(self._plain, mtime=0)
 
     def answer(self, request: Request) -> Response:
-        """Kept by the browser for as long as the address, which names the version."""
+        """The file. Browsers may cache it forever: its address contains the version."""
         headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
         if "gzip" not in request.headers.get("accept-encoding", ""):
             return Response(self._plain, media_type=self._kind, headers=headers)

@@ -1,6 +1,4 @@
-"""The charts as plotly's figures. Colours are names of the page's own, which console.js looks up: so one figure serves
-light and dark.
-"""
+"""The charts as plotly figures. Colours are names that console.js resolves, so one figure serves light and dark."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ Line = tuple[str, str, Callable[[Point], float | None]]
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A figure, and the same in words: one sentence, and a table of some of its points (time, then a cell a line)."""
+    """A figure, and its text version: one sentence, and a table of some points (time, then a cell for each line)."""
 
     name: str
     title: str
@@ -69,7 +67,7 @@ def _chart(
 
 
 def _tick_format(points: Sequence[Point]) -> str:
-    """Minutes, as soon as no two ticks would say the same."""
+    """The format of times: minutes, if that makes all ticks different."""
     is_short = not points or (points[-1].at - points[0].at).total_seconds() < _SHORT_S
     return "%H:%M:%S" if is_short else "%H:%M"
 
@@ -90,7 +88,7 @@ def _labels(lines: list[Line]) -> list[str]:
 
 
 def _summary(lines: list[Line], values: list[list[float | None]], say: Callable[[float | None], str]) -> str:
-    """What an eye would take from the lines: where each is now, and how far it went."""
+    """The lines in words: the current value and the range of each."""
     parts: list[str] = []
     for (label, _, _), series in zip(lines, values, strict=True):
         known = [value for value in series if value is not None]

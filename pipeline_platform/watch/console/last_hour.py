@@ -1,7 +1,7 @@
-"""The last hour of one view, in memory: what rates and charts are made of. It begins when the process does.
+"""The last hour of one view, in memory, for rates and charts. It begins at the start of the process.
 
-The account's numbers only grow within a window; where the window moves on (once an hour) or a number shrinks (a person
-was erased), there is no rate for a moment.
+The account's numbers only grow within a window. When the window moves on (once an hour) or a number shrinks (a person
+was erased), there is briefly no rate.
 """
 
 from collections import deque
@@ -13,14 +13,14 @@ from pipeline_platform.watch.console.snapshot import Latency
 
 _SPAN = timedelta(hours=1)
 POINT_EVERY_S = 10.0
-_EARLY_S = 0.5  # a timer and the clock differ
+_EARLY_S = 0.5  # tolerance between timer and clock
 _RATE_OVER_S = 8.0
 STAGES = ("received", "accepted", "claimed", "enriched", "delivered")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The state at one time; old: what each stage of the old pipeline passed on."""
+    """The state at one time. old: the events that each stage of the old pipeline passed on."""
 
     at: datetime
     since: datetime
@@ -32,7 +32,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Of a chart: events a second since the point before, and the latencies then. None: not known."""
+    """A point of a chart: events a second since the previous point, and the latencies then. None: unknown."""
 
     at: datetime
     rates: dict[str, float]
@@ -40,7 +40,7 @@ class Point:
 
 
 class History:
-    """Samples of the last seconds, points of the last hour."""
+    """The samples of the last seconds and the points of the last hour."""
 
     def __init__(self) -> None:
         self._recent: deque[Sample] = deque()
@@ -68,12 +68,12 @@ class History:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Events a second by stage over the last seconds, those of the old pipeline as `old STAGE`."""
+        """Events a second by stage over the last seconds. Stages of the old pipeline are `old STAGE`."""
         return _rates(self._recent[0], self._recent[-1]) if len(self._recent) > 1 else {}
 
     @property
     def batches_lately(self) -> int:
-        """How many batches were accepted in the last five minutes, as far as we know."""
+        """How many batches were accepted in the last five minutes, as far as known."""
         return self._batches[-1][1] - self._batches[0][1] if self._batches else 0
 
 

@@ -1,6 +1,6 @@
-"""The page as HTML: the whole for who opens it, section by section for who keeps it open.
+"""The page as HTML: the whole page when it is opened, single sections when they change.
 
-Everything that came from outside is escaped by the templates, and nothing in them is marked safe but our own sections.
+The templates escape everything from outside. Only the rendered sections are marked safe.
 """
 
 import json
@@ -30,7 +30,7 @@ _ALERTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A row of a funnel. width: of a hundred; ends: what ends here, as label, events, is_bad; causes: name, events."""
+    """A row of a funnel. width: per cent; ends: what ends here, as label, events, is_bad; causes: name, events."""
 
     name: str
     arrived: int
@@ -41,7 +41,7 @@ class Stage:
 
 
 class Pages:
-    """The templates, and what they need to know of this console."""
+    """The templates, and the data of this console that they need."""
 
     def __init__(self, settings: Settings, assets: dict[str, str]) -> None:
         """assets: the addresses of stylesheet and scripts."""
@@ -61,7 +61,7 @@ class Pages:
     def sections(
         self, platform: Platform, view: View, rates: dict[str, float], points: Sequence[Point]
     ) -> dict[str, str]:
-        """Every section of one view by its name."""
+        """All sections of one view, by name."""
         old = view.funnel.old_pipeline
         charts = charts_of(points, with_old=old is not None)
         context: dict[str, Any] = {
@@ -79,7 +79,7 @@ class Pages:
         return {name: self._render(f"sections/{name}.html", **context) for name in SECTIONS}
 
     def status(self, platform: Platform | None, away_since: datetime | None) -> str:
-        """The section that says of when the numbers are."""
+        """The section that says how old the numbers are."""
         return self._render("sections/status.html", platform=platform, away_since=away_since)
 
     def whole(self, sections: dict[str, str], tenant: str | None) -> str:
@@ -87,7 +87,7 @@ class Pages:
         return self._render("page.html", sections=trusted, names=SECTIONS, tenant=tenant)
 
     def notice(self, title: str, text: str, *, asks_token: bool = False) -> str:
-        """A page that says one thing."""
+        """A page with a single message."""
         return self._render("notice.html", title=title, text=text, asks_token=asks_token)
 
     def _render(self, template: str, **context: Any) -> str:
@@ -110,14 +110,14 @@ def _stages(view: View, rates: dict[str, float]) -> list[Stage]:
 
 
 def _ends(row: dict[str, Any], numbers: Numbers) -> list[tuple[str, int, bool]]:
-    """Events that go no further than this stage. Waiting and duplicates are nothing bad."""
+    """Events that end at this stage. Waiting events and duplicates are not bad."""
     failed = "rejected" if row["stage"] == "received" else "dead or discarded"
     ends = [(failed, row["failed"], True), ("waiting", row["waiting"], False), ("duplicate", row["duplicate"], False)]
     return [end for end in ends if end[1] > 0]
 
 
 def _causes(view: View, stage: str) -> list[tuple[str, int]]:
-    """The account's stages and the ones that dead letters name are not the same: what fails is what would come next."""
+    """The causes at a stage. A dead letter names the stage that failed, which is the one after the account's stage."""
     named = {"received": ("received",), "claimed": ("claim", "enrich", "transform"), "enriched": ("load",)}
     causes = [cause for cause in view.funnel.causes if cause.stage in named.get(stage, ())]
     return [(cause.cause, cause.events) for cause in causes[:_CAUSES]]

@@ -1,7 +1,7 @@
-"""What the database says now: of the platform as a whole, and of all tenants or one.
+"""The current state from the database: of the platform as a whole, and of all tenants or one.
 
-Reads only, on a connection that could do nothing else. Every number of the account is that of `pipeline-platform
-funnel`, every alert that of `pipeline-platform alerts list`, by the same query.
+It uses a read-only connection. The account comes from the same query as in `pipeline-platform funnel`, the alerts from
+the same query as in `pipeline-platform alerts list`.
 """
 
 import shutil
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds from acceptance to delivery, of the last five minutes; None: nothing was accepted."""
+    """Milliseconds from acceptance to delivery in the last five minutes; None: nothing was accepted."""
 
     p50_ms: float | None = None
     p95_ms: float | None = None
@@ -42,7 +42,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What is the same whoever is looked at. queue: by lane; oldest_s: age of the event that waits longest."""
+    """The part that is the same for all views. queue: by lane; oldest_s: age of the event that waits longest."""
 
     taken_at: datetime
     since: datetime
@@ -62,9 +62,9 @@ class Platform:
 class View:
     """The account of all tenants, or of one.
 
-    alerts: the open ones, critical ones first, then the newest. worst: the tenants with the most that was not
-    delivered. slow: those whose p95 is over the objective, the slowest first. slow_alerts: of whom an alert says that,
-    None: of the platform as a whole.
+    alerts: the open ones, critical ones first, then the newest. worst: the tenants with the most undelivered events.
+    slow: tenants whose p95 is over the objective, the slowest first. slow_alerts: the tenants with an open alert for
+    that; None: the platform as a whole.
     """
 
     tenant: str | None
@@ -83,13 +83,13 @@ class View:
 
 
 def open_connection(settings: Settings) -> Conn:
-    """A connection that cannot write."""
+    """A read-only connection."""
     more = "-c default_transaction_read_only=on"
     return connect(settings.database_url, "console", statement_timeout_s=_STATEMENT_S, lock_timeout_s=2, more=more)
 
 
 def beginning(now: datetime) -> datetime:
-    """Since when the page counts. The account is kept by hours: from the whole one in which the last hour began."""
+    """The start of the page's counts: the start of the clock hour in which the last 60 minutes began."""
     return (now - timedelta(hours=1)).replace(minute=0, second=0, microsecond=0)
 
 
@@ -117,7 +117,7 @@ def read_platform(conn: Conn, settings: Settings, batches_lately: int) -> Platfo
 
 
 def read_view(conn: Conn, settings: Settings, platform: Platform, tenant: str | None) -> View:
-    """NoSuchThingError where there is no such tenant."""
+    """Read one view. NoSuchThingError if the tenant does not exist."""
     objective_ms = settings.objective_latency_p95_ms
     tenant_id = None if tenant is None else tenant_id_of(conn, tenant)
     funnel = funnel_of(conn, tenant, platform.since)
@@ -125,7 +125,7 @@ def read_view(conn: Conn, settings: Settings, platform: Platform, tenant: str | 
     worst = _worst(funnel, old_is_production=platform.phase["is_shadow"]) if tenant is None else []
     names = [tenant]
     if tenant is None:
-        # Over the objective, somebody asks for whom: everybody is looked at.
+        # If latency is over the objective, the page names the slow tenants, so read all of them.
         is_late = (platform.latency.p95_ms or 0) > objective_ms
         names = [part.tenant for part in funnel.tenants] if is_late else [row["tenant"] for row in worst]
     lately = {row["tenant"]: row for row in _rows(conn, "tenant_latencies", tenants=names, events=_TENANT_EVENTS)}
@@ -151,13 +151,13 @@ def read_view(conn: Conn, settings: Settings, platform: Platform, tenant: str | 
 
 
 def read_totals(conn: Conn, since: datetime) -> tuple[Numbers, dict[str, int]]:
-    """The account's numbers of all tenants, and what each stage of the old pipeline passed on."""
+    """The account's numbers of all tenants, and the events that each stage of the old pipeline passed on."""
     numbers = numbers_of(_rows(conn, "totals", since=since)[0])
     return numbers, {row["stage"]: row["proceeded"] for row in _rows(conn, "old_totals", since=since)}
 
 
 def read_latency(conn: Conn, batches_lately: int) -> tuple[Latency, int]:
-    """Of batches spread evenly over the last five minutes, however many there were; and the newest batch's id."""
+    """The latency of a sample of batches spread evenly over the last five minutes, and the newest batch's id."""
     newest = _rows(conn, "newest_batch")[0]["batch_id"]
     span = min(newest, max(batches_lately, _SAMPLED_BATCHES))
     ids = sorted({newest - span * place // _SAMPLED_BATCHES for place in range(_SAMPLED_BATCHES)})
@@ -171,7 +171,7 @@ def _open_alerts(conn: Conn, settings: Settings, tenant: str | None) -> list[Row
 
 
 def _worst(funnel: Funnel, *, old_is_production: bool) -> list[Row]:
-    """First who does not balance, then who lacks most: of the old pipeline too, as long as that is production."""
+    """Unbalanced tenants first, then by missing events, also of the old pipeline while it is production."""
     old = {row["tenant"]: row for row in funnel.old_pipeline.tenants} if funnel.old_pipeline else {}
     rows: list[Row] = []
     for part in funnel.tenants:

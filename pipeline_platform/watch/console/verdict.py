@@ -1,7 +1,7 @@
-"""The one answer: is anything lost, how late is it, for whom. Red only for what is wrong.
+"""The verdict: is anything lost, how late is it, for whom. Red means that something is wrong.
 
-Latency is judged by the objective, as the alert `latency_high` judges it: what is over it and no alert yet, or an alert
-and no longer over it, is to be watched.
+Latency is judged by the objective, as for the alert `latency_high`. The mark is `watch` if latency is over the
+objective without an alert, or within it while the alert is still open.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pipeline_platform.watch.console.wording import duration, milliseconds, numb
 
 
 class Mark(StrEnum):
-    """How an answer is to be taken. watch: not as it should be, and nobody needs to act yet."""
+    """The rating of an answer. watch: not as it should be, but no action is needed yet."""
 
     FINE = "fine"
     WATCH = "watch"
@@ -23,7 +23,7 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To one question: a word or figure to be read from afar, what it rests on, and what to type next.
+    """The answer to one question: a short word or figure, the evidence, and the next command.
 
     spoken: for a screen reader, without the figures that change every second.
     """
@@ -93,11 +93,11 @@ def _late(platform: Platform, view: View, settings: Settings) -> Answer:
 
 
 def _waits(platform: Platform, settings: Settings) -> bool:
-    """Work that waits longer than the objective is late whatever the percentiles say."""
+    """Whether work waits longer than the objective. It is then late, whatever the percentiles are."""
     return (platform.oldest_s or 0.0) > settings.objective_lag_s
 
 
-# By whether p95 is over the objective now, and whether an alert is open for it.
+# Keys: whether p95 is over the objective now, and whether an alert is open for it.
 _JUDGED = {
     (False, False): (Mark.FINE, "The objective of {:g} ms is met.", "It is on time"),
     (True, False): (Mark.WATCH, "Over the objective of {:g} ms; an alert only if it lasts.", "Over the objective"),

@@ -1,8 +1,8 @@
-"""One loop that reads for all who look, and only while somebody does; else it notes every ten seconds the few figures
-that the charts need, so that who comes during an incident sees when it began.
+"""One loop that reads for all viewers. Without viewers it reads only the charts' few figures, every ten seconds.
 
-After each round it rests ten times as long as reading took: what is slow to read is read less often. While PostgreSQL
-does not answer it goes on asking, and everybody sees since when.
+So a viewer who opens the page during an incident sees when it began. After each round the loop waits ten times as long
+as reading took, so slow reads happen less often. While PostgreSQL does not answer the loop retries, and the page shows
+since when.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ from pipeline_platform.watch.console.snapshot import (
 
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 1.0
-_REST = 10.0  # times as long as reading took
+_REST = 10.0  # multiple of the time that reading took
 _REST_S_MAX = 10.0
-_AT_ONCE_S = 0.2  # between two rounds, however many come
+_AT_ONCE_S = 0.2  # minimum time between two rounds, for any number of viewers
 _WANTED_S = 10.0
 _PATIENCE_S = 6.0
 
 
 @dataclass(slots=True)
 class Shown:
-    """One view as it was last read. versions: of each section, the round in which it changed."""
+    """One view as last read. versions: the round in which each section changed."""
 
     tenant: str | None
     history: History = field(default_factory=History)
@@ -67,7 +67,7 @@ class Shown:
         self._messages.clear()
 
     def message(self, seen: int) -> bytes:
-        """What changed after the round `seen`, ready to be sent; empty: nothing. Made once for all who have seen it."""
+        """The changes after the round `seen` as a message; empty: none. Built once for all viewers at that round."""
         if seen not in self._messages:
             changed = {name: self.sections[name] for name, version in self.versions.items() if version > seen}
             self._messages[seen] = ServerSentEvent(json.dumps(changed), event="sections").encode() if changed else b""
@@ -75,7 +75,7 @@ class Shown:
 
 
 class Watch:
-    """What everybody sees. Used from the event loop alone; reads in a thread, one at a time."""
+    """The state shared by all viewers. Used only from the event loop; reads in a thread, one at a time."""
 
     def __init__(self, settings: Settings, pages: Pages) -> None:
         self._settings = settings
@@ -93,13 +93,13 @@ class Watch:
         return sum(shown.viewers for shown in self._shown.values())
 
     async def page(self, tenant: str | None) -> dict[str, str] | None:
-        """The sections of a view, read now or a moment ago; None where there is no such tenant."""
+        """The current sections of a view; None if the tenant does not exist."""
         shown = await self._want(tenant)
         return None if shown.is_missing else shown.sections
 
     @contextlib.asynccontextmanager
     async def follow(self, tenant: str | None) -> AsyncGenerator[AsyncGenerator[bytes]]:
-        """Messages with what changed, first with everything, for as long as the context is open."""
+        """Messages while the context is open: the first with all sections, later ones with changes."""
         shown = await self._want(tenant)
         shown.viewers += 1
         try:
@@ -118,7 +118,7 @@ class Watch:
                 await self._changed.wait_for(lambda seen=seen: self._round > seen)
 
     async def _want(self, tenant: str | None) -> Shown:
-        """The view, once it was read after somebody began to look."""
+        """The view, when it was read after this request."""
         shown = self._shown.setdefault(tenant, Shown(tenant))
         was_watched = shown.is_watched and shown.read_in > 0
         shown.wanted_until = time.monotonic() + _WANTED_S
@@ -132,7 +132,7 @@ class Watch:
         return shown
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             self._wanted.clear()
             self._forget()
@@ -145,11 +145,11 @@ class Watch:
                 await asyncio.wait_for(self._wanted.wait(), rest - _AT_ONCE_S)
 
     def _rest_s(self, took_s: float) -> float:
-        """Until the next round, while somebody looks."""
+        """The time until the next round while there are viewers."""
         return _EVERY_S if self._away_since else min(max(_EVERY_S - took_s, _REST * took_s), _REST_S_MAX)
 
     async def _read_patiently(self, watched: Sequence[Shown]) -> None:
-        """One round. A server that neither answers nor refuses is called away after a moment, and waited for."""
+        """One round. If the server does not answer for some seconds, the page shows that while the round goes on."""
         reading = asyncio.create_task(asyncio.to_thread(self._read, watched))
         done, _ = await asyncio.wait({reading}, timeout=_PATIENCE_S)
         if not done:
@@ -185,7 +185,7 @@ class Watch:
             del self._shown[tenant]
 
     def _read(self, watched: Sequence[Shown]) -> dict[str | None, dict[str, str]]:
-        """In a thread: the sections of each view that exists."""
+        """The sections of each view that exists. Runs in a thread."""
         if self._conn is None or self._conn.closed:
             self._conn = open_connection(self._settings)
         everything = self._shown[None].history

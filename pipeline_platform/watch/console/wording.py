@@ -1,4 +1,4 @@
-"""Figures as people read them: never rounded to what is not true."""
+"""Figures formatted for people. Rounding never makes a false statement."""
 
 from datetime import datetime
 
@@ -18,7 +18,7 @@ def rate(value: float | None) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Of a hundred, cut rather than rounded: 100% is all of it."""
+    """A percentage, rounded down: 100% means all."""
     if whole <= 0:
         return "–"
     return "100%" if part == whole else f"{int(part * 10_000 / whole) / 100:.2f}%"

@@ -1,4 +1,4 @@
-"""Reports as files that explain themselves: `frame` is what pages share, `daily` counts a day, `daily_page` shows it.
+"""Self-contained reports: `frame` has the common parts of pages, `daily` counts a day, `daily_page` renders it.
 
-Each page is one HTML file with the charts' library inside; nothing is fetched from anywhere.
+Each page is one HTML file that includes the charts' library and loads nothing from elsewhere.
 """

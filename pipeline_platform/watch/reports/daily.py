@@ -1,8 +1,8 @@
-"""What was received, delivered and lost on one day, by tenant: read from the account, held against the rows.
+"""Events received, delivered and lost on one day, by tenant: read from the account, compared with the rows.
 
-Lost is what the account cannot explain, and what it has as delivered and no table holds. Whatever has a name is not
-lost: rejected events are in the quarantine, dead letters wait. Where anything is lost an operator runs
-`pipeline-platform audit`, which names the events while their hour is kept.
+Lost are events without an outcome in the account, and delivered events without a row. Rejected events (kept in the
+quarantine) and dead letters are not lost. If any event is lost, an operator runs `pipeline-platform audit`, which names
+the events while their hour is kept.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _SQL = queries("report")
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant's day. rows: of its delivered events that are in a table."""
+    """A tenant's day. rows: the number of its delivered events that are in a table."""
 
     name: str
     numbers: Numbers
@@ -29,14 +29,14 @@ class Tenant:
 
     @property
     def lost(self) -> int:
-        """Events that were accepted and are nowhere."""
+        """Accepted events without an outcome and not in flight, and delivered events without a row."""
         known = self.numbers
         outcomes = known.delivered + known.duplicate + known.dead_lettered + known.discarded + known.in_flight
         return max(0, known.accepted - outcomes) + max(0, known.delivered - self.rows)
 
     @property
     def extra(self) -> int:
-        """Rows that no delivered event stands for."""
+        """Rows without a delivered event in the account."""
         return max(0, self.rows - self.numbers.delivered)
 
     def to_json(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """What an hour received; failed: rejected, or a dead letter now."""
+    """The events of an hour. failed: rejected, or a dead letter now."""
 
     hour: datetime
     received: int
@@ -105,12 +105,12 @@ def count_day(conn: psycopg.Connection[Any], day: date) -> Daily:
     params = {"start": start, "end": start + timedelta(days=1)}
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        # A busy day's rows are counted for longer than a question may take.
+        # Counting a busy day's rows takes longer than the usual statement time-out.
         cursor.execute("SET LOCAL statement_timeout = 0")
         rows: dict[int, int] = dict(conn.execute(_SQL["rows"], params).fetchall())
         found = cursor.execute(_SQL["tenants"], params).fetchall()
         tenants = [Tenant(row["tenant"], numbers_of(row), rows.pop(row["tenant_id"], 0)) for row in found]
-        # Whose rows the account does not know of.
+        # Tenants that have rows but are not in the account.
         tenants += [Tenant(str(tenant_id), Numbers(), count) for tenant_id, count in sorted(rows.items())]
         hours = [Hour(*row) for row in conn.execute(_SQL["hours"], params).fetchall()]
         causes = [Cause(**row) for row in cursor.execute(_SQL["causes"], params)]

@@ -20,12 +20,12 @@ _MEANINGS = {
 
 
 def page_path(home: Path, found: Daily) -> Path:
-    """Where the day's page lies."""
+    """The path of the day's page."""
     return home / "reports" / f"{found.day.isoformat()}.html"
 
 
 def write_daily(found: Daily, path: Path) -> None:
-    """Write the page, as a whole or not at all."""
+    """Write the page atomically."""
     totals = found.numbers.totals() | {"lost": found.lost}
     body = (Path(__file__).parent / "daily.html").read_text()
     parts = {
@@ -57,7 +57,7 @@ def _tiles(found: Daily) -> list[str]:
     rate = numbers.delivery_rate
     return [
         tile("new", f"{numbers.received:,}", "events received"),
-        # Rounded down: 100% is all of them.
+        # Rounded down: 100% means all.
         tile("new", "–" if rate is None else f"{int(rate * 1_000_000) / 10_000:.4g}%", "of accepted events delivered"),
         tile("old", f"{numbers.rejected + numbers.dead_lettered:,}", "rejected, or dead letters that wait"),
         tile(lost, f"{found.lost:,}", "lost"),

@@ -1,4 +1,4 @@
-"""What all pages share: the frame with its colours and its library, tiles, charts, rows of tables."""
+"""The common parts of all pages: the frame with its colours and its library, tiles, charts, table rows."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import Any
 from plotly.io import to_html  # pyright: ignore[reportUnknownVariableType]
 from plotly.offline import get_plotlyjs
 
-# Between the two schemes' colours, as readable on white as on dark grey.
+# Readable on white and on dark grey, for both colour schemes.
 OLD, NEW, GREY = "#e0763b", "#3f8be0", "#8a94a1"
 
 Figure = dict[str, Any]
 
 
 def write_page(path: Path, title: str, body: str, parts: Mapping[str, str]) -> None:
-    """Replace the file as a whole. parts: HTML, by their names in `body`."""
+    """Replace the file atomically. parts: HTML, by their names in `body`."""
     frame = Template((Path(__file__).parent / "frame.html").read_text())
     page = frame.substitute(title=html.escape(title), library=get_plotlyjs(), body=Template(body).substitute(parts))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def tile(kind: str, figure: str, text: str) -> str:
 
 
 def row(cells: Sequence[str], numbers_from: int | None = None) -> str:
-    """A row of text; cells from `numbers_from` on are set as numbers."""
+    """A table row. Cells from `numbers_from` on are formatted as numbers."""
     first = len(cells) if numbers_from is None else numbers_from
     parts = (
         f"<td>{html.escape(cell)}</td>" if place < first else f'<td class="number">{html.escape(cell)}</td>'
@@ -41,7 +41,7 @@ def row(cells: Sequence[str], numbers_from: int | None = None) -> str:
 
 
 def chart(figure: Figure, height: int) -> str:
-    """A chart, `height` pixels high and as wide as there is room."""
+    """A chart, `height` pixels high and as wide as the page."""
     layout: Figure = {
         "height": height,
         "margin": {"l": 56, "r": 16, "t": 28, "b": 28},
