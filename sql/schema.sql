@@ -210,7 +210,7 @@ CREATE FUNCTION analytics.recall_keys(of_tenants integer[], of_events uuid[], si
     AS $_$
 DECLARE
     open_generation integer;
-    -- Whoever was delivered later has a key.
+    -- Events that were delivered later have an identity key.
     keyed_since timestamptz;
     left_tenants integer[] := of_tenants;
     left_events uuid[] := of_events;
@@ -282,7 +282,7 @@ BEGIN
     ), fresh AS MATERIALIZED (
         SELECT p.tenant_id, e.hour, p.received_hour, e.type, e.name, e.events
         FROM pair AS p
-        -- One stretch of the primary key each, under any settings of the planner.
+        -- One range of the primary key each, under any settings of the planner.
         CROSS JOIN LATERAL (
             SELECT date_trunc('hour', own.occurred_at, 'UTC') AS hour, own.type, own.name, count(*) AS events
             FROM analytics.events AS own
@@ -325,7 +325,8 @@ BEGIN
     IF NOT is_due AND (oldest IS NULL OR analytics.why_generation_kept(oldest, retention) IS NOT NULL) THEN
         RETURN false;
     END IF;
-    -- Waits for everybody who writes keys: whatever they accepted or processed is seen by the statements below.
+    -- Waits for all writers of identity keys, so that the statements below see everything that they accepted or
+    -- processed.
     PERFORM pg_advisory_xact_lock(analytics.key_lock());
     IF is_due AND NOT EXISTS (SELECT FROM analytics.key_generations WHERE generation > newest.generation) THEN
         EXECUTE format('CREATE TABLE analytics.%I PARTITION OF analytics.keys FOR VALUES IN (%s)',
@@ -334,7 +335,7 @@ BEGIN
         INSERT INTO analytics.key_generations (generation) VALUES (newest.generation + 1);
         is_open := true;
     END IF;
-    -- Asked again: another keeper may have dropped it, and what came meanwhile may need it.
+    -- Checked again: another keeper may have dropped the generation, and newer events may need it.
     SELECT min(generation) INTO oldest FROM analytics.key_generations WHERE closed_at IS NOT NULL;
     IF oldest IS NOT NULL AND analytics.why_generation_kept(oldest, retention) IS NULL
        AND analytics.carry_keys(oldest, 5000) THEN
@@ -353,7 +354,7 @@ CREATE FUNCTION analytics.why_generation_kept(a_generation integer, retention in
              ELSE format('was not closed %s ago', retention) END,
         (SELECT format('is needed by %s kept hours, the oldest is %s', count(*), min(hour)) FROM queue.hours
          WHERE dropped_at IS NULL AND coalesce(opened_at, '-infinity') < g.closed_at HAVING count(*) > 0),
-        -- Accepted while the generation was still to be known, and not yet compared with it.
+        -- Accepted while the generation had to be kept, and not yet compared with it.
         (SELECT format('is needed by %s pieces of work, the oldest is of %s', count(*), min(received_at)) FROM queue.work
          WHERE received_at < g.closed_at + retention HAVING count(*) > 0))
     FROM analytics.key_generations AS g WHERE g.generation = a_generation
@@ -641,7 +642,7 @@ BEGIN
     IF gap > slack + passed THEN
         INSERT INTO queue.clock_steps (before_at, moved, is_proved) VALUES (now_at, gap - passed, elapsed_s IS NOT NULL);
     ELSIF gap > slack THEN
-        -- The keeper itself was held up for long: nobody watched.
+        -- The keeper itself was held up for a long time, so the clock was not watched.
         INSERT INTO queue.clock_steps (before_at, moved, is_proved) VALUES (now_at, gap, false);
     ELSIF gap < -slack THEN
         INSERT INTO queue.clock_steps (before_at, moved, is_proved) VALUES (last_at, gap, true);

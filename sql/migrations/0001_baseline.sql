@@ -1,13 +1,14 @@
--- The tables, types and indexes. Functions, views and triggers are in sql/functions; sql/schema.sql shows all of it.
+-- The tables, types and indexes. Functions, views and triggers are in sql/functions. sql/schema.sql shows all of it.
 
--- Who may send, what is known of them, and what operators did.
+-- Tenants and write keys, traits, alerts, and the actions of operators.
 CREATE SCHEMA control;
 
 CREATE TABLE control.tenants (
     tenant_id    integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name         text NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 200),
     plan         text NOT NULL DEFAULT 'free',
-    -- Events a second before a tenant's events wait in the overflow lane; NULL: the setting tenant_events_per_s.
+    -- The quota: above this number of events per second, events go to the overflow lane. NULL: the setting
+    -- tenant_events_per_s.
     events_per_s integer CHECK (events_per_s > 0),
     created_at   timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT tenants_name_can_be_seen CHECK (
@@ -27,7 +28,7 @@ CREATE TABLE control.write_keys (
 
 CREATE INDEX ON control.write_keys (tenant_id);
 
--- One row a trait, so that identify and group events may arrive in any order: the newest as_of wins, by name.
+-- One row per trait, so that identify and group events may arrive in any order. The newest as_of of each name wins.
 CREATE TABLE control.traits (
     tenant_id  integer NOT NULL REFERENCES control.tenants,
     kind       text NOT NULL CHECK (kind IN ('user', 'group')),
@@ -39,7 +40,7 @@ CREATE TABLE control.traits (
     PRIMARY KEY (tenant_id, kind, subject_id, name)
 );
 
--- One open row a cause; what must reach a person is delivered from here.
+-- One open row per cause. Alerts are delivered from here.
 CREATE TABLE control.alerts (
     alert_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind         text NOT NULL,
@@ -50,8 +51,8 @@ CREATE TABLE control.alerts (
     opened_at    timestamptz NOT NULL DEFAULT now(),
     last_seen_at timestamptz NOT NULL DEFAULT now(),
     resolved_at  timestamptz,
-    -- Alerts leave the database: what opens or resolves one is noted by the transaction that does it, and delivered from
-    -- there, once a channel.
+    -- The transaction that opens or resolves an alert adds a notification. Each notification is delivered once per
+    -- channel.
     sample_id text
 );
 
@@ -64,8 +65,8 @@ CREATE TABLE control.audit_log (
     detail   jsonb NOT NULL DEFAULT '{}'
 );
 
--- The account of every event. Deltas are appended by the transaction that does the work and folded into
--- counters later, so that no two transactions ever wait for each other's counter; the view adds both up.
+-- The account of every event. The transaction that does the work appends deltas. They are folded into counters later,
+-- so that no transaction waits for another one's counter. The view adds both up.
 CREATE SCHEMA queue;
 
 CREATE SCHEMA account;
@@ -95,7 +96,7 @@ CREATE TABLE account.deltas (LIKE account.counters INCLUDING DEFAULTS);
 
 ALTER TABLE account.deltas SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 
--- The durable queue: one append-only row a group commit, and a narrow row of work beside it.
+-- The durable queue: one append-only row per group commit, and a narrow row of work beside it.
 CREATE SEQUENCE queue.batch_ids;
 
 CREATE TABLE queue.batches (
@@ -105,22 +106,22 @@ CREATE TABLE queue.batches (
     events       integer NOT NULL CHECK (events > 0),
     tenant_ids   integer[] NOT NULL,
     event_ids    uuid[] NOT NULL,
-    -- The client's own time; NULL where it gave none that can be used.
+    -- The client's own time. NULL: it sent no usable time.
     client_ats   timestamptz[] NOT NULL,
-    -- Each event's own received_at, where history was imported; NULL: all of the batch share received_at.
+    -- Each event's own received_at, for imports. NULL: all events of the batch share received_at.
     received_ats timestamptz[],
     -- First letter of track, identify, page, screen, group, alias.
     types        "char"[] NOT NULL,
     lengths      integer[] NOT NULL,
-    -- What an event's request said around it (JSON: context, sentAt); 0: nothing, else an index into envelopes.
+    -- The envelope of an event's request (JSON: context, sentAt), as an index into envelopes. 0: none.
     envelope_of  integer[],
     envelopes    bytea[],
     codec        text NOT NULL CHECK (codec IN ('plain', 'zstd')),
     -- The original bytes of all events, one after the other.
     payload      bytea NOT NULL,
     epoch integer NOT NULL DEFAULT 1,
-    -- The XOR of the hashes of a batch's identities, so that what was accepted in a window and what was delivered can be seen
-    -- to be the same without unfolding any batch. NULL: nobody added it up (imports, archives, older batches).
+    -- The XOR of the hashes of a batch's identities. It shows that the accepted and the delivered events of a window
+    -- are the same, without reading the events of any batch. NULL: not computed (imports, archives, older batches).
     identities bigint,
     PRIMARY KEY (batch_id, received_at),
     CHECK (cardinality(tenant_ids) = events AND cardinality(event_ids) = events
@@ -130,11 +131,11 @@ CREATE TABLE queue.batches (
            AND (envelope_of IS NULL OR cardinality(envelope_of) = events))
 ) PARTITION BY RANGE (received_at);
 
--- Compressed by the gateway or incompressible: another pass by the server would only cost latency.
+-- The payload is compressed by the gateway or incompressible. Compression by the server would only cost latency.
 ALTER TABLE queue.batches
     ALTER payload SET STORAGE EXTERNAL, ALTER event_ids SET STORAGE EXTERNAL, ALTER client_ats SET STORAGE EXTERNAL;
 
--- What is to be done: deleted when done. A batch that crashed its worker is split by event range.
+-- Unfinished work. A row is deleted when it is done. A batch that crashed its worker is split by event range.
 CREATE TABLE queue.work (
     lane        queue.lane NOT NULL,
     work_id     bigint GENERATED ALWAYS AS IDENTITY,
@@ -142,7 +143,8 @@ CREATE TABLE queue.work (
     received_at timestamptz NOT NULL,
     first_event integer NOT NULL DEFAULT 0,
     end_event   integer NOT NULL,
-    -- How many workers died holding it: counted by their pool (query reap), since their transactions leave no trace.
+    -- The number of workers that died while they held it. Their pool counts them (query reap), because their
+    -- transactions leave no trace.
     attempts    smallint NOT NULL DEFAULT 0,
     PRIMARY KEY (lane, work_id),
     CHECK (first_event >= 0 AND end_event > first_event)
@@ -153,13 +155,13 @@ CREATE INDEX suspect_work ON queue.work (work_id) WHERE attempts > 0;
 CREATE TABLE queue.hours (
     hour       timestamptz PRIMARY KEY CHECK (hour = date_trunc('hour', hour, 'UTC')),
     sealed_at  timestamptz,
-    -- How often it was sealed: an import opens a sealed hour again.
+    -- How often the hour was sealed. An import opens a sealed hour again.
     seals      integer NOT NULL DEFAULT 0,
     dropped_at timestamptz,
-    -- How long an identity is known, tied to everything that can still bring it to production.
+    -- These columns keep an identity known for as long as anything can still bring it to production.
 
-    -- When the hour was opened, or restored from its archive: none of its events was processed before. NULL: opened before this
-    -- was noted.
+    -- When the hour was opened, or restored from its archive. None of its events was processed before. NULL: opened by
+    -- a version that did not record it.
     opened_at  timestamptz DEFAULT clock_timestamp()
 );
 
@@ -172,8 +174,8 @@ CREATE TABLE queue.quarantine (
     code          text NOT NULL,
     message       text NOT NULL,
     payload       bytea NOT NULL,
-    -- When a rejected event was let in after all, corrected. It stays what it was: received and rejected; what was let in is
-    -- received once more.
+    -- When a rejected event was readmitted. It still counts as received and rejected. The readmitted event is received
+    -- once more.
     readmitted_at timestamptz,
     PRIMARY KEY (tenant_id, quarantine_id)
 );
@@ -205,7 +207,8 @@ CREATE TABLE queue.dead_letters (
     resolved_at     timestamptz,
     reason          text,
     epoch integer NOT NULL DEFAULT 1,
-    -- How many workers died holding the letter since it was last tried to an end: such a letter is tried alone.
+    -- The number of workers that died while they held the letter since its last completed attempt. Such a letter is
+    -- tried alone.
     deaths smallint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant_id, dead_letter_id),
     CHECK ((state = 'waiting') = (next_attempt_at IS NOT NULL)),
@@ -219,17 +222,18 @@ CREATE INDEX waiting_dead_letters ON queue.dead_letters (next_attempt_at) WHERE 
 
 CREATE INDEX ON queue.dead_letters (batch_received_at);
 
--- What users query, and the keys that make every event count once.
+-- What users query, and the identity keys that make every event count once.
 CREATE SCHEMA analytics;
 
--- A generation of keys is written until it is closed, then only read: uniqueness within the open one is its primary
--- key, against the closed ones a look-up. Whoever inserts keys holds key_lock shared; closing takes it exclusively, so
--- no two transactions ever write into different generations at once.
+-- A generation of identity keys is written until it is closed, then only read. In the open generation the primary key
+-- ensures uniqueness. The closed ones are checked by look-ups. Writers of identity keys hold key_lock shared. Closing
+-- takes it exclusively, so that no two transactions write into different generations at once.
 CREATE TABLE analytics.key_generations (
     generation integer PRIMARY KEY,
     opened_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     closed_at  timestamptz,
-    -- The last unresolved dead letter whose identity was looked for in the generation, before the generation is dropped.
+    -- The last unresolved dead letter whose identity was searched in the generation. This search comes before the
+    -- generation is dropped.
     letters_until bigint NOT NULL DEFAULT 0
 );
 
@@ -270,26 +274,28 @@ CREATE TABLE analytics.events (
     -- The recovery that brought the row from shadow.events into production.
     recovery_id bigint,
     replay_id bigint,
-    -- reconcile.digest of reconcile.kept_columns(); NULL: whoever compares computes it. A worker keeps it with the rows of
-    -- mirrored epochs only. Not a generated column: adding one would rewrite every day of analytics.events under a lock.
+    -- reconcile.digest of reconcile.kept_columns(). NULL: a comparison computes it. A worker keeps it with the rows of
+    -- mirrored epochs only. Not a generated column: adding one would rewrite every day of analytics.events under a
+    -- lock.
     digest bigint,
-    -- What an event says that has no column of its own, and its times as they were sent. NULL: nothing, or the row is older.
+    -- The fields of an event that have no column of their own, and its times as they were sent. NULL: none, or the row
+    -- was written by an older version.
     rest jsonb,
     PRIMARY KEY (tenant_id, received_at, event_id)
 ) PARTITION BY RANGE (received_at);
 
--- Bringing history in: what was imported, piece by piece, so that a killed import goes on where it ended.
+-- Imports and their chunks. A killed import continues where it ended.
 CREATE TABLE control.imports (
-    -- SHA-256 of the content and the options: the same file with the same options is the same import.
+    -- SHA-256 of the content and the options. The same file with the same options is the same import.
     import_id   text PRIMARY KEY CHECK (length(import_id) = 64),
     source      text NOT NULL,
-    -- Added to every time of the file: fixed by the first run, the same in every later one.
+    -- Added to every time of the file. The first run fixes it, and every later run uses the same value.
     shift       interval NOT NULL,
     started_at  timestamptz NOT NULL,
     finished_at timestamptz
 );
 
--- One row a chunk, written in the transaction that imports it.
+-- One row per chunk, written in the transaction that imports it.
 CREATE TABLE control.import_chunks (
     import_id text NOT NULL REFERENCES control.imports,
     hour      timestamptz NOT NULL CHECK (hour = date_trunc('hour', hour, 'UTC')),
@@ -301,22 +307,23 @@ CREATE TABLE control.import_chunks (
     PRIMARY KEY (import_id, hour, chunk)
 );
 
--- Moving over from an old pipeline: which pipeline is production is one row with an epoch, stamped on each batch in the
--- transaction that accepts it. So each event is production's through exactly one pipeline, whenever the flag turns.
+-- The cutover from a legacy pipeline. One row with an epoch says which pipeline is production. The transaction that
+-- accepts a batch stamps the epoch on it. So each event gets into production through exactly one pipeline, whenever the
+-- phase changes.
 CREATE TYPE control.phase AS ENUM ('legacy_only', 'shadow', 'platform_primary', 'legacy_off');
 
--- The newest epoch is in force. Rows are never changed: what a batch was stamped with stays true.
+-- The newest epoch is in force. Rows never change, so the stamp of a batch stays true.
 CREATE TABLE control.epochs (
     epoch       integer PRIMARY KEY,
     phase       control.phase NOT NULL,
     opened_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- The old pipeline is production; the platform writes beside it, into shadow.events.
+    -- The legacy pipeline is production, and the platform writes to shadow.events.
     is_shadow   boolean NOT NULL GENERATED ALWAYS AS (phase IN ('legacy_only', 'shadow')) STORED,
     -- Every accepted event goes to the old pipeline as well.
     is_mirrored boolean NOT NULL GENERATED ALWAYS AS (phase <> 'legacy_off') STORED
 );
 
--- What is imported belongs to it too: history is the platform's, and is mirrored to nobody.
+-- Imports belong to this epoch too: they are the platform's and are not mirrored.
 INSERT INTO control.epochs (epoch, phase) VALUES (1, 'legacy_off');
 
 -- What the platform delivers while the old pipeline is production.
@@ -324,14 +331,15 @@ CREATE SCHEMA shadow;
 
 CREATE TABLE shadow.events (LIKE analytics.events INCLUDING ALL) PARTITION BY RANGE (received_at);
 
--- Batches that the mirror has still to forward; a row is deleted when its fate is known.
+-- Batches that the mirror still has to forward. A row is deleted when the fate of its batch is known.
 CREATE TABLE queue.mirror (
     mirror_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     batch_id    bigint NOT NULL,
     received_at timestamptz NOT NULL,
     events      integer NOT NULL,
-    -- Set and committed before the first byte is sent. The old pipeline has no idempotency, so what a mirror that died
-    -- may have sent is never sent again: it is counted as lost by the mirror, and recovered where it is missing.
+    -- Set and committed before the first byte is sent. The legacy pipeline is not idempotent, so events that a mirror
+    -- may have sent before it died are never sent again. They are counted as lost by the mirror, and recovered if they
+    -- are missing.
     sending_at  timestamptz
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
@@ -359,12 +367,12 @@ CREATE TABLE legacy.events (
     digest bigint
 );
 
--- No uniqueness: what is sent twice is stored twice. The index is for those who look an event up.
+-- The index is not unique: an event that is sent twice is stored twice. It serves look-ups of an event.
 CREATE INDEX ON legacy.events (tenant_id, event_id);
 
 CREATE INDEX ON legacy.events (arrived_at);
 
--- What the old pipeline's stages counted, by the hour of the event's arrival at its gateway. Stages in their order:
+-- The counts of the legacy pipeline's stages, by the hour of the event's arrival at its gateway. The stages in order:
 -- mirror, gateway, queue, lookup, write.
 CREATE TABLE legacy.stage_counts (
     tenant_id integer NOT NULL,
@@ -376,7 +384,8 @@ CREATE TABLE legacy.stage_counts (
     PRIMARY KEY (tenant_id, hour, stage)
 );
 
--- Which event a stage reported as lost, and why. What nobody reports (a crash) is found by comparing outputs only.
+-- The events that a stage reported as lost, and why. Unreported losses (after a crash) are found only by comparing the
+-- outputs.
 CREATE TABLE legacy.losses (
     tenant_id integer NOT NULL,
     event_id  uuid NOT NULL,
@@ -389,44 +398,44 @@ CREATE INDEX ON legacy.losses (tenant_id, event_id);
 
 CREATE INDEX ON legacy.losses (lost_at);
 
--- The old pipeline to move over from: where the mirror sends, and what its output is compared by.
+-- The configuration of the legacy pipeline: where the mirror sends, and how its output is compared.
 CREATE TABLE control.legacy_target (
     only_row         boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    -- NULL: nobody is sent anything, and what is mirrored counts as lost at stage mirror.
+    -- NULL: nothing is sent, and mirrored events count as lost at stage mirror.
     forward_url      text,
     headers          jsonb NOT NULL DEFAULT '{}',
-    -- Of what it answered with 429 or 5xx; what it may have taken is never sent again.
+    -- Retries of requests that it answered with 429 or 5xx. Events that it may have taken are never sent again.
     retries          integer NOT NULL DEFAULT 0 CHECK (retries BETWEEN 0 AND 10),
     timeout_s        double precision NOT NULL DEFAULT 5 CHECK (timeout_s > 0),
     requests_at_once integer NOT NULL DEFAULT 32 CHECK (requests_at_once BETWEEN 1 AND 1000),
-    -- Batches that wait longer are given up, so that an old pipeline that is away for days does not fill the disk.
+    -- Batches that wait longer are given up, so that an outage of the legacy pipeline for days does not fill the disk.
     give_up_s        double precision NOT NULL DEFAULT 3600 CHECK (give_up_s > 0),
     -- How long after the last mirrored batch it may still deliver.
     settle_s         double precision NOT NULL DEFAULT 300 CHECK (settle_s >= 0),
     -- Columns of legacy.output whose values are compared.
     compared         text[] NOT NULL DEFAULT ARRAY['type', 'name', 'user_id', 'anonymous_id', 'properties', 'traits', 'context'],
-    -- The user's own table behind legacy.output; NULL: legacy.events.
+    -- The user's own table behind legacy.output. NULL: legacy.events.
     output_table     text,
     configured_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 INSERT INTO control.legacy_target DEFAULT VALUES;
 
--- What a tenant's requests to the old pipeline are authorized with.
+-- The keys that authorize a tenant's requests to the legacy pipeline.
 CREATE TABLE control.legacy_keys (
     tenant_id integer PRIMARY KEY REFERENCES control.tenants,
     write_key text NOT NULL
 );
 
--- What comparing the old pipeline's output with the platform's found, by window of received_at. A window that is
--- reconciled again replaces what it found before.
+-- The results of comparing the legacy pipeline's output with the platform's, by window of received_at. Reconciling a
+-- window again replaces its results.
 CREATE SCHEMA reconcile;
 
 CREATE TABLE reconcile.windows (
     window_start  timestamptz NOT NULL,
     window_end    timestamptz NOT NULL CHECK (window_end > window_start),
     reconciled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Both sides had delivered all that they will: the numbers are final.
+    -- Both sides have delivered everything that they will deliver. The numbers are final.
     is_settled    boolean NOT NULL,
     seconds       double precision NOT NULL,
     -- What was compared and what could not be: events in flight, waiting for the mirror, dead letters.
@@ -434,7 +443,7 @@ CREATE TABLE reconcile.windows (
     PRIMARY KEY (window_start, window_end)
 );
 
--- Numbers of identities, but for duplicates: further rows.
+-- Numbers of identities. Only duplicates are numbers of further rows.
 CREATE TABLE reconcile.results (
     window_start timestamptz NOT NULL,
     window_end   timestamptz NOT NULL,
@@ -454,26 +463,27 @@ CREATE TABLE reconcile.results (
 
 CREATE INDEX ON reconcile.results (window_start, window_end);
 
--- Each event that differs, by name. One that is dropped and not recovered has two rows: it is dropped, and missing.
+-- Each event that differs. An event that is dropped and not recovered has two rows: dropped and missing.
 CREATE TABLE reconcile.differences (
     window_start timestamptz NOT NULL,
     window_end   timestamptz NOT NULL,
     tenant_id    integer NOT NULL,
     event_id     uuid NOT NULL,
     kind         text NOT NULL CHECK (kind IN ('dropped', 'extra', 'missing', 'mismatched')),
-    -- Where a dropped or missing event was lost: the stage that reported it, or 'unreported'. Of an extra one: what
-    -- became of it on the platform.
+    -- Where a dropped or missing event was lost: the stage that reported it, or 'unreported'. Of an extra event: its
+    -- outcome on the platform.
     stage        text,
     -- The names of the fields that differ, down to properties.<key>.
     fields       jsonb,
-    -- By field, type and length of both values; never a value.
+    -- The type and length of both values by field, never a value.
     samples      jsonb,
     PRIMARY KEY (tenant_id, window_start, window_end, kind, event_id)
 );
 
 CREATE INDEX ON reconcile.differences (window_start, window_end);
 
--- Recovery: what the old pipeline dropped while it was production, moved from shadow.events into production.
+-- Recovery: events that the legacy pipeline dropped while it was production are moved from shadow.events into
+-- production.
 CREATE SCHEMA recovery;
 
 CREATE TABLE recovery.runs (
@@ -483,11 +493,11 @@ CREATE TABLE recovery.runs (
     actor        text NOT NULL DEFAULT current_user,
     reason       text NOT NULL,
     started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- NULL: it runs, or was killed; the next run over its window goes on where it ended.
+    -- NULL: it runs, or was killed. The next run over its window continues where it ended.
     finished_at  timestamptz
 );
 
--- What was moved, by the transaction that moved it.
+-- The numbers of moved events, written by the transaction that moved them.
 CREATE TABLE recovery.moves (
     recovery_id bigint NOT NULL REFERENCES recovery.runs,
     tenant_id   integer NOT NULL,
@@ -498,17 +508,17 @@ CREATE TABLE recovery.moves (
 
 CREATE INDEX ON recovery.moves (recovery_id);
 
--- Erasure: what a person's events said is removed everywhere; what is kept is that there were events, and a tombstone.
+-- Erasure: the content of a person's events is removed everywhere. Their number and a tombstone are kept.
 CREATE TABLE control.erasures (
     erasure_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id    integer NOT NULL REFERENCES control.tenants,
-    -- control.id_hash of the user id that was named: the id itself is kept nowhere.
+    -- control.id_hash of the user id that was named. The id itself is not stored.
     subject_hash bytea NOT NULL CHECK (octet_length(subject_hash) = 32),
     reason       text NOT NULL CHECK (reason <> ''),
     actor        text NOT NULL,
-    -- What was received before is erased; what the person sends later is accepted as anybody's.
+    -- Events received before are erased. Later events of the person are accepted like any others.
     erased_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- NULL: it was interrupted. The same command goes on with it.
+    -- NULL: it was interrupted. The same command continues it.
     finished_at  timestamptz,
     counts       jsonb NOT NULL DEFAULT '{}'
 );
@@ -516,7 +526,7 @@ CREATE TABLE control.erasures (
 CREATE UNIQUE INDEX one_unfinished_erasure_a_person ON control.erasures (tenant_id, subject_hash)
     WHERE finished_at IS NULL;
 
--- Every id that the person was known by, as its hash: what brings old events in again must leave these out.
+-- The hash of every id of the person. Everything that brings old events in again must leave these out.
 CREATE TABLE control.tombstones (
     tenant_id  integer NOT NULL REFERENCES control.tenants,
     kind       text NOT NULL CHECK (kind IN ('user', 'anonymous')),
@@ -527,7 +537,7 @@ CREATE TABLE control.tombstones (
 );
 
 -- Every accepted event that was erased, by its place in the queue, so that the account can still be recounted. Its
--- identity stays in analytics.keys: sent again, it is a duplicate.
+-- identity stays in analytics.keys, so a resend is a duplicate.
 CREATE TABLE control.erased_events (
     tenant_id         integer NOT NULL,
     batch_id          bigint NOT NULL,
@@ -535,8 +545,8 @@ CREATE TABLE control.erased_events (
     event_index       integer NOT NULL CHECK (event_index >= -1),
     event_id          uuid NOT NULL,
     batch_received_at timestamptz NOT NULL,
-    -- What it was until then. delivered, dead_lettered and in_flight count as discarded from then on, or once a worker
-    -- has met them; the others stay what they were.
+    -- The state of the event at the erasure. delivered and dead_lettered count as discarded from then on, in_flight
+    -- once a worker has read it. The others keep their state.
     was               text NOT NULL CHECK (was IN ('delivered', 'dead_lettered', 'in_flight', 'duplicate', 'discarded')),
     erasure_id        bigint NOT NULL REFERENCES control.erasures,
     PRIMARY KEY (tenant_id, batch_id, event_index, event_id)
@@ -548,7 +558,7 @@ CREATE INDEX ON control.erased_events (batch_received_at);
 
 CREATE INDEX ON control.erased_events (erasure_id);
 
--- Replay: what was retained is processed again, first beside production (diff), then into it (commit), and back (undo).
+-- Replay: retained events are processed again, first beside production (diff), then into it (commit), and back (undo).
 CREATE SCHEMA replay;
 
 CREATE TYPE replay.state AS ENUM
@@ -561,32 +571,32 @@ CREATE TABLE replay.replays (
     -- NULL: all.
     tenant_ids     integer[],
     types          text[],
-    -- Add what production lacks, and leave alone what it has.
+    -- Add the rows that production lacks, and change no others.
     only_missing   boolean NOT NULL DEFAULT false,
     state          replay.state NOT NULL DEFAULT 'planned',
     is_paused      boolean NOT NULL DEFAULT false,
-    -- Of a commit: rows that changed in production since the diff are replaced as well.
+    -- A commit also replaces rows that changed in production since the diff.
     takes_newer    boolean NOT NULL DEFAULT false,
     planned_events bigint NOT NULL,
-    -- Versions of the transform: those that production's rows may have come from, and the diff's.
+    -- Versions of the transform: those that may have made production's rows, and the diff's.
     transform_from text[] NOT NULL DEFAULT '{}',
     transform_to   text,
     actor          text NOT NULL,
     reason         text NOT NULL CHECK (reason <> ''),
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Of the step under way, for its rate.
+    -- When the step under way began, for its rate.
     step_began_at  timestamptz,
     diffed_at      timestamptz,
     committed_at   timestamptz,
     undone_at      timestamptz,
-    -- Since then there are no before-images to undo with.
+    -- When its before-images were deleted. It cannot be undone since then.
     pruned_at      timestamptz,
-    -- A replay proves that it read what it judges, and holds the hours that it reads for as long as it reads them.
+    -- A replay proves that it read everything that it judges. It keeps its hours while it reads them.
     paused_because text
 );
 
--- The ledger: neighbouring batches of one hour, some thousand events; what is done of it is done for good. One chunk an
--- hour is a sweep: it looks for rows in production that no accepted event stands for.
+-- The ledger of chunks: neighbouring batches of one hour, some thousand events. A chunk that is done stays done. One
+-- chunk per hour is a sweep: it searches rows in production without an accepted event.
 CREATE TABLE replay.chunks (
     replay_id    bigint NOT NULL REFERENCES replay.replays,
     chunk        integer NOT NULL,
@@ -595,17 +605,18 @@ CREATE TABLE replay.chunks (
     first_batch  bigint NOT NULL,
     last_batch   bigint NOT NULL,
     events       bigint NOT NULL,
-    -- In the step under way.
+    -- Whether it is done in the step under way.
     is_done      boolean NOT NULL DEFAULT false,
-    -- Counted before the work: a chunk that keeps killing its workers pauses its replay.
+    -- Counted before the work, so that a chunk that repeatedly kills its workers pauses its replay.
     attempts     smallint NOT NULL DEFAULT 0,
-    -- The backend that works on it; free again once that is gone.
+    -- The backend that works on it. The chunk is free again when that backend has ended.
     taken_by     integer,
     taken_since  timestamptz,
     diffed_at    timestamptz,
     committed_at timestamptz,
     undone_at    timestamptz,
-    -- Events that the diff found in the chunk's batches, whether the replay wants them or not; NULL before it has.
+    -- The number of events that the diff found in the chunk's batches, whether the replay wants them or not. NULL: not
+    -- yet read.
     read_events  bigint,
     -- At the commit of added rows: no batch with a lower id was processed later. NULL: unknown.
     seen_batches bigint,
@@ -616,7 +627,7 @@ CREATE INDEX chunks_to_do ON replay.chunks (replay_id, chunk) WHERE NOT is_done;
 
 CREATE INDEX ON replay.chunks (hour);
 
--- What the diff of a chunk found, by tenant.
+-- The numbers of a chunk's diff, by tenant.
 CREATE TABLE replay.counts (
     replay_id bigint NOT NULL REFERENCES replay.replays,
     chunk     integer NOT NULL,
@@ -629,7 +640,7 @@ CREATE TABLE replay.counts (
     unchanged bigint NOT NULL DEFAULT 0,
     -- Further occurrences of an identity that production has.
     duplicate bigint NOT NULL DEFAULT 0,
-    -- Discarded by an operator or erased: never brought back.
+    -- Discarded by an operator or erased. They are never added again.
     discarded bigint NOT NULL DEFAULT 0,
     -- No row can be made of it.
     failed    bigint NOT NULL DEFAULT 0,
@@ -640,7 +651,7 @@ CREATE INDEX ON replay.counts (hour);
 
 CREATE TYPE replay.action AS ENUM ('added', 'changed', 'removed');
 
--- What the diff would write, only where it differs, as the row's JSON.
+-- The rows that the diff would write, as JSON. Only rows that differ are stored.
 CREATE TABLE replay.scratch (
     replay_id    bigint NOT NULL REFERENCES replay.replays,
     chunk        integer NOT NULL,
@@ -660,7 +671,7 @@ CREATE TABLE replay.scratch (
 
 CREATE INDEX ON replay.scratch (replay_id, chunk);
 
--- What a commit replaced: the row's JSON as it was, NULL where there was none.
+-- Before-images: the earlier row as JSON, or NULL if there was none.
 CREATE TABLE replay.before_images (
     replay_id      bigint NOT NULL REFERENCES replay.replays,
     chunk          integer NOT NULL,
@@ -674,45 +685,46 @@ CREATE TABLE replay.before_images (
     dead_letter_id bigint,
     row            jsonb,
     is_restored    boolean NOT NULL DEFAULT false,
-    -- Not taken back: since the commit the event was delivered or sent again, or its person was erased.
+    -- Not undone: since the commit the event was delivered or sent again, or its person was erased.
     kept_newer boolean NOT NULL DEFAULT false,
     PRIMARY KEY (replay_id, tenant_id, event_id)
 );
 
 CREATE INDEX ON replay.before_images (replay_id, chunk);
 
--- What a lane may use, changed while it runs; without a row the settings hold.
+-- The limits of a lane, which can be changed at run time. Without a row the settings apply.
 CREATE TABLE control.lane_limits (
     lane  queue.lane PRIMARY KEY,
     share double precision NOT NULL CHECK (share > 0 AND share <= 1),
     cap   double precision NOT NULL CHECK (cap > 0 AND cap <= 1 AND cap >= share)
 );
 
--- Since when rows are made by which version of the transform.
+-- The versions of the transform, and since when each is in use.
 CREATE TABLE control.transforms (
     since   timestamptz PRIMARY KEY DEFAULT clock_timestamp(),
     version text NOT NULL
 );
 
--- Beyond the retention: an hour's batches as one Parquet file, written and verified before the hour is dropped.
+-- Archives: an hour's batches as one Parquet file, written and verified before the hour is dropped.
 CREATE TABLE control.archives (
     hour        timestamptz PRIMARY KEY CHECK (hour = date_trunc('hour', hour, 'UTC')),
-    -- Of the file, as fsspec reads it.
+    -- The address of the file, as fsspec reads it.
     address     text NOT NULL,
     events      bigint NOT NULL CHECK (events >= 0),
     bytes       bigint NOT NULL,
-    -- Of the file's bytes.
+    -- SHA-256 of the file.
     sha256      text NOT NULL CHECK (length(sha256) = 64),
-    -- queue.hours.seals when it was made: an hour that an import opened since is not archived any more.
+    -- queue.hours.seals when the archive was made. An hour that an import opened since then no longer counts as
+    -- archived.
     seals       integer NOT NULL,
     archived_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- When the file was last read back and found to hold what it should.
+    -- When the file was last read back and found correct.
     verified_at timestamptz NOT NULL,
     restored_at timestamptz
 );
 
--- The circuit: workers stop taking work while most of it would become dead letters, as after a bad deploy. What is
--- accepted waits meanwhile.
+-- The circuit: workers stop claiming work while most of it would become dead letters, as after a bad deploy. Accepted
+-- events wait meanwhile.
 CREATE TABLE control.circuits (
     circuit_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     opened_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -741,7 +753,7 @@ CREATE TABLE control.alert_notifications (
 
 CREATE INDEX notifications_to_address ON control.alert_notifications (notification_id) WHERE NOT is_addressed;
 
--- How each channel answers.
+-- The state of each channel.
 CREATE TABLE control.alert_channels (
     -- Its schema and a hash of its URL, which holds secrets and is stored nowhere.
     channel         text PRIMARY KEY,
@@ -764,17 +776,17 @@ CREATE INDEX deliveries_to_send ON control.alert_deliveries (channel, notificati
 
 CREATE INDEX ON control.alert_deliveries (notification_id);
 
--- A number that should move, and since when it has not.
+-- A number that should change, and since when it has not.
 CREATE TABLE control.alert_marks (
     name  text PRIMARY KEY,
     value bigint NOT NULL,
     since timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- What Dagster's sensors and schedules did last, as one of the sensors reports it.
+-- The last ticks of Dagster's sensors and schedules, as one of the sensors reports them.
 CREATE TABLE control.sensor_ticks (
     name        text PRIMARY KEY,
-    -- How often it should tick; NULL: a schedule.
+    -- How often it should tick. NULL: it is a schedule.
     interval_s  double precision,
     ticked_at   timestamptz,
     error       text,
@@ -785,10 +797,11 @@ CREATE INDEX exhausted_dead_letters ON queue.dead_letters (tenant_id, fingerprin
 
 CREATE INDEX drifting_results ON reconcile.results (tenant_id) WHERE missing + extra + mismatched > 0;
 
--- What metrics read: sums that only grow and cost the same however many hours there are, and the latency of deliveries.
+-- What metrics read: sums that only grow, at a cost that does not depend on the number of hours, and the latency of
+-- deliveries.
 
--- Counted once and never taken back: an event that is erased, or a dead letter that is delivered after all, stays in the
--- sums (account.counters takes it back). in_flight alone goes both ways.
+-- Counted once and never subtracted: an erased event, or a dead letter that is delivered later, stays in the sums
+-- (account.counters subtracts it). Only in_flight can decrease.
 CREATE TABLE account.totals (
     tenant_id     integer PRIMARY KEY,
     received      bigint NOT NULL CHECK (received >= 0),
@@ -804,7 +817,8 @@ CREATE TABLE account.totals (
 -- A row is updated every second.
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
--- Written by the transaction that delivers, like account.deltas; of events delivered at once, history left out.
+-- Written by the transaction that delivers, like account.deltas. Only events that are delivered at once are counted,
+-- and no imports.
 CREATE TABLE account.latency_deltas (
     lane    queue.lane NOT NULL,
     bucket  smallint NOT NULL,
@@ -820,10 +834,11 @@ CREATE TABLE account.latencies (
     PRIMARY KEY (lane, bucket)
 ) WITH (fillfactor = 50);
 
--- What dashboards read: events by tenant, hour, type and name, and what keeps it right whatever changes the rows.
+-- What dashboards read: events by tenant, hour, type and name. The tables below keep it correct after any change of the
+-- rows.
 
--- Adds up over anything. `hour` is of occurred_at, which is what is asked for; received_hour is of received_at: one
--- stretch of the rows' primary key, so that a cell can be counted anew without reading anything else.
+-- The numbers add up over any column. `hour` is of occurred_at, which users ask for. received_hour is of received_at.
+-- It is one range of the rows' primary key, so that a cell can be counted again without reading other rows.
 CREATE TABLE analytics.rollups (
     tenant_id     integer NOT NULL,
     hour          timestamptz NOT NULL CHECK (hour = date_trunc('hour', hour, 'UTC')),
@@ -836,8 +851,8 @@ CREATE TABLE analytics.rollups (
 
 CREATE INDEX ON analytics.rollups (received_hour, tenant_id);
 
--- Whose rows of which hour of received_at have changed. Appended by the transaction that changes them, never shared and
--- never skipped because there is one: what a transaction changed can be seen exactly where its mark can be seen.
+-- The tenants and hours of received_at whose rows have changed. Each transaction that changes rows appends its own
+-- mark, even if there is one already. So its changes are visible exactly when its mark is visible.
 CREATE TABLE analytics.rollup_marks (
     mark_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id     integer NOT NULL,
@@ -857,9 +872,9 @@ CREATE INDEX dead_letters_of_an_event ON queue.dead_letters (tenant_id, event_id
 
 CREATE INDEX unresolved_dead_letters ON queue.dead_letters (dead_letter_id) WHERE state IN ('waiting', 'exhausted');
 
--- The audit's own look at production: rows by tenant and hour, counted without the keys, the batches or the worker.
+-- The audit's own count of production: rows by tenant and hour, counted without identity keys, batches or worker.
 
--- The days whose rows were counted, and what PostgreSQL said of their tables just before.
+-- The days whose rows were counted, and PostgreSQL's statistics of their tables just before.
 CREATE TABLE account.production_days (
     day        timestamptz PRIMARY KEY CHECK (day = date_trunc('day', day, 'UTC')),
     changes    text,
@@ -873,7 +888,7 @@ CREATE TABLE account.production_hours (
     shadow     bigint NOT NULL,
     -- The XOR of the hashes of the rows' identities.
     identities bigint NOT NULL,
-    -- Whether the account delivered as many.
+    -- Whether the account has the same number of deliveries.
     agrees     boolean NOT NULL,
     PRIMARY KEY (hour, tenant_id)
 );
@@ -882,25 +897,26 @@ CREATE TABLE account.production_hours (
 CREATE TABLE queue.chores (
     name          text PRIMARY KEY,
     done_at       timestamptz,
-    -- It is late when it was not done for so long.
+    -- The chore is late if it was not done for this long.
     late_after    interval NOT NULL,
     failing_since timestamptz,
     last_error    text,
     CHECK ((failing_since IS NULL) = (last_error IS NULL))
 );
 
--- Worker processes that ended by themselves, as their pools saw it; kept for a day.
+-- Worker processes that ended by themselves, as their pools saw it. Rows are kept for a day.
 CREATE TABLE queue.worker_deaths (
     died_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     slot    integer NOT NULL,
-    -- Of the process: -9 is SIGKILL.
+    -- The exit status of the process. -9 is SIGKILL.
     status  integer NOT NULL
 );
 
 CREATE INDEX ON queue.worker_deaths (died_at);
 
--- Retention counts the time that passed, not what a clock shows: what the clock moved between two looks of a keeper beyond
--- what can have passed is noted, and what was there before waits that much longer.
+-- Retention counts the time that passed, not the time that a clock shows. If the clock moved between two looks of a
+-- keeper by more than the time that can have passed, the difference is recorded. Older rows are kept for that much
+-- longer.
 CREATE TABLE queue.clock (
     is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     seen_at timestamptz NOT NULL
@@ -908,15 +924,16 @@ CREATE TABLE queue.clock (
 
 CREATE TABLE queue.clock_steps (
     step_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- What happened before this moment, by the clock, is older by `moved` less than it seems.
+    -- Everything before this moment, by the clock, is younger by `moved` than it seems.
     before_at timestamptz NOT NULL,
     moved     interval NOT NULL,
-    -- Proved by a keeper that ran all the time; else nobody looked, and the time may have passed.
+    -- True: a keeper that ran all the time proved it. False: the clock was not watched, and the time may have passed.
     is_proved boolean NOT NULL,
     noted_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- What cached look-ups are signed with: whatever else Redis returns is a miss. Who cannot read this table cannot forge.
+-- The key that signs cached look-ups. Any value in Redis without a valid signature is a miss. A forger would have to
+-- read this table.
 CREATE TABLE control.cache_key (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     key      bytea NOT NULL CHECK (octet_length(key) = 32)
@@ -924,16 +941,16 @@ CREATE TABLE control.cache_key (
 
 INSERT INTO control.cache_key (key) VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
 
--- How many rejected events and discarded dead letters were pruned, by cause: what is shown and recounted of an hour adds
--- them to the rows that are left. No word of an event is in it.
+-- The numbers of pruned rejected events and discarded dead letters, by cause. Views and recounts of an hour add them to
+-- the remaining rows. They hold no content of events.
 CREATE TABLE queue.pruned (
     tenant_id   integer NOT NULL REFERENCES control.tenants,
     hour        timestamptz NOT NULL CHECK (hour = date_trunc('hour', hour, 'UTC')),
     lane        queue.lane NOT NULL,
     outcome     text NOT NULL CHECK (outcome IN ('rejected', 'discarded')),
-    -- 'received' of a rejected event, else the dead letter's.
+    -- 'received' for a rejected event, else the dead letter's stage.
     stage       text NOT NULL,
-    -- The code of a rejected event, the error's class of a dead letter.
+    -- The code of a rejected event, or the error class of a dead letter.
     cause       text NOT NULL,
     fingerprint text NOT NULL DEFAULT '',
     events      bigint NOT NULL CHECK (events > 0),
@@ -944,13 +961,14 @@ CREATE INDEX ON queue.pruned (hour);
 
 CREATE INDEX discarded_dead_letters ON queue.dead_letters (resolved_at) WHERE state = 'discarded';
 
--- A commit that proves that commits work: one row for each kind of prober, written again and again.
+-- A commit that proves that commits work. Each kind of prober has one row, which it updates repeatedly.
 CREATE TABLE control.commit_probes (
     prober text PRIMARY KEY CHECK (prober <> ''),
     committed_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 
--- The old pipeline's output, as comparisons and production read it: replaced where it is a table of the user's own.
+-- The legacy pipeline's output, as comparisons and production read it. It is replaced if the output is a table of the
+-- user's own.
 CREATE VIEW legacy.output AS
 SELECT tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at,
        arrived_at AS received_at, delivered_at, properties, traits, context, digest

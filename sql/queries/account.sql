@@ -1,8 +1,9 @@
 -- name: tenant_names
+-- The names of all tenants.
 SELECT tenant_id, name FROM control.tenants
 
 -- name: funnel
--- One row for everything (level 7), one a tenant (3), one an hour (5), one a lane (6).
+-- The funnel: one row over everything (level 7), one per tenant (3), one per hour (5) and one per lane (6).
 WITH chosen AS (
     SELECT f.*, coalesce(t.name, f.tenant_id::text) AS tenant,
            received = accepted + rejected
@@ -26,8 +27,8 @@ GROUP BY GROUPING SETS ((), (tenant), (hour), (lane))
 ORDER BY level, hour, received DESC, tenant, lane
 
 -- name: causes
--- Where events ended that were not delivered: rejected at the gateway, or dead letters.
--- Of what was pruned the numbers are left.
+-- Why events were not delivered: rejections at the gateway and dead letters, by cause. Pruned rows count by their kept
+-- numbers.
 SELECT stage, cause, fingerprint, outcome, sum(events)::bigint AS events, min(example) AS example
 FROM (
     SELECT 'received' AS stage, code AS cause, '' AS fingerprint, 'rejected' AS outcome, count(*) AS events,
@@ -55,42 +56,44 @@ ORDER BY events DESC, cause
 LIMIT 50
 
 -- name: hours
--- The hours to recount: all whose batches are still kept, and any that the account names and the queue does not.
+-- The hours to recount: all whose batches are kept, and hours that are in the account and not in the queue.
 SELECT hour FROM queue.hours WHERE dropped_at IS NULL
 UNION
 SELECT hour FROM account.funnel WHERE hour NOT IN (SELECT hour FROM queue.hours)
 ORDER BY hour
 
 -- name: excluded
+-- The number of dropped hours, and how many events were received in them.
 SELECT count(DISTINCT h.hour) AS hours, coalesce(sum(f.received), 0)::bigint AS received
 FROM queue.hours AS h LEFT JOIN account.funnel AS f USING (hour)
 WHERE h.dropped_at IS NOT NULL
 
 -- name: hold_hour
--- Nobody drops the hour's batches while they are counted.
+-- Prevents a drop of the hour's batches during the recount.
 SELECT pg_advisory_xact_lock_shared(queue.hour_lock(%(hour)s))
 
 -- name: counted
+-- The account of one hour, by tenant and lane.
 SELECT tenant_id, lane::text, received, accepted, rejected, claimed, enriched, delivered, duplicate, dead_lettered,
        discarded, in_flight
 FROM account.funnel WHERE hour = %(hour)s
 
 -- name: replayed
--- Of committed chunks, for the audit.
+-- Replayed events of the hour in committed chunks, by tenant, for the audit.
 SELECT n.tenant_id, sum(n.events - n.failed - n.discarded)::bigint
 FROM replay.counts AS n JOIN replay.chunks AS c USING (replay_id, chunk)
 WHERE n.hour = %(hour)s AND c.committed_at IS NOT NULL
 GROUP BY n.tenant_id HAVING sum(n.events - n.failed - n.discarded) > 0
 
 -- name: recount
--- Every accepted occurrence of an event in one hour, and what became of it; then what should not be there. An identity
--- that occurs several times in one batch has one row at most: which of the twins it was nobody knows, so they are
--- judged together. Rows of kind 'count' are the recounted numbers of a tenant and lane, of which the lost ones are
--- still among the duplicates; the others are differences:
+-- Recounts one hour: every accepted occurrence of an event with its outcome, then all differences. An identity that
+-- occurs several times in one batch has at most one row. The row does not tell which occurrence it is, so these
+-- occurrences are judged together. Rows of kind 'count' are the recounted numbers of a tenant and lane. In them, lost
+-- events are still counted as duplicates. The other rows are differences:
 --   lost             accepted, and neither in flight, delivered, a dead letter nor a duplicate of a row that exists
 --   doubled          more outcomes than occurrences, or a row whose identity has another row as well
 --   extra            a row, dead letter or work that belongs to no accepted event
---   row_without_key  a delivered row whose identity is not kept: a resend would be delivered again
+--   row_without_key  a delivered row whose identity key is gone: a resend would be delivered again
 --   altered          a row of another type than was accepted, or whose message id is not its identity
 WITH occurrence AS MATERIALIZED (
     SELECT batch_id, event_index, tenant_id, event_id, lane, ascii(type::text) AS type
@@ -124,7 +127,7 @@ WITH occurrence AS MATERIALIZED (
            length(e.message_id) = 36 AND lower(e.message_id) <> e.event_id::text
            AND e.message_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
     FROM account.delivered AS e
-    -- OFFSET 0 keeps this a probe of the index a row: as a join it could be planned as a scan of all keys.
+    -- OFFSET 0 keeps this one index probe per row. A join could be planned as a scan of all identity keys.
     LEFT JOIN LATERAL (SELECT DISTINCT received_at FROM analytics.keys AS k
                        WHERE k.tenant_id = e.tenant_id AND k.event_id = e.event_id OFFSET 0) AS k ON true
     WHERE e.received_at >= %(hour)s AND e.received_at < %(hour)s + interval '1 hour'
@@ -137,11 +140,11 @@ WITH occurrence AS MATERIALIZED (
            count(*) FILTER (WHERE was = 'delivered') AS erased,
            count(*) FILTER (WHERE stage = 'load' AND state IN ('waiting', 'exhausted', 'discarded')) AS dead_at_load,
            bool_or(is_twice) AS is_twice,
-           -- A row with two keys comes twice, with its own key only once.
+           -- A row with two identity keys appears twice, but only once with its own key.
            greatest(count(*) FILTER (WHERE row_at = coalesce(key_at, row_at)), least(count(row_at), 1)) AS rows,
            bool_or(key_at <> row_at) AS is_anothers, count(row_at) - count(key_at) AS keyless,
            max(delivered_at) AS delivered_at,
-           -- Twins in one batch may be of two types: which of them the row is nobody knows.
+           -- Two occurrences in one batch may have different types. The row does not tell which occurrence it is.
            bool_or(is_other) OR (min(type) = max(type) AND min(row_type) <> min(type)) AS is_altered
     FROM evidence
     GROUP BY batch_id, tenant_id, event_id
@@ -151,7 +154,7 @@ WITH occurrence AS MATERIALIZED (
            is_twice IS TRUE OR rows > 1 OR (is_anothers IS TRUE AND is_keyed) AS is_doubled,
            keyless > 0 AND is_keyed AS is_keyless, is_altered IS TRUE AS is_altered
     FROM event
-    -- Keys of what was delivered before the oldest generation are gone, as they should be.
+    -- Identity keys of rows delivered before the oldest generation are gone. This is expected.
     CROSS JOIN LATERAL (
         SELECT delivered_at >= (SELECT min(opened_at) FROM analytics.key_generations) AS is_keyed) AS known
 ), rowless AS MATERIALIZED (
@@ -163,7 +166,8 @@ WITH occurrence AS MATERIALIZED (
     WHERE o.others > 0 AND o.rows = 0
     GROUP BY o.batch_id, o.tenant_id, o.event_id
 ), older AS (
-    -- A duplicate may outlive the key that it met, not the row. Searched for only where there is something to find.
+    -- A duplicate may outlive the identity key that it met, but not the row. The search runs only if there are such
+    -- duplicates.
     SELECT DISTINCT tenant_id, event_id
     FROM account.delivered
     WHERE EXISTS (SELECT FROM rowless WHERE keys = 0)
@@ -175,7 +179,7 @@ WITH occurrence AS MATERIALIZED (
     FROM rowless AS r JOIN outcome AS o USING (batch_id, tenant_id, event_id)
     LEFT JOIN older USING (tenant_id, event_id)
     WHERE r.homes = 0 AND (r.keys > 0 OR older.event_id IS NULL)
-      -- A duplicate of an event that was erased.
+      -- Duplicates of an erased event are not lost.
       AND NOT EXISTS (SELECT FROM control.erased_events AS x
                       WHERE x.tenant_id = o.tenant_id AND x.event_id = o.event_id)
     UNION ALL
@@ -222,7 +226,7 @@ SELECT kind, tenant_id, lane::text, sum(n)::bigint,
 FROM problem GROUP BY kind, tenant_id, lane
 
 -- name: strays
--- What no hour's recount can see: rows in hours that the queue never had, and keys whose row does not exist.
+-- What no recount of an hour can find: rows in hours that the queue never had, and identity keys without a row.
 WITH kept AS MATERIALIZED (SELECT min(hour) AS since FROM queue.hours WHERE dropped_at IS NULL),
 problem AS (
     SELECT 'extra' AS kind, e.tenant_id, e.received_at, e.event_id, e.batch_id
@@ -245,7 +249,8 @@ SELECT kind, tenant_id, date_trunc('hour', received_at, 'UTC') AS hour, count(*)
 FROM problem GROUP BY 1, 2, 3
 
 -- name: trace_delivered
--- By its key, which may be in several generations, kept for as long as the queue's batches.
+-- The delivered rows of one event, found by identity key. The key may be in several generations. It is kept for as long
+-- as the queue's batches.
 SELECT DISTINCT t.name AS tenant, e.received_at, e.occurred_at, e.delivered_at, e.type, e.name, e.user_id, e.anonymous_id,
        e.batch_id
 FROM control.tenants AS t
@@ -256,7 +261,7 @@ WHERE %(tenant_id)s::integer IS NULL OR t.tenant_id = %(tenant_id)s
 ORDER BY tenant, e.received_at
 
 -- name: trace_delivered_before
--- Its key is gone: every row has to be looked at.
+-- The delivered rows of one event whose identity key is gone. This reads every row.
 SELECT t.name AS tenant, e.received_at, e.occurred_at, e.delivered_at, e.type, e.name, e.user_id, e.anonymous_id,
        e.batch_id
 FROM account.delivered AS e JOIN control.tenants AS t USING (tenant_id)
@@ -264,6 +269,7 @@ WHERE e.event_id = %(event_id)s AND (%(tenant_id)s::integer IS NULL OR e.tenant_
 ORDER BY tenant, e.received_at
 
 -- name: trace_occurrences
+-- All occurrences of one event in the batches of the queue, with the work that waits.
 SELECT t.name AS tenant, b.batch_id, o.place::integer - 1 AS event_index, b.lane::text,
        coalesce(o.own_received_at, b.received_at) AS received_at, o.length AS bytes, w.work_id, w.attempts,
        b.received_at AS batch_received_at
@@ -277,6 +283,7 @@ WHERE %(event_id)s = ANY(b.event_ids) AND o.event_id = %(event_id)s
 ORDER BY received_at, b.batch_id, event_index
 
 -- name: trace_dead_letters
+-- The dead letters of one event.
 SELECT t.name AS tenant, d.dead_letter_id, d.batch_id, d.event_index, d.lane::text, d.received_at, d.stage, d.state,
        d.attempts, d.next_attempt_at, d.created_at, d.resolved_at, d.error_class, d.error, d.reason
 FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
@@ -284,6 +291,7 @@ WHERE d.event_id = %(event_id)s AND (%(tenant_id)s::integer IS NULL OR d.tenant_
 ORDER BY d.received_at, d.dead_letter_id
 
 -- name: trace_quarantined
+-- The quarantined events with one message id.
 SELECT t.name AS tenant, q.quarantine_id, q.received_at, q.lane::text, q.code, q.message
 FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
 WHERE q.message_id = %(message_id)s AND (%(tenant_id)s::integer IS NULL OR q.tenant_id = %(tenant_id)s)

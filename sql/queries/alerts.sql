@@ -1,8 +1,9 @@
--- The conditions first: what each finds is (kind, tenant_id, fingerprint, message, occurrences, since, sample_id), a row
--- a cause (but for the windows of latency, which latency.py judges). They are asked every few seconds, so none reads more
--- than the recent past or an index of its own.
+-- The conditions come first. Each returns (kind, tenant_id, fingerprint, message, occurrences, since, sample_id), one
+-- row per cause. The windows of latency are the exception: latency.py judges them. The conditions run every few
+-- seconds, so each reads only the recent past or an index of its own.
 
 -- name: dead_letters
+-- Condition: exhausted dead letters, by tenant and fingerprint.
 SELECT 'dead_letter_exhausted', tenant_id, fingerprint,
        format('%%s dead letters were tried for the last time, at %%s: %%s', count(*), min(stage), min(error_class)),
        count(*), min(created_at), min(event_id::text)
@@ -10,7 +11,8 @@ FROM queue.dead_letters WHERE state = 'exhausted'
 GROUP BY tenant_id, fingerprint
 
 -- name: account
--- Each delta balances by itself, so the counters that they are folded into do.
+-- Condition: the account does not balance. Each delta balances by itself, so the counters that they are folded into
+-- must balance.
 SELECT 'account_unbalanced', tenant_id, 'account',
        format('%%s of the account''s parts do not balance, the last in the hour of %%s', count(*), max(hour)),
        count(*), min(hour), min(hour)::text
@@ -22,8 +24,8 @@ WHERE received <> accepted + rejected
 GROUP BY tenant_id
 
 -- name: delivery_rate
--- The delivery rate (account/numbers.py) of what is judged: what is in flight counts once its hour and the lag allowed
--- are over. Replays lie in a lane of their own.
+-- Condition: the delivery rate (account/numbers.py) is below the objective. Events in flight count as failed once their
+-- hour and the allowed lag are over. Replays are in a lane of their own and are left out.
 WITH judged AS (
     SELECT tenant_id, min(hour) AS since, sum(delivered + duplicate) AS good,
            sum(dead_lettered + CASE WHEN hour + interval '1 hour' + make_interval(secs => %(lag_s)s) < now()
@@ -42,8 +44,8 @@ FROM judged
 WHERE good + bad >= %(events_min)s AND good < %(ratio)s::numeric * (good + bad)
 
 -- name: queue
--- A queue in which nothing moves has stopped, else it lags; an open circuit is an alert of its own. What an import
--- brought is old by itself.
+-- Condition: the queue has stopped (no event is processed), or else it lags. An open circuit has its own alert.
+-- Imported batches are left out, because they are old by nature.
 WITH waiting AS MATERIALIZED (
     SELECT lane, min(received_at) AS oldest_at, sum(end_event - first_event)::bigint AS events, min(batch_id) AS batch_id
     FROM queue.work AS w
@@ -59,7 +61,7 @@ WITH waiting AS MATERIALIZED (
         since = CASE WHEN m.value = excluded.value THEN m.since ELSE clock_timestamp() END
     RETURNING since
 ), judged AS (
-    -- What lies ahead of the clock says nothing about how long it waits.
+    -- A received_at ahead of the clock does not tell how long the work has waited.
     SELECT w.*, m.since, greatest(m.since, CASE WHEN w.oldest_at <= now() THEN w.oldest_at END)
                          + make_interval(secs => %(stopped_s)s) < now() AS is_stopped
     FROM waiting AS w CROSS JOIN mark AS m
@@ -74,13 +76,13 @@ FROM judged
 WHERE is_stopped OR oldest_at + make_interval(secs => %(lag_s)s) < now()
 
 -- name: latency_tenants
--- Whose windows are worth reading.
+-- Tenants with recent deliveries, whose latency windows are read.
 SELECT DISTINCT tenant_id FROM account.funnel
 WHERE hour >= date_trunc('hour', %(since)s::timestamptz, 'UTC') AND delivered > 0
 ORDER BY tenant_id
 
 -- name: latency_window
--- Of each tenant, and of all of them together (tenant_id NULL).
+-- The latency of each tenant in one window, and of all of them together (tenant_id NULL).
 SELECT e.tenant_id, %(start)s::timestamptz AS since, count(*) AS events,
        percentile_disc(0.95) WITHIN GROUP (ORDER BY e.ms) AS p95_ms, max(e.ms) AS worst_ms,
        min(e.event_id::text) FILTER (WHERE e.ms > %(p95_ms)s) AS sample_id
@@ -94,7 +96,7 @@ GROUP BY GROUPING SETS ((e.tenant_id), ())
 HAVING count(*) >= %(events_min)s
 
 -- name: drift
--- While an old pipeline runs beside the platform.
+-- Condition: the outputs differ while the legacy pipeline runs beside the platform.
 SELECT 'drift_found', r.tenant_id, 'drift',
        format('%%s events missing, %%s extra, %%s with other content', sum(r.missing), sum(r.extra), sum(r.mismatched)),
        sum(r.missing + r.extra + r.mismatched)::bigint, min(w.window_start),
@@ -107,6 +109,7 @@ WHERE r.missing + r.extra + r.mismatched > 0 AND w.is_settled
 GROUP BY r.tenant_id
 
 -- name: transactions
+-- Condition: a transaction is open for too long.
 WITH open_ones AS (
     SELECT coalesce(nullif(application_name, ''), usename::text, 'somebody') AS who, xact_start AS since, pid::text AS id
     FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database()
@@ -120,7 +123,7 @@ SELECT 'transaction_old', NULL::integer, 'oldest',
 FROM old ORDER BY since LIMIT 1
 
 -- name: partitions
--- Where nothing was ever accepted or prepared there is nothing to run out of.
+-- Condition: too few partitions are made ahead. An installation without any hour is left out.
 SELECT 'partitions_low', NULL::integer, 'hours', format('%%s hours have their partition made ahead', ahead), ahead,
        NULL::timestamptz, max_hour::text
 FROM (SELECT count(*) FILTER (WHERE hour > now() AND dropped_at IS NULL) AS ahead, max(hour) AS max_hour
@@ -128,8 +131,8 @@ FROM (SELECT count(*) FILTER (WHERE hour > now() AND dropped_at IS NULL) AS ahea
 WHERE max_hour IS NOT NULL AND ahead < %(hours_ahead_min)s
 
 -- name: sensors
--- Where the sensor that reports is silent nothing is known of the others: one alert. A schedule has no interval: it may
--- fail, but when it should tick is not known here.
+-- Condition: a Dagster sensor is silent or failed. If the reporting sensor is silent, the others are unknown, so there
+-- is only one alert. A schedule has no interval: it can fail, but its due time is not known here.
 WITH ticks AS (
     SELECT *, name = %(reporter)s AS is_reporter,
            CASE WHEN name = %(reporter)s THEN reported_at ELSE ticked_at END
@@ -147,6 +150,7 @@ SELECT 'sensor_failed', NULL::integer, name, format('%%s failed: %%s', name, err
 FROM ticks WHERE error IS NOT NULL
 
 -- name: replay_holds_hours
+-- Condition: the diff of a replay keeps hours past their retention.
 SELECT 'replay_holds_hours', NULL::integer, r.replay_id::text,
        format('the diff of replay %%s%%s keeps %%s hours past their retention, the first of %%s', r.replay_id,
               CASE WHEN r.is_paused THEN ', which is paused,' ELSE '' END, count(*), min(h.hour)),
@@ -158,14 +162,15 @@ WHERE r.state = 'diffing' AND h.dropped_at IS NULL AND h.sealed_at + %(retention
 GROUP BY r.replay_id
 
 -- name: channels
+-- Condition: an alert channel has failed for too long.
 SELECT 'channel_down', NULL::integer, channel, format('%%s attempts failed, the last: %%s', failures, last_error),
        failures::bigint, failing_since, channel
 FROM control.alert_channels
 WHERE failing_since < now() - make_interval(secs => %(channel_down_s)s)
 
 -- name: clock_steps
--- Ages are wrong while the newest events lie ahead of the clock, and for an hour after a step. A pause of all keepers that
--- is longer than the retention cannot be told from a step.
+-- Condition: the database's clock was stepped. Ages are wrong while the newest events lie ahead of the clock, and for
+-- an hour after a step. A pause of all keepers that is longer than the retention looks the same as a step.
 WITH last_step AS (
     SELECT * FROM queue.clock_steps ORDER BY step_id DESC LIMIT 1
 ), ahead AS (
@@ -185,7 +190,8 @@ LEFT JOIN last_step AS s ON abs(extract(epoch FROM now() - s.noted_at)) < 3600
 WHERE s.step_id IS NOT NULL OR a.hour IS NOT NULL
 
 -- name: chores
--- Where all are late no keeper runs: one alert. Whoever looks waits as long first, since all may have just been started.
+-- Condition: a chore is late. If all chores are late, no keeper runs, and there is only one alert. The deadline also
+-- counts from the start of this connection, because everything may have just been started.
 WITH judged AS (
     SELECT *, due_at < now() AS is_late, max(due_at) OVER () < now() AS are_all_late
     FROM (SELECT c.*, greatest(coalesce(done_at, failing_since), a.backend_start) + late_after AS due_at
@@ -202,6 +208,7 @@ SELECT 'chore_late', NULL::integer, who,
 FROM late GROUP BY who
 
 -- name: worker_deaths
+-- Condition: worker processes crash repeatedly.
 SELECT 'workers_crashing', NULL::integer, 'workers',
        format('%%s worker processes ended by themselves within ten minutes, the last with status %%s', count(*),
               (array_agg(status ORDER BY died_at DESC))[1]),
@@ -211,8 +218,9 @@ WHERE died_at BETWEEN now() - interval '10 minutes' AND now() + interval '10 min
 HAVING count(*) >= 5
 
 -- name: overdue_hours
--- An hour should be sealed soon after its end, and dropped soon after its retention. A day's grace for the latter: work
--- that waits out an outage keeps its hour. Where no keeper runs `chore_late` says so; judged is what one has left undone.
+-- Condition: an hour is not sealed soon after its end, or not dropped soon after its retention. A drop has a day's
+-- grace, because work that waits out an outage keeps its hour. If no keeper runs, `chore_late` reports it. This
+-- condition judges what a running keeper left undone.
 WITH tried AS (
     SELECT coalesce(max(done_at) FILTER (WHERE name = 'seal_hours'), now()) AS seals_at,
            coalesce(max(done_at) FILTER (WHERE name = 'drop_hours'), now()) AS drops_at
@@ -245,6 +253,7 @@ SELECT 'hours_overdue', NULL::integer, state,
 FROM (SELECT 'sealed' AS state, * FROM unsealed UNION ALL SELECT 'dropped', * FROM undropped) AS overdue
 GROUP BY state
 -- name: rejected
+-- Condition: too large a part of a tenant's events is rejected.
 SELECT 'rejected_high', tenant_id, 'rejected',
        format('%%s of %%s events were rejected (%%s%%%%), %%s%%%% is the limit', sum(rejected), sum(received),
               round(100 * sum(rejected) / sum(received), 1), %(rejected_ratio)s::numeric * 100),
@@ -256,7 +265,7 @@ GROUP BY tenant_id
 HAVING sum(received) >= %(events_min)s AND sum(rejected) >= %(rejected_ratio)s::numeric * sum(received)
 
 -- name: mirror_lag
--- In any phase: what waits for the mirror also keeps its hours.
+-- Condition: the mirror lags. It is judged in any phase, because batches that wait for the mirror keep their hours.
 SELECT 'mirror_lag_high', NULL::integer, 'mirror',
        format('the oldest of %%s events for the old pipeline waits since %%s', sum(events), min(received_at)),
        sum(events)::bigint, min(received_at), 'batch ' || min(batch_id)
@@ -264,8 +273,8 @@ FROM queue.mirror
 HAVING min(received_at) + make_interval(secs => %(mirror_lag_s)s) < now()
 
 -- name: settle
--- What is found is opened, or seen once more; what is of the same kinds and was not seen for a while is over. Whoever
--- looked later has seen more: what he found stays.
+-- Opens an alert for each finding or updates the open one. Resolves alerts of the same kinds that were not found for a
+-- while. If another process looked later, its newer findings stay.
 WITH found AS MATERIALIZED (
     SELECT * FROM unnest(%(kind)s::text[], %(tenant_id)s::integer[], %(fingerprint)s::text[], %(message)s::text[],
                          %(occurrences)s::bigint[], %(since)s::timestamptz[], %(sample_id)s::text[])
@@ -284,7 +293,7 @@ WITH found AS MATERIALIZED (
     FROM found AS f
     WHERE NOT EXISTS (SELECT FROM seen AS s WHERE s.kind = f.kind AND s.fingerprint = f.fingerprint
                                               AND s.tenant_id IS NOT DISTINCT FROM f.tenant_id)
-    -- Whoever looked at the same time has opened it.
+    -- A concurrent look has opened it.
     ON CONFLICT DO NOTHING
 )
 UPDATE control.alerts AS a SET resolved_at = clock_timestamp()
@@ -294,16 +303,19 @@ WHERE a.resolved_at IS NULL AND a.kind = ANY(%(judged)s)
                                            AND f.tenant_id IS NOT DISTINCT FROM a.tenant_id)
 
 -- name: clock
+-- The database's clock.
 SELECT clock_timestamp()
 
 -- name: deliver_alone
+-- Tries to take the lock under which only one process delivers notifications.
 SELECT pg_try_advisory_lock(hashtext('control.alerts'))
 
 -- name: forget_channels
+-- Deletes channels that are not configured any more.
 DELETE FROM control.alert_channels WHERE NOT (channel = ANY(%(channels)s))
 
 -- name: address
--- A row for each channel and notification; a channel that is new is told of all that is open.
+-- Creates one delivery for each channel and notification. A new channel gets all open alerts.
 WITH added AS (
     INSERT INTO control.alert_channels (channel) SELECT unnest(%(channels)s::text[]) ON CONFLICT DO NOTHING
     RETURNING channel
@@ -318,11 +330,13 @@ FROM added CROSS JOIN control.alert_notifications AS n JOIN control.alerts AS a 
 WHERE n.is_addressed AND n.change = 'opened' AND a.resolved_at IS NULL
 
 -- name: due
+-- Channels that have deliveries to send and whose next attempt is due.
 SELECT channel FROM control.alert_channels AS c
 WHERE channel = ANY(%(channels)s) AND next_attempt_at <= clock_timestamp()
   AND EXISTS (SELECT FROM control.alert_deliveries AS d WHERE d.channel = c.channel AND d.sent_at IS NULL)
 
 -- name: to_send
+-- The unsent notifications of one channel.
 SELECT n.notification_id, n.change, a.alert_id, a.kind, a.fingerprint, t.name AS tenant, a.message, a.occurrences,
        a.opened_at, a.resolved_at, a.sample_id
 FROM control.alert_deliveries AS d
@@ -334,6 +348,7 @@ ORDER BY n.notification_id
 LIMIT 1000
 
 -- name: sent
+-- Marks deliveries as sent and resets the channel's failures.
 WITH done AS (
     UPDATE control.alert_deliveries SET sent_at = clock_timestamp()
     WHERE channel = %(channel)s AND notification_id = ANY(%(ids)s)
@@ -342,20 +357,22 @@ UPDATE control.alert_channels SET failures = 0, failing_since = NULL, last_error
 WHERE channel = %(channel)s
 
 -- name: failed
+-- Counts a failed attempt of a channel and schedules the next one with exponential backoff.
 UPDATE control.alert_channels SET
     failures = failures + 1, failing_since = coalesce(failing_since, clock_timestamp()), last_error = %(error)s,
     next_attempt_at = clock_timestamp() + make_interval(secs => least(%(wait_max_s)s, %(wait_s)s * 2 ^ least(failures, 20)))
 WHERE channel = %(channel)s
 
 -- name: prune
--- The alerts themselves stay: they are the history.
+-- Deletes old notifications. The alerts stay as the history.
 DELETE FROM control.alert_notifications AS n
 WHERE n.is_addressed AND n.noted_at < now() - interval '30 days'
   AND NOT EXISTS (SELECT FROM control.alert_deliveries AS d
                   WHERE d.notification_id = n.notification_id AND d.sent_at IS NULL)
 
 -- name: was_away
--- An outage of PostgreSQL itself: opened and resolved at once, and told already to some channels.
+-- Records an outage of PostgreSQL itself. The alert is opened and resolved at once, and some channels have been told
+-- already.
 WITH noted AS (
     INSERT INTO control.alerts (kind, fingerprint, message, opened_at) VALUES (%(kind)s, %(kind)s, %(message)s, %(since)s)
     RETURNING alert_id
@@ -363,6 +380,7 @@ WITH noted AS (
 SELECT alert_id FROM noted
 
 -- name: told
+-- Resolves the alert of an outage and records which channels have been told already.
 WITH opened AS (
     UPDATE control.alert_notifications SET is_addressed = true WHERE alert_id = %(alert_id)s RETURNING notification_id
 ), resolved AS (
@@ -373,6 +391,7 @@ SELECT c.channel, o.notification_id, CASE WHEN c.channel = ANY(%(told)s) THEN cl
 FROM control.alert_channels AS c CROSS JOIN opened AS o
 
 -- name: list
+-- Alerts for the list, open ones first.
 SELECT a.alert_id, a.kind, t.name AS tenant, a.fingerprint, a.message, a.occurrences, a.opened_at, a.last_seen_at,
        a.resolved_at, a.sample_id
 FROM control.alerts AS a LEFT JOIN control.tenants AS t USING (tenant_id)
@@ -384,6 +403,7 @@ ORDER BY a.resolved_at IS NOT NULL, a.opened_at DESC, a.alert_id
 LIMIT %(limit)s
 
 -- name: deliveries
+-- The deliveries of one alert, by notification and channel.
 SELECT d.channel, n.change, n.noted_at, d.sent_at, c.last_error
 FROM control.alert_notifications AS n
 JOIN control.alert_deliveries AS d USING (notification_id)
@@ -392,11 +412,12 @@ WHERE n.alert_id = %(alert_id)s
 ORDER BY n.notification_id, d.channel
 
 -- name: resolve
+-- Resolves one alert by its id.
 UPDATE control.alerts SET resolved_at = clock_timestamp()
 WHERE alert_id = %(alert_id)s AND resolved_at IS NULL RETURNING kind
 
 -- name: report_ticks
--- All that is known, in place of what was.
+-- Replaces all known ticks of Dagster's sensors and schedules.
 WITH gone AS (DELETE FROM control.sensor_ticks WHERE NOT (name = ANY(%(name)s)))
 INSERT INTO control.sensor_ticks (name, interval_s, ticked_at, error, reported_at)
 SELECT name, interval_s, ticked_at, error, clock_timestamp()
@@ -406,6 +427,7 @@ ON CONFLICT (name) DO UPDATE SET interval_s = excluded.interval_s, ticked_at = e
     error = excluded.error, reported_at = excluded.reported_at
 
 -- name: run_failed
+-- Opens the alert of a failed Dagster run, or counts the failure in the open one.
 INSERT INTO control.alerts AS a (kind, fingerprint, message, occurrences, opened_at, sample_id)
 VALUES ('dagster_run_failed', %(fingerprint)s, %(message)s, %(runs)s, %(since)s, %(run_id)s)
 ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
@@ -413,15 +435,17 @@ DO UPDATE SET occurrences = a.occurrences + excluded.occurrences, last_seen_at =
     message = excluded.message, sample_id = excluded.sample_id
 
 -- name: open_run_failures
+-- The open alerts of failed Dagster runs.
 SELECT alert_id, fingerprint, opened_at FROM control.alerts
 WHERE kind = 'dagster_run_failed' AND resolved_at IS NULL
 
 -- name: runs_succeeded
+-- Resolves alerts of Dagster runs that have succeeded since.
 UPDATE control.alerts SET resolved_at = clock_timestamp() WHERE alert_id = ANY(%(alert_ids)s) AND resolved_at IS NULL
 
 -- name: objectives
--- By window and tenant, and by window over all of them (tenant NULL). Not judged: what is in flight in time, and what
--- an operator or an erasure discarded.
+-- Deliveries by window and tenant, and by window over all tenants (tenant NULL). Not judged: events in flight within
+-- the allowed lag, and events discarded by an operator or an erasure.
 WITH part AS (
     SELECT tenant_id, hour, lane, delivered, duplicate, dead_lettered, in_flight FROM account.counters
     UNION ALL
@@ -438,12 +462,14 @@ GROUP BY GROUPING SETS ((w.hours, t.name), (w.hours))
 ORDER BY w.hours, t.name NULLS FIRST
 
 -- name: lag_now
+-- The age of the oldest work in seconds. Imports are left out.
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(w.received_at)), 0)::float8
 FROM queue.work AS w
 WHERE lane IN ('live', 'overflow')
   AND NOT EXISTS (SELECT FROM control.import_chunks AS c WHERE c.batch_id = w.batch_id)
 
 -- name: latency_now
+-- The 95th percentile of recent delivery latencies in milliseconds. Imports are left out.
 WITH recent AS MATERIALIZED (
     SELECT DISTINCT tenant_id FROM account.funnel
     WHERE hour >= date_trunc('hour', now() - make_interval(secs => %(latency_window_s)s), 'UTC') AND delivered > 0

@@ -1,11 +1,13 @@
 -- name: is_open
+-- Whether the circuit is open.
 SELECT EXISTS (SELECT FROM control.circuits WHERE closed_at IS NULL)
 
 -- name: open
+-- Opens the circuit and its alert.
 WITH opened AS (
     INSERT INTO control.circuits (message)
     SELECT %(message)s
-    -- One tenant is no deploy, unless it is the only one: what it sends must not stop the others.
+    -- Events of one tenant alone do not open the circuit, unless it is the only tenant: they must not stop the others.
     WHERE %(bad_tenants)s >= least(%(tenants_min)s, greatest(
         (SELECT count(DISTINCT tenant_id) FROM account.funnel
          WHERE hour >= date_trunc('hour', now(), 'UTC') - interval '1 day' AND accepted > 0),
@@ -19,12 +21,15 @@ ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
 DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now(), message = excluded.message
 
 -- name: newest
+-- The latest opening of the circuit.
 SELECT circuit_id, opened_at, message, closed_at, reason FROM control.circuits ORDER BY circuit_id DESC LIMIT 1
 
 -- name: waiting
+-- The number of events that wait in the queue.
 SELECT coalesce(sum(end_event - first_event), 0)::bigint FROM queue.work
 
 -- name: close
+-- Closes the circuit and resolves its alert.
 WITH closed AS (
     UPDATE control.circuits SET closed_at = clock_timestamp(), reason = %(reason)s WHERE closed_at IS NULL
     RETURNING circuit_id

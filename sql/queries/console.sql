@@ -1,9 +1,11 @@
 -- name: queue
+-- Waiting batches and events by lane.
 SELECT lane::text, count(*) AS batches, sum(end_event - first_event)::bigint AS events
 FROM queue.work GROUP BY lane ORDER BY lane
 
 -- name: oldest
--- Not of an import: its batches carry the hour they were received in at first, which says nothing of how late they are.
+-- The age of the oldest waiting batch. Imports are left out: their batches carry the hour of the original reception,
+-- which does not tell how late they are.
 SELECT extract(epoch FROM clock_timestamp() - w.received_at)::float8 AS oldest_s
 FROM (SELECT batch_id, received_at FROM queue.work ORDER BY received_at OFFSET 0) AS w
 CROSS JOIN LATERAL (
@@ -14,11 +16,12 @@ WHERE b.received_ats IS NULL
 LIMIT 1
 
 -- name: newest_batch
+-- The highest batch id drawn.
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS batch_id FROM queue.batch_ids
 
 -- name: latency
--- Of some batches of the last minutes, weighed by their events: a batch is delivered as one, so its first event stands for
--- all of it. What still waits counts with its age.
+-- Latency percentiles of sampled batches of the last minutes, weighted by their events. A batch is delivered as one, so
+-- its first event represents all of it. A waiting batch counts with its age.
 WITH sampled AS MATERIALIZED (
     SELECT batch_id, received_at, events, tenant_ids[1] AS tenant_id, event_ids[1] AS event_id
     FROM queue.batches
@@ -47,7 +50,7 @@ SELECT min(ms) FILTER (WHERE part >= 0.50)::float8 AS p50_ms, min(ms) FILTER (WH
 FROM ranked
 
 -- name: tenant_latencies
--- Of each tenant's newest events of the last minutes.
+-- Latency percentiles of each tenant's newest events of the last minutes.
 SELECT t.tenant_id, t.name AS tenant, count(*) AS events, percentile_disc(0.50) WITHIN GROUP (ORDER BY d.ms) AS p50_ms,
        percentile_disc(0.95) WITHIN GROUP (ORDER BY d.ms) AS p95_ms,
        percentile_disc(0.99) WITHIN GROUP (ORDER BY d.ms) AS p99_ms
@@ -68,7 +71,7 @@ WHERE t.name = ANY(%(tenants)s)
 GROUP BY t.tenant_id, t.name
 
 -- name: dead_letters
--- Unresolved ones by what they have in common, of whatever age.
+-- Unresolved dead letters of any age, grouped by fingerprint, stage and error class.
 SELECT fingerprint, stage, error_class, min(error) AS example, count(*) AS events,
        count(*) FILTER (WHERE state = 'exhausted') AS exhausted, count(DISTINCT tenant_id) AS tenants,
        min(created_at) AS since
@@ -79,12 +82,14 @@ ORDER BY exhausted DESC, events DESC, fingerprint
 LIMIT %(limit)s
 
 -- name: exhausted_tenants
+-- Tenants with exhausted dead letters.
 SELECT t.name AS tenant
 FROM control.tenants AS t
 WHERE EXISTS (SELECT FROM queue.dead_letters AS d WHERE d.tenant_id = t.tenant_id AND d.state = 'exhausted')
 ORDER BY t.name
 
 -- name: hours
+-- The numbers of hours kept, sealed, past and unsealed, and made ahead.
 SELECT count(*) FILTER (WHERE dropped_at IS NULL) AS kept,
        count(*) FILTER (WHERE sealed_at IS NOT NULL AND dropped_at IS NULL) AS sealed,
        count(*) FILTER (WHERE sealed_at IS NULL AND dropped_at IS NULL AND hour + interval '1 hour' <= clock_timestamp())
@@ -93,15 +98,17 @@ SELECT count(*) FILTER (WHERE dropped_at IS NULL) AS kept,
 FROM queue.hours
 
 -- name: phase
+-- The current phase of the cutover, and how many events wait for the mirror.
 SELECT phase::text, opened_at, is_shadow, is_mirrored,
        (SELECT coalesce(sum(events), 0)::bigint FROM queue.mirror) AS mirror_waiting
 FROM control.epochs ORDER BY epoch DESC LIMIT 1
 
 -- name: circuit
+-- The open circuit, if any.
 SELECT message, opened_at FROM control.circuits WHERE closed_at IS NULL
 
 -- name: replays
--- Steps under way, and what each has still to do.
+-- Replays with a step under way, and its progress.
 SELECT r.replay_id, r.state::text, r.is_paused, r.window_start, r.window_end, r.reason, r.planned_events AS events,
        count(c.chunk) AS chunks, count(c.chunk) FILTER (WHERE c.is_done) AS chunks_done,
        extract(epoch FROM clock_timestamp() - r.step_began_at)::float8 AS seconds
@@ -110,13 +117,14 @@ WHERE r.state IN ('diffing', 'committing', 'undoing')
 GROUP BY r.replay_id ORDER BY r.replay_id
 
 -- name: slow_alerts
+-- Tenants with an open latency alert.
 SELECT t.name AS tenant
 FROM control.alerts AS a LEFT JOIN control.tenants AS t USING (tenant_id)
 WHERE a.kind = 'latency_high' AND a.resolved_at IS NULL
 ORDER BY t.name
 
 -- name: totals
--- What the charts are drawn from while nobody looks.
+-- Totals for the charts, recorded while the page is not open.
 SELECT coalesce(sum(received), 0)::bigint AS received, coalesce(sum(accepted), 0)::bigint AS accepted,
        coalesce(sum(rejected), 0)::bigint AS rejected, coalesce(sum(claimed), 0)::bigint AS claimed,
        coalesce(sum(enriched), 0)::bigint AS enriched, coalesce(sum(delivered), 0)::bigint AS delivered,
@@ -125,4 +133,5 @@ SELECT coalesce(sum(received), 0)::bigint AS received, coalesce(sum(accepted), 0
 FROM account.funnel WHERE hour >= %(since)s
 
 -- name: old_totals
+-- What each stage of the legacy pipeline passed on.
 SELECT stage, sum(proceeded)::bigint AS proceeded FROM legacy.stage_counts WHERE hour >= %(since)s GROUP BY stage

@@ -1,13 +1,17 @@
 -- name: hour_state
+-- The state of one hour.
 SELECT sealed_at, seals, dropped_at FROM queue.hours WHERE hour = %(hour)s
 
 -- name: seal_hour
+-- Seals an hour, and tells whether it is still running.
 SELECT queue.seal_hour(%(hour)s), %(hour)s + interval '1 hour' > clock_timestamp()
 
 -- name: sealed_hours
+-- Sealed hours that are kept.
 SELECT hour, seals FROM queue.hours WHERE sealed_at IS NOT NULL AND dropped_at IS NULL ORDER BY hour
 
 -- name: account_of_hour
+-- The account of one hour, by tenant.
 SELECT f.tenant_id, coalesce(t.name, f.tenant_id::text) AS tenant,
        sum(received)::bigint AS received, sum(accepted)::bigint AS accepted, sum(rejected)::bigint AS rejected,
        sum(claimed)::bigint AS claimed, sum(enriched)::bigint AS enriched, sum(delivered)::bigint AS delivered,
@@ -20,11 +24,13 @@ GROUP BY f.tenant_id, t.name
 ORDER BY received DESC, tenant
 
 -- name: batches_of_hour
+-- The number and stored size of an hour's batches.
 SELECT count(*) AS batches, coalesce(sum(octet_length(payload)), 0)::bigint AS stored_bytes
 FROM queue.batches
 WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
 
 -- name: bytes_of_hour
+-- The bytes of an hour's events, by tenant.
 SELECT e.tenant_id, sum(e.length)::bigint AS bytes
 FROM queue.batches AS b
 CROSS JOIN LATERAL unnest(b.tenant_ids, b.lengths) AS e(tenant_id, length)
@@ -32,7 +38,7 @@ WHERE b.received_at >= %(hour)s AND b.received_at < %(hour)s + interval '1 hour'
 GROUP BY e.tenant_id
 
 -- name: latency_of_hour
--- The row without a tenant is over all of them. Milliseconds from received_at to the commit that delivered.
+-- Milliseconds from received_at to the commit that delivered, by tenant. The row without a tenant is over all of them.
 SELECT e.tenant_id,
        percentile_disc(ARRAY[0.5, 0.95, 0.99, 1]) WITHIN GROUP (
            ORDER BY extract(epoch FROM e.delivered_at - e.received_at)::float8 * 1000)
@@ -43,6 +49,7 @@ JOIN account.delivered AS e
 GROUP BY GROUPING SETS ((e.tenant_id), ())
 
 -- name: retained
+-- What the queue retains: hours and bytes.
 SELECT count(*) FILTER (WHERE dropped_at IS NULL) AS hours,
        count(*) FILTER (WHERE dropped_at IS NULL AND sealed_at IS NULL) AS unsealed,
        count(*) FILTER (WHERE dropped_at IS NOT NULL) AS dropped,
@@ -52,14 +59,14 @@ SELECT count(*) FILTER (WHERE dropped_at IS NULL) AS hours,
 FROM queue.hours
 
 -- name: overdue_hours
--- Hours that should have been dropped `grace` ago and still are there.
+-- Hours that should have been dropped `grace` ago and are still kept.
 SELECT hour FROM queue.hours
 WHERE dropped_at IS NULL
   AND sealed_at + %(retention)s::interval + queue.unwatched_since(sealed_at) + %(grace)s::interval < clock_timestamp()
 ORDER BY hour
 
 -- name: unreconciled_hours
--- Hours that are over and sealed, hold mirrored events, can have settled, and were not compared finally.
+-- Past, sealed hours with mirrored events that can have settled and have no final comparison.
 SELECT h.hour
 FROM queue.hours AS h CROSS JOIN control.legacy_target AS t
 WHERE h.sealed_at IS NOT NULL AND h.dropped_at IS NULL
@@ -71,4 +78,5 @@ WHERE h.sealed_at IS NOT NULL AND h.dropped_at IS NULL
 ORDER BY h.hour
 
 -- name: oldest_kept_hour
+-- The oldest hour that is kept.
 SELECT min(hour) FROM queue.hours WHERE dropped_at IS NULL

@@ -1,19 +1,24 @@
 -- name: current
+-- The epoch in force.
 SELECT epoch, phase::text, opened_at, is_shadow, is_mirrored FROM control.epochs ORDER BY epoch DESC LIMIT 1
 
 -- name: last_entry
+-- The last entry of the cutover in the audit log.
 SELECT actor, reason, detail FROM control.audit_log WHERE action = 'cutover' ORDER BY entry_id DESC LIMIT 1
 
 -- name: lock
+-- Takes the lock under which only one process changes the phase.
 SELECT pg_advisory_xact_lock(hashtext('control.cutover'))
 
 -- name: turn
--- One row: whatever is accepted from its commit on is stamped with it, what was stamped before stays as it was.
+-- Adds the next epoch. Batches that are accepted after this commit are stamped with it. Earlier batches keep their
+-- stamp.
 INSERT INTO control.epochs (epoch, phase)
 SELECT max(epoch) + 1, %(phase)s::control.phase FROM control.epochs
 RETURNING epoch
 
 -- name: mirror
+-- The state of the mirror: whether it runs, what waits, and what it lost lately.
 SELECT t.forward_url,
        EXISTS (SELECT FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'pipeline-platform mirror wake') AS runs,
@@ -25,10 +30,11 @@ SELECT t.forward_url,
 FROM control.legacy_target AS t
 
 -- name: output_has_rows
+-- Whether the legacy pipeline's output has any row.
 SELECT EXISTS (SELECT FROM legacy.output)
 
 -- name: windows
--- Settled comparisons since the shadow phase began, newest first, and whether the platform lacked or changed anything.
+-- Settled comparisons since the shadow phase began, newest first, and whether the platform had parity in each.
 SELECT w.window_start, w.window_end,
        coalesce(sum(r.extra + r.mismatched + greatest(r.accepted - r.platform, 0)), 0) = 0 AS has_parity
 FROM reconcile.windows AS w
@@ -40,14 +46,17 @@ GROUP BY w.window_start, w.window_end
 ORDER BY w.window_end DESC, w.window_start
 
 -- name: shadow_since
+-- When the current shadow phase began.
 SELECT min(opened_at) FROM control.epochs
 WHERE phase = 'shadow' AND epoch > coalesce((SELECT max(epoch) FROM control.epochs WHERE phase = 'legacy_only'), 0)
 
 -- name: dead_letters
+-- The number of unresolved dead letters, all or those created since a time.
 SELECT count(*) FROM queue.dead_letters
 WHERE state IN ('waiting', 'exhausted') AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
 
 -- name: lag
+-- The age of the oldest live work, and the 95th percentile of recent delivery latencies.
 SELECT coalesce(extract(epoch FROM clock_timestamp() - (SELECT min(received_at) FROM queue.work WHERE lane = 'live')),
                 0)::float8 AS oldest_s,
        (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM e.delivered_at - e.received_at) * 1000)
@@ -57,25 +66,29 @@ SELECT coalesce(extract(epoch FROM clock_timestamp() - (SELECT min(received_at) 
        )::float8 AS p95_ms
 
 -- name: unbalanced
+-- The number of parts of the account that do not balance.
 SELECT count(*) FROM account.funnel
 WHERE received <> accepted + rejected
    OR accepted <> delivered + duplicate + dead_lettered + discarded + in_flight
 
 -- name: drift
--- What the old pipeline has and the platform has not, or has differently, in windows since the turn.
+-- Events that the legacy pipeline has and the platform lacks or has differently, in windows since the change of phase.
 SELECT coalesce(sum(r.extra), 0)::bigint AS extra, coalesce(sum(r.mismatched), 0)::bigint AS mismatched
 FROM reconcile.windows AS w JOIN reconcile.results AS r USING (window_start, window_end)
 WHERE w.is_settled AND w.window_end > %(since)s
 
 -- name: mirror_losses
+-- The number of events that the mirror lost since a time.
 SELECT count(*) FROM legacy.losses WHERE stage = 'mirror' AND lost_at >= %(since)s
 
 -- name: open_alert
+-- Opens the alert of an anomaly in the cutover, or updates the open one.
 INSERT INTO control.alerts AS a (kind, fingerprint, message, occurrences)
 VALUES ('cutover_anomaly', %(name)s, %(message)s, %(events)s)
 ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
 DO UPDATE SET occurrences = excluded.occurrences, last_seen_at = now(), message = excluded.message
 
 -- name: resolve_alerts
+-- Resolves the alerts of anomalies that are over.
 UPDATE control.alerts SET resolved_at = now()
 WHERE resolved_at IS NULL AND kind = 'cutover_anomaly' AND NOT (fingerprint = ANY(%(names)s))

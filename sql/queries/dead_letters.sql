@@ -1,4 +1,5 @@
 -- name: list
+-- Dead letters that match a filter.
 SELECT d.dead_letter_id, t.name AS tenant, d.event_id::text, d.message_id, d.stage, d.error_class, d.error,
        d.fingerprint, d.state, d.attempts, d.next_attempt_at, d.created_at, d.received_at, d.batch_id, d.lane::text
 FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
@@ -14,6 +15,7 @@ ORDER BY d.created_at, d.dead_letter_id
 LIMIT %(limit)s
 
 -- name: show
+-- One dead letter with its payload.
 SELECT d.dead_letter_id, t.name AS tenant, d.event_id::text, d.message_id, d.stage, d.error_class, d.error,
        d.fingerprint, d.state, d.attempts, d.next_attempt_at, d.created_at, d.received_at, d.batch_id, d.lane::text,
        d.event_index, d.resolved_at, d.reason, d.payload, d.envelope
@@ -21,6 +23,7 @@ FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
 WHERE d.dead_letter_id = %(dead_letter_id)s
 
 -- name: count
+-- Unresolved dead letters that match a filter, grouped by tenant, fingerprint, stage and error class.
 SELECT t.name AS tenant, d.fingerprint, d.stage, d.error_class, min(d.error) AS sample_error, count(*) AS events
 FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
 WHERE (%(tenants)s::text[] IS NULL OR t.name = ANY(%(tenants)s))
@@ -35,6 +38,7 @@ GROUP BY 1, 2, 3, 4
 ORDER BY events DESC
 
 -- name: redrive
+-- Makes unresolved dead letters that match a filter due at once.
 WITH chosen AS (
     SELECT d.tenant_id, d.dead_letter_id
     FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
@@ -46,22 +50,24 @@ WITH chosen AS (
       AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
       AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
       AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
-    -- In the order of a replay's commit, so that neither deadlocks.
+    -- The same lock order as a replay's commit, to avoid deadlocks.
     ORDER BY d.tenant_id, d.dead_letter_id
     FOR UPDATE OF d
 )
 UPDATE queue.dead_letters AS d
--- Attempts start again: the operator says that the cause is gone.
+-- Attempts start again, because the operator says that the cause is gone.
 SET state = 'waiting', next_attempt_at = clock_timestamp(), attempts = 1, deaths = 0, reason = %(reason)s
 FROM chosen
 WHERE d.tenant_id = chosen.tenant_id AND d.dead_letter_id = chosen.dead_letter_id
 
 -- name: resolve_alerts
+-- Resolves the alerts of fingerprints without an exhausted dead letter.
 UPDATE control.alerts AS a SET resolved_at = now()
 WHERE a.kind = 'dead_letter_exhausted' AND a.resolved_at IS NULL
   AND NOT EXISTS (SELECT FROM queue.dead_letters AS d WHERE d.tenant_id = a.tenant_id AND d.fingerprint = a.fingerprint AND d.state = 'exhausted')
 
 -- name: discard
+-- Discards unresolved dead letters that match a filter.
 WITH chosen AS (
     SELECT d.tenant_id, d.dead_letter_id, d.batch_received_at, d.lane
     FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
@@ -73,7 +79,7 @@ WITH chosen AS (
       AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
       AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
       AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
-    -- In the order of a replay's commit, so that neither deadlocks.
+    -- The same lock order as a replay's commit, to avoid deadlocks.
     ORDER BY d.tenant_id, d.dead_letter_id
     FOR UPDATE OF d
 ), counted AS (

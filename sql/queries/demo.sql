@@ -1,6 +1,6 @@
 -- name: live
--- Both pipelines while they run: what the gateway accepted and the platform delivered; what the old pipeline was
--- offered, what its stages say it wrote and lost.
+-- Both pipelines while they run: what the gateway accepted and the platform delivered, and what the legacy pipeline was
+-- offered and its stages say it wrote and lost.
 SELECT p.accepted, p.delivered, p.dead_lettered, l.offered, l.written, l.lost
 FROM (SELECT coalesce(sum(accepted), 0)::bigint AS accepted, coalesce(sum(delivered), 0)::bigint AS delivered,
              coalesce(sum(dead_lettered + discarded), 0)::bigint AS dead_lettered
@@ -11,15 +11,15 @@ FROM (SELECT coalesce(sum(accepted), 0)::bigint AS accepted, coalesce(sum(delive
       FROM legacy.stage_counts) AS l
 
 -- name: busy
--- What is still under way: the platform's work; batches that the mirror holds; events that the old pipeline took and has
--- neither written nor lost.
+-- What is still in progress: the platform's work, the mirror's batches, and events that the legacy pipeline took and
+-- has neither written nor lost.
 SELECT (SELECT count(*) FROM queue.work) AS waiting, (SELECT count(*) FROM queue.mirror) AS mirrored,
        coalesce(sum(arrived) FILTER (WHERE stage = 'mirror'), 0)::bigint
        - coalesce(sum(proceeded) FILTER (WHERE stage = 'write'), 0)::bigint - coalesce(sum(failed), 0)::bigint AS inside
 FROM legacy.stage_counts
 
 -- name: totals
--- Counted from rows, over the whole demo. What was offered to the old pipeline are the batches of mirrored epochs.
+-- Row counts over the whole demo. The batches of mirrored epochs are what the legacy pipeline was offered.
 SELECT (SELECT coalesce(sum(events), 0)::bigint FROM queue.batches) AS accepted,
        (SELECT count(*) FROM (SELECT DISTINCT tenant_id, event_id FROM account.delivered) AS d) AS delivered,
        (SELECT coalesce(sum(events), 0)::bigint
@@ -27,7 +27,7 @@ SELECT (SELECT coalesce(sum(events), 0)::bigint FROM queue.batches) AS accepted,
        (SELECT count(*) FROM (SELECT DISTINCT tenant_id, event_id FROM legacy.output) AS o) AS legacy_delivered
 
 -- name: window
--- The events accepted from one moment to another, and which of them each pipeline delivered.
+-- The events accepted between two moments, and how many of them each pipeline delivered.
 SELECT count(*) AS accepted, count(d.event_id) AS delivered, count(o.event_id) AS legacy_delivered
 FROM queue.events AS e
 LEFT JOIN account.delivered AS d ON d.tenant_id = e.tenant_id AND d.event_id = e.event_id
@@ -36,9 +36,9 @@ LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM legacy.output) AS o
 WHERE e.received_at >= %(begin)s AND e.received_at < %(end)s
 
 -- name: latencies
--- Milliseconds that each pipeline took for the events accepted from one moment to another, in 40 logarithmic classes
--- from 1 ms to 1,000 s, and the 95th percentile. The platform: from the commit of acceptance to the commit of delivery
--- (track_commit_timestamp). The old one: from arrival at its gateway to its row.
+-- Latencies in milliseconds of each pipeline for the events accepted between two moments: 40 logarithmic classes from 1
+-- ms to 1,000 s, and the 95th percentile. The platform: from the commit of acceptance to the commit of delivery
+-- (track_commit_timestamp). The legacy pipeline: from arrival at its gateway to its row.
 WITH platform AS (
     SELECT extract(epoch FROM pg_xact_commit_timestamp(d.xmin) - pg_xact_commit_timestamp(b.xmin)) * 1000 AS ms
     FROM (SELECT xmin, batch_id, received_at FROM shadow.events
@@ -58,19 +58,19 @@ SELECT pipeline, percentile_cont(0.95) WITHIN GROUP (ORDER BY ms)::float8 AS p95
 FROM both_of_them GROUP BY pipeline
 
 -- name: losses
--- Where the old pipeline says that it lost what its output lacks.
+-- The stages that report the loss of events that the legacy pipeline's output lacks.
 SELECT l.stage, count(DISTINCT (l.tenant_id, l.event_id)) AS events
 FROM legacy.losses AS l
 WHERE NOT EXISTS (SELECT FROM legacy.output AS o WHERE o.tenant_id = l.tenant_id AND o.event_id = l.event_id)
 GROUP BY l.stage
 
 -- name: dead_letters
--- What the platform accepted and did not deliver, by stage.
+-- Events that the platform accepted and did not deliver, by stage.
 SELECT stage, count(*) AS events FROM queue.dead_letters
 WHERE state IN ('waiting', 'exhausted', 'discarded') GROUP BY stage
 
 -- name: rates
--- Events of each second: accepted at the gateway, delivered by the platform, delivered by the old pipeline.
+-- Events per second: accepted at the gateway, delivered by the platform, delivered by the legacy pipeline.
 WITH moments AS (
     SELECT date_trunc('second', at) AS second, sum(accepted)::bigint AS accepted, sum(platform)::bigint AS platform,
            sum(legacy)::bigint AS legacy
@@ -85,7 +85,7 @@ LEFT JOIN moments USING (second)
 ORDER BY second
 
 -- name: tenants
--- What each tenant sent while both pipelines ran, and which part of it each delivered.
+-- The events that each tenant sent while both pipelines ran, and how many of them each pipeline delivered.
 SELECT t.name AS tenant, count(*) AS events, count(d.event_id) AS platform, count(o.event_id) AS legacy
 FROM queue.batches AS b
 JOIN control.epochs AS c ON c.epoch = b.epoch AND c.is_mirrored
@@ -97,7 +97,7 @@ LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM legacy.output) AS o
 GROUP BY t.name ORDER BY events DESC, t.name
 
 -- name: production
--- Every accepted event in production: how many are not there, and how many are there more than once.
+-- Accepted events that are missing in production, and those that are there more than once.
 WITH found AS (SELECT tenant_id, event_id, count(*) AS copies FROM analytics.production GROUP BY tenant_id, event_id)
 SELECT count(*) FILTER (WHERE f.event_id IS NULL) AS missing, count(*) FILTER (WHERE f.copies > 1) AS doubled
 FROM (SELECT DISTINCT tenant_id, event_id FROM queue.events) AS e

@@ -1,5 +1,5 @@
 -- name: begin
--- Goes on with what was interrupted; in any case, what was received until now is erased.
+-- Begins an erasure or continues an interrupted one. In both cases everything that was received until now is erased.
 INSERT INTO control.erasures AS e (tenant_id, subject_hash, reason, actor)
 VALUES (%(tenant_id)s, control.id_hash(%(tenant_id)s, %(user_id)s), %(reason)s, %(actor)s)
 ON CONFLICT (tenant_id, subject_hash) WHERE finished_at IS NULL
@@ -7,6 +7,7 @@ DO UPDATE SET reason = excluded.reason, actor = excluded.actor, erased_at = cloc
 RETURNING erasure_id, erased_at
 
 -- name: bury_ids
+-- Writes a tombstone for each id of the person.
 INSERT INTO control.tombstones AS t (tenant_id, kind, id_hash, erased_at, erasure_id)
 SELECT %(tenant_id)s, i.kind, control.id_hash(%(tenant_id)s, i.id), e.erased_at, e.erasure_id
 FROM control.erasures AS e,
@@ -16,19 +17,21 @@ WHERE e.erasure_id = %(erasure_id)s
 ON CONFLICT (tenant_id, kind, id_hash) DO UPDATE SET erased_at = excluded.erased_at, erasure_id = excluded.erasure_id
 
 -- name: older_transactions
--- Of this platform: they may have read what is erased, and write it yet.
+-- Older transactions of this platform. They may have read erased events and may still write them.
 SELECT application_name, xact_start FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < %(before)s
   AND application_name LIKE 'pipeline-platform%%'
 ORDER BY xact_start
 
 -- name: now
+-- The database's clock.
 SELECT clock_timestamp()
 
 -- name: make_scan
+-- Creates the temporary table of the events that were found in payloads.
 CREATE TEMPORARY TABLE IF NOT EXISTS erasure_scan (
     source            text NOT NULL,
-    -- Of the batch, of the dead letter or of the quarantined event.
+    -- The id of the batch, the dead letter or the quarantined event.
     id                bigint NOT NULL,
     batch_received_at timestamptz,
     event_id          uuid,
@@ -38,18 +41,21 @@ CREATE TEMPORARY TABLE IF NOT EXISTS erasure_scan (
 )
 
 -- name: empty_scan
+-- Empties the temporary table of found events.
 TRUNCATE pg_temp.erasure_scan
 
 -- name: fill_scan
+-- Fills the temporary table of found events.
 COPY pg_temp.erasure_scan (source, id, batch_received_at, event_id, user_id, anonymous_id, previous_id) FROM STDIN
 
 -- name: batches_of_tenant
+-- The batches with events of the tenant.
 SELECT batch_id, received_at FROM queue.batches
 WHERE %(tenant_id)s = ANY(tenant_ids) AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
 ORDER BY received_at, batch_id
 
 -- name: batches
--- In the form of a claim.
+-- The given batches, in the form of a claim.
 SELECT b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
@@ -61,15 +67,17 @@ CROSS JOIN LATERAL (
 ) AS b
 
 -- name: dead_letters_of_tenant
+-- The tenant's dead letters that still have a payload.
 SELECT dead_letter_id, payload FROM queue.dead_letters
 WHERE tenant_id = %(tenant_id)s AND payload <> '' AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
 
 -- name: quarantine_of_tenant
+-- The tenant's quarantined events that still have a payload.
 SELECT quarantine_id, payload FROM queue.quarantine
 WHERE tenant_id = %(tenant_id)s AND payload <> '' AND (%(before)s::timestamptz IS NULL OR received_at < %(before)s)
 
 -- name: links
--- Traits say that there is such a user.
+-- The ids that occur together with the given ids. Traits also prove that a user exists.
 SELECT DISTINCT control.known_id(user_id), control.known_id(anonymous_id), control.known_id(previous_id)
 FROM (SELECT user_id, anonymous_id, previous_id FROM pg_temp.erasure_scan
       UNION ALL
@@ -82,7 +90,7 @@ FROM (SELECT user_id, anonymous_id, previous_id FROM pg_temp.erasure_scan
 WHERE user_id = ANY(%(ids)s) OR anonymous_id = ANY(%(ids)s) OR previous_id = ANY(%(ids)s)
 
 -- name: buried_ids
--- Anonymous ids that an interrupted run of this erasure buried: the events that linked them may be gone already.
+-- Anonymous ids that an interrupted run of this erasure buried. The events that linked them may be gone already.
 SELECT DISTINCT known.anonymous_id
 FROM (SELECT anonymous_id FROM pg_temp.erasure_scan
       UNION
@@ -99,14 +107,14 @@ JOIN control.tombstones AS t ON t.tenant_id = %(tenant_id)s AND t.kind = 'anonym
                             AND t.id_hash = control.id_hash(%(tenant_id)s, known.anonymous_id)
 JOIN control.erasures AS e USING (erasure_id)
 WHERE e.subject_hash = control.id_hash(%(tenant_id)s, %(user_id)s) AND e.finished_at IS NULL
-  -- Asked once: nothing is hashed where no run was interrupted.
+  -- Evaluated once: without an interrupted run nothing is hashed.
   AND EXISTS (SELECT FROM control.erasures AS own
               WHERE own.tenant_id = %(tenant_id)s AND own.finished_at IS NULL
                 AND own.subject_hash = control.id_hash(%(tenant_id)s, %(user_id)s))
 
 -- name: planned
--- Events that were found, by where they are, the id that makes them this person's, and whether their user id does; of
--- linked users (is_theirs false), which are not erased, by their user id.
+-- The number of found events by place, by the id that makes them this person's, and by whether their user id is the
+-- named one. Events of linked users (is_theirs false) are not erased. They are counted by their user id.
 SELECT source, is_theirs,
        CASE WHEN is_theirs AND previous_id = ANY(%(users)s::text[] || %(anonymous)s::text[])
                  AND (user_id = ANY(%(users)s::text[])) IS NOT TRUE
@@ -125,16 +133,18 @@ WHERE is_theirs OR user_id = ANY(%(linked)s::text[])
 GROUP BY 1, 2, 3, 4
 
 -- name: marked_batches
+-- The batches in which events of the person were found.
 SELECT DISTINCT id, batch_received_at FROM pg_temp.erasure_scan
 WHERE source = 'queue' AND control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)
 ORDER BY batch_received_at, id
 
 -- name: marked_ids
+-- The dead letters or quarantined events that are of the person.
 SELECT id FROM pg_temp.erasure_scan
 WHERE source = %(source)s AND control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)
 
 -- name: their_rows
--- With the batch that each came in, where it is still kept.
+-- The delivered rows of the person, each with its batch if that is still kept.
 SELECT e.batch_id, e.event_id, e.received_at, b.received_at
 FROM account.delivered AS e
 LEFT JOIN LATERAL (
@@ -146,22 +156,25 @@ WHERE e.tenant_id = %(tenant_id)s AND e.received_at < %(before)s
   AND control.is_theirs(e.user_id, e.anonymous_id, e.previous_id, %(users)s, %(anonymous)s)
 
 -- name: enter
--- Few rows are looked for by key among very many: without the settings they could be planned as scans of all.
+-- Takes the locks of an erasure. The settings force index look-ups: a few rows are searched in very large tables, and
+-- the planner could otherwise choose scans.
 SELECT pg_advisory_xact_lock(control.erasure_lock()), pg_advisory_xact_lock_shared(analytics.key_lock()),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('enable_seqscan', 'off', true)
 
 -- name: hold_hour
+-- Prevents a drop of the hour.
 SELECT pg_advisory_xact_lock_shared(queue.hour_lock(date_trunc('hour', %(received_at)s::timestamptz, 'UTC')))
 
 -- name: hold_work
--- Waits for the workers that have it in hand.
+-- Locks the work of a batch. It waits for workers that hold it.
 SELECT work_id, first_event, end_event FROM queue.work
 WHERE batch_id = %(batch_id)s AND received_at = %(received_at)s
 ORDER BY work_id FOR UPDATE
 
 -- name: renew_work
--- Deleted and made again, so that a claim whose snapshot is older than the emptied batch finds nothing to lock.
+-- Deletes the work and creates it again, so that a claim with a snapshot older than the emptied batch finds nothing to
+-- lock.
 WITH gone AS (
     DELETE FROM queue.work WHERE batch_id = %(batch_id)s AND received_at = %(received_at)s RETURNING *
 )
@@ -170,17 +183,20 @@ OVERRIDING SYSTEM VALUE
 SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts FROM gone
 
 -- name: empty_batch
+-- Replaces the payload of a batch.
 UPDATE queue.batches SET lengths = %(lengths)s, envelope_of = %(envelope_of)s, envelopes = %(envelopes)s,
                          codec = %(codec)s, payload = %(payload)s
 WHERE batch_id = %(batch_id)s AND received_at = %(received_at)s
 
 -- name: already_erased
+-- Which of these events were erased before.
 SELECT e.batch_id, e.event_index, e.event_id
 FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[]) AS i(batch_id, event_index)
 JOIN control.erased_events AS e
   ON e.tenant_id = %(tenant_id)s AND e.batch_id = i.batch_id AND e.event_index = i.event_index
 
 -- name: hold_letters
+-- Locks the dead letters of these events.
 SELECT d.batch_id, d.event_index, d.state, d.stage, d.fingerprint
 FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[]) AS i(batch_id, event_index)
 JOIN queue.dead_letters AS d USING (batch_id, event_index)
@@ -188,6 +204,7 @@ WHERE d.tenant_id = %(tenant_id)s
 ORDER BY d.dead_letter_id FOR UPDATE OF d
 
 -- name: empty_letters
+-- Empties the dead letters of these events and discards the unresolved ones.
 UPDATE queue.dead_letters AS d SET
     payload = '', envelope = NULL, message_id = NULL, error = 'erased', next_attempt_at = NULL,
     reason = 'erased: erasure ' || %(erasure_id)s::bigint,
@@ -197,19 +214,22 @@ FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[]) AS i(batch_id, even
 WHERE d.tenant_id = %(tenant_id)s AND d.batch_id = i.batch_id AND d.event_index = i.event_index
 
 -- name: letters_places
+-- The places of dead letters that still have a payload.
 SELECT batch_id, event_index, event_id, received_at, batch_received_at, lane::text
 FROM queue.dead_letters
 WHERE tenant_id = %(tenant_id)s AND dead_letter_id = ANY(%(ids)s) AND payload <> ''
 
 -- name: blank_alerts
--- An alert names an event; one of an older version quotes its error, which may quote the event.
+-- Removes the event from alerts. An alert names an event, and an alert of an older version quotes its error, which may
+-- quote the event.
 UPDATE control.alerts SET sample_id = NULL,
                           message = 'dead letters of fingerprint ' || fingerprint || ' were exhausted; see: '
                                     'pipeline-platform dead-letters list --fingerprint ' || fingerprint
 WHERE tenant_id = %(tenant_id)s AND fingerprint = ANY(%(fingerprints)s)
 
 -- name: delete_rows
--- Of an identity that occurs in the batch with other people's ids too, only what is this person's.
+-- Deletes the person's rows from production. If the identity also occurs in the batch with other people's ids, only
+-- rows of this person are deleted.
 WITH gone AS (
     DELETE FROM analytics.events AS e
     USING unnest(%(batch_ids)s::bigint[], %(event_ids)s::uuid[], %(received_ats)s::timestamptz[], %(sole)s::boolean[])
@@ -225,6 +245,7 @@ WITH gone AS (
 SELECT batch_id, event_id FROM gone
 
 -- name: note_erased
+-- Records the erased events by their places in the queue.
 INSERT INTO control.erased_events (tenant_id, batch_id, event_index, event_id, batch_received_at, was, erasure_id)
 SELECT %(tenant_id)s, batch_id, event_index, event_id, batch_received_at, was, %(erasure_id)s
 FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[], %(event_ids)s::uuid[], %(batch_received_ats)s::timestamptz[],
@@ -232,6 +253,7 @@ FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[], %(event_ids)s::uuid
 ON CONFLICT DO NOTHING
 
 -- name: count_erased
+-- Counts the erased events as discarded.
 INSERT INTO account.deltas (tenant_id, hour, lane, delivered, dead_lettered, discarded)
 SELECT %(tenant_id)s, date_trunc('hour', batch_received_at, 'UTC'), lane::queue.lane,
        -count(*) FILTER (WHERE was = 'delivered'), -count(*) FILTER (WHERE was = 'dead_lettered'), count(*)
@@ -240,50 +262,55 @@ WHERE was IN ('delivered', 'dead_lettered')
 GROUP BY 2, 3
 
 -- name: keep_identities
--- Of events that were never delivered: sent again, they must not come back.
+-- Adds identity keys for erased events that were never delivered, so that a resend counts as a duplicate.
 INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
 SELECT DISTINCT ON (i.event_id) (SELECT max(generation) FROM analytics.key_generations), %(tenant_id)s, i.event_id,
        i.received_at
 FROM unnest(%(event_ids)s::uuid[], %(received_ats)s::timestamptz[]) AS i(event_id, received_at)
 WHERE NOT EXISTS (SELECT FROM analytics.keys AS k WHERE k.tenant_id = %(tenant_id)s AND k.event_id = i.event_id OFFSET 0)
--- In the workers' order, so that nobody deadlocks.
+-- The workers' order, to avoid deadlocks.
 ORDER BY i.event_id
 ON CONFLICT DO NOTHING
 
 -- name: lanes_of_hour
--- The batch is gone, and with it the row's lane: it is taken from where the account has delivered events.
+-- The lanes in which the account has delivered events of the hour. A row's lane is taken from here if its batch is
+-- gone.
 SELECT lane::text, delivered FROM account.funnel
 WHERE tenant_id = %(tenant_id)s AND hour = %(hour)s AND delivered > 0
 ORDER BY delivered DESC
 
 -- name: empty_quarantined
+-- Empties quarantined events.
 UPDATE queue.quarantine SET payload = '', message_id = NULL, message = 'erased'
 WHERE tenant_id = %(tenant_id)s AND quarantine_id = ANY(%(ids)s)
 
 -- name: delete_legacy
+-- Deletes the person's rows from the legacy pipeline's table.
 DELETE FROM legacy.events AS e
 WHERE tenant_id = %(tenant_id)s AND control.is_theirs(user_id, anonymous_id, previous_id, %(users)s, %(anonymous)s)
   AND (arrived_at < %(before)s
        OR EXISTS (SELECT FROM control.erased_events AS x WHERE x.tenant_id = e.tenant_id AND x.event_id = e.event_id))
 
 -- name: delete_traits
--- Not those that the person has sent since.
+-- Deletes the person's traits, except those that the person has sent since.
 DELETE FROM control.traits AS t
 WHERE tenant_id = %(tenant_id)s AND kind = 'user' AND subject_id = ANY(%(users)s)
   AND NOT EXISTS (SELECT FROM account.delivered AS e
                   WHERE e.tenant_id = t.tenant_id AND e.event_id = t.event_id AND e.received_at >= %(before)s)
 
 -- name: group_traits
+-- The number of group traits that came from erased events.
 SELECT count(*) FROM control.traits AS t
 JOIN control.erased_events AS e ON e.tenant_id = t.tenant_id AND e.event_id = t.event_id
 WHERE t.tenant_id = %(tenant_id)s AND t.kind = 'group' AND e.erasure_id = %(erasure_id)s
 
 -- name: strip_traits
--- Rows of what the person sent while the old traits could still be looked up.
+-- Removes the old user traits from rows that were delivered while the traits could still be looked up.
 UPDATE analytics.events SET user_traits = NULL
 WHERE tenant_id = %(tenant_id)s AND received_at >= %(before)s AND user_id = ANY(%(users)s) AND user_traits IS NOT NULL
 
 -- name: delete_scratch
+-- Deletes the person's rows from the diffs of replays.
 DELETE FROM replay.scratch AS s
 WHERE tenant_id = %(tenant_id)s
   AND (EXISTS (SELECT FROM control.erased_events AS x WHERE x.tenant_id = s.tenant_id AND x.event_id = s.event_id)
@@ -292,6 +319,7 @@ WHERE tenant_id = %(tenant_id)s
                                  %(anonymous)s)))
 
 -- name: delete_before_images
+-- Deletes the person's before-images.
 DELETE FROM replay.before_images AS s
 WHERE tenant_id = %(tenant_id)s
   AND (EXISTS (SELECT FROM control.erased_events AS x WHERE x.tenant_id = s.tenant_id AND x.event_id = s.event_id)
@@ -300,16 +328,21 @@ WHERE tenant_id = %(tenant_id)s
                                  %(anonymous)s)))
 
 -- name: own_table
+-- The user's own table behind legacy.output, if any.
 SELECT output_table FROM control.legacy_target
 
 -- name: is_mirrored
+-- Whether events are mirrored in the epoch in force.
 SELECT is_mirrored FROM control.epochs ORDER BY epoch DESC LIMIT 1
 
 -- name: totals
+-- The number of erased events by what they were.
 SELECT was, count(*) FROM control.erased_events WHERE erasure_id = %(erasure_id)s GROUP BY was
 
 -- name: finish
+-- Marks an erasure as finished.
 UPDATE control.erasures SET finished_at = clock_timestamp(), counts = %(counts)s::jsonb WHERE erasure_id = %(erasure_id)s
 
 -- name: subject_hash
+-- The hash of a user id.
 SELECT encode(control.id_hash(%(tenant_id)s, %(user_id)s), 'hex')

@@ -1,6 +1,6 @@
 -- name: received_hours
--- Where rows of a window of occurred_at are: the roll-ups say in which hours of received_at, and those that may not be
--- rolled up yet are looked through as well.
+-- The hours of received_at that hold rows of a window of occurred_at, by the roll-ups. Hours that may not be rolled up
+-- yet are included.
 SELECT received_hour, sum(events)::bigint FROM (
     SELECT received_hour, events FROM analytics.rollups
     WHERE tenant_id = %(tenant_id)s AND hour >= date_trunc('hour', %(start)s::timestamptz, 'UTC') AND hour < %(end)s
@@ -9,13 +9,13 @@ SELECT received_hour, sum(events)::bigint FROM (
 GROUP BY 1 ORDER BY 1
 
 -- name: expected
--- About how many rows a window of received_at has: whole hours of what is rolled up.
+-- The approximate number of rows in a window of received_at: whole hours of what is rolled up.
 SELECT coalesce(sum(events), 0)::bigint FROM analytics.rollups
 WHERE tenant_id = %(tenant_id)s AND received_hour >= date_trunc('hour', %(start)s::timestamptz, 'UTC')
   AND received_hour < %(end)s
 
 -- name: rows
--- JSON as the text that PostgreSQL keeps: no number is rounded on the way.
+-- The rows to export. JSON is the text that PostgreSQL keeps, so no number is rounded.
 SELECT event_id::text, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at, received_at,
        delivered_at, properties::text, traits::text, context::text, user_traits::text, group_traits::text,
        rest::text
@@ -26,5 +26,5 @@ WHERE tenant_id = %(tenant_id)s AND received_at >= %(received_from)s AND receive
 ORDER BY received_at, event_id
 
 -- name: count
--- Of the query above, which stands in its place.
+-- Counts the rows of the query above, which is inserted for `the_rows`.
 SELECT date_trunc('hour', occurred_at, 'UTC'), type, name, count(*) FROM (the_rows) AS counted GROUP BY 1, 2, 3

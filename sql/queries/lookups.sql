@@ -1,9 +1,10 @@
 -- name: cache_key
+-- The key that signs cached look-ups.
 SELECT key FROM control.cache_key
 
 -- name: known
--- What is known of each: tenants have an empty subject_id. Of a user's or group's traits the newest ones, up to a number
--- and a size (see known_apart); `left_out` counts the others among the newest.
+-- What is known of each subject. Tenants have an empty subject_id. For users and groups these are the newest traits, up
+-- to a number and a size (see known_apart). `left_out` counts the other traits among the newest.
 SELECT w.kind, w.tenant_id, w.subject_id, coalesce(CASE WHEN w.kind = 'tenant' THEN (
            SELECT json_build_object('name', t.name, 'plan', t.plan)::text FROM control.tenants AS t
            WHERE t.tenant_id = w.tenant_id
@@ -28,8 +29,8 @@ LEFT JOIN LATERAL (
 ) AS traits ON w.kind <> 'tenant'
 
 -- name: known_apart
--- The newest traits of each user and group one by one, and those that a claim brings as PostgreSQL writes them (place > 0).
--- A value that is too large to be copied is NULL.
+-- The newest traits of each user and group, one per row, and the traits of a claim's events in PostgreSQL's text form
+-- (place > 0). A value that is too large to be copied is NULL.
 SELECT 0, w.kind, w.tenant_id, w.subject_id, t.name, t.as_of, t.event_id, octet_length(t.name) + octet_length(t.value),
        CASE WHEN octet_length(t.name) + octet_length(t.value) <= %(bytes_max)s THEN t.value END
 FROM unnest(%(kind)s::text[], %(tenant_id)s::integer[], %(subject_id)s::text[]) AS w(kind, tenant_id, subject_id)

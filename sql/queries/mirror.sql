@@ -1,27 +1,30 @@
 -- name: only_one
+-- Tries to take the lock under which only one mirror runs.
 SELECT pg_try_advisory_lock(hashtext('pipeline_platform.migration.mirror'))
 
 -- name: target
+-- The configuration of the legacy pipeline.
 SELECT forward_url, headers, retries, timeout_s, requests_at_once, give_up_s, configured_at FROM control.legacy_target
 
 -- name: look
--- Whether anything is mirrored now, how far ids have been drawn, and the transactions that write the table.
+-- Whether events are mirrored in the epoch in force, the highest id drawn, and the transactions that write the table.
 SELECT (SELECT is_mirrored FROM control.epochs ORDER BY epoch DESC LIMIT 1),
        (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM queue.mirror_mirror_id_seq),
        ARRAY(SELECT queue.writers_of('queue.mirror'))
 
 -- name: low_water
--- See LowWater of the queue: no row below it is still to come.
+-- The low-water mark: no row below it can still appear. See LowWater of the queue.
 SELECT least((SELECT min(mirror_id) FROM queue.mirror WHERE mirror_id >= %(low_water)s AND sending_at IS NULL),
              %(horizon)s)
 
 -- name: tenants
+-- The names of tenants and their keys for the legacy pipeline.
 SELECT t.tenant_id, t.name, k.write_key
 FROM control.tenants AS t LEFT JOIN control.legacy_keys AS k USING (tenant_id)
 WHERE t.tenant_id = ANY(%s)
 
 -- name: take
--- Marked and committed before anything is sent; answers their batches in the form of a claim.
+-- Marks batches as being sent and returns them in the form of a claim. The mark is committed before anything is sent.
 WITH waiting AS (
     SELECT mirror_id, events FROM queue.mirror
     WHERE mirror_id >= %(low_water)s AND sending_at IS NULL
@@ -48,15 +51,16 @@ CROSS JOIN LATERAL (
 ORDER BY t.mirror_id
 
 -- name: left_behind
--- What a mirror that died may have sent or not.
+-- Events that a mirror may have sent before it died.
 SELECT mirror_id, e.tenant_id, e.event_id, e.batch_received_at
 FROM queue.mirror AS m
 JOIN queue.events AS e ON e.batch_id = m.batch_id AND e.batch_received_at = m.received_at
 WHERE m.sending_at IS NOT NULL
 
 -- name: settle
--- The fate of mirrored batches, all at once: counts by tenant, hour and stage, the lost events, and the rows are gone.
--- Rows that are gone have been settled before, by this call whose answer was lost or by another mirror: nothing counts.
+-- Records the fate of mirrored batches in one statement: counts by tenant, hour and stage, the lost events, and the
+-- deletion of the rows. Missing rows were settled before, by an earlier try of this call or by another mirror. They are
+-- not counted again.
 WITH gone AS (DELETE FROM queue.mirror WHERE mirror_id = ANY(%(mirror_ids)s) RETURNING mirror_id),
 lost AS (
     INSERT INTO legacy.losses (tenant_id, event_id, stage, cause)
@@ -70,19 +74,21 @@ FROM unnest(%(tenant_ids)s::integer[], %(hours)s::timestamptz[], %(stages)s::tex
             %(failed)s::bigint[]) AS i(tenant_id, hour, stage, proceeded, failed)
 WHERE EXISTS (SELECT FROM gone)
 GROUP BY tenant_id, hour, stage
--- One order for all who count here.
+-- The same order in all transactions that count here, to avoid deadlocks.
 ORDER BY tenant_id, hour, stage
 ON CONFLICT (tenant_id, hour, stage) DO UPDATE
 SET arrived = c.arrived + excluded.arrived, proceeded = c.proceeded + excluded.proceeded,
     failed = c.failed + excluded.failed
 
 -- name: configure
+-- Changes the configuration of the legacy pipeline.
 UPDATE control.legacy_target SET
     forward_url = %(forward_url)s, headers = %(headers)s, retries = %(retries)s, timeout_s = %(timeout_s)s,
     requests_at_once = %(requests_at_once)s, give_up_s = %(give_up_s)s, settle_s = %(settle_s)s,
     compared = %(compared)s, output_table = %(output_table)s, configured_at = clock_timestamp()
 
 -- name: show
+-- The configuration of the legacy pipeline and the state of the mirror.
 SELECT t.forward_url, t.headers, t.retries, t.timeout_s, t.requests_at_once, t.give_up_s, t.settle_s, t.compared,
        t.output_table, t.configured_at,
        EXISTS (SELECT FROM pg_stat_activity
@@ -93,7 +99,7 @@ SELECT t.forward_url, t.headers, t.retries, t.timeout_s, t.requests_at_once, t.g
 FROM control.legacy_target AS t
 
 -- name: keep_key
--- The mirror takes it with the configuration that it sees changed.
+-- Stores a tenant's key for the legacy pipeline. The change of configured_at makes the mirror read it.
 WITH kept AS (
     INSERT INTO control.legacy_keys (tenant_id, write_key) VALUES (%s, %s)
     ON CONFLICT (tenant_id) DO UPDATE SET write_key = excluded.write_key
@@ -101,9 +107,11 @@ WITH kept AS (
 UPDATE control.legacy_target SET configured_at = clock_timestamp()
 
 -- name: columns_of
+-- The columns of a table.
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum
 
 -- name: try_output
+-- Reads some rows of the legacy pipeline's output to prove that it can be read.
 SELECT count(*) FROM (SELECT * FROM legacy.output LIMIT 100) AS o WHERE o.* IS NOT NULL

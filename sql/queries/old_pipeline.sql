@@ -1,4 +1,5 @@
 -- name: stages
+-- What each stage of the legacy pipeline counted.
 SELECT stage, sum(arrived)::bigint AS arrived, sum(proceeded)::bigint AS proceeded, sum(failed)::bigint AS failed
 FROM legacy.stage_counts
 WHERE (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
@@ -7,6 +8,7 @@ GROUP BY stage
 ORDER BY array_position(ARRAY['mirror', 'gateway', 'queue', 'lookup', 'write'], stage), stage
 
 -- name: tenants
+-- The mirrored and delivered events of each tenant in the legacy pipeline.
 SELECT coalesce(t.name, c.tenant_id::text) AS tenant,
        coalesce(sum(arrived) FILTER (WHERE stage = 'mirror'), 0)::bigint AS mirrored,
        sum(proceeded) FILTER (WHERE stage = 'write')::bigint AS delivered
@@ -17,6 +19,7 @@ GROUP BY 1
 ORDER BY mirrored DESC, tenant
 
 -- name: causes
+-- The losses of the legacy pipeline, by stage and cause.
 SELECT stage, cause, count(*) AS events
 FROM legacy.losses
 WHERE (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)

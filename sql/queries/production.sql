@@ -1,6 +1,6 @@
 -- name: days
--- Days that have a partition, or delivered events by the account; whether their rows may have changed since they were
--- counted, and whether they are within reach of what may still be delivered.
+-- Days that have a partition or that have delivered events in the account. For each: whether its rows may have changed
+-- since the last count, and whether events can still be delivered into it.
 WITH day AS (
     SELECT to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS day
     FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
@@ -14,8 +14,9 @@ FROM day AS d LEFT JOIN account.production_days AS p USING (day)
 ORDER BY d.day
 
 -- name: count_day
--- One statement: rows and account are of one snapshot. What differs is answered. An hour that agreed with the account
--- keeps its identities where only they changed and no erasure or replay explains it: it is named until it is put right.
+-- Counts the rows of one day and returns differences from the account. It is one statement, so that rows and account
+-- come from one snapshot. An hour that agreed with the account may differ only in its identities, without an erasure or
+-- replay that explains it. Such an hour keeps its earlier identities and is reported until it is repaired.
 WITH fresh AS MATERIALIZED (
     SELECT tenant_id, date_trunc('hour', received_at, 'UTC') AS hour, count(*) FILTER (WHERE NOT is_shadow) AS production,
            count(*) FILTER (WHERE is_shadow) AS shadow, bit_xor(uuid_hash_extended(event_id, tenant_id)) AS identities
@@ -56,7 +57,7 @@ WITH fresh AS MATERIALIZED (
         agrees = excluded.agrees
 ), noted AS (
     INSERT INTO account.production_days AS p (day, changes, counted_at)
-    -- What was exchanged is counted again each time.
+    -- A day with exchanged identities is counted again each time.
     VALUES (%(day)s, CASE WHEN EXISTS (SELECT FROM exchanged) THEN NULL ELSE %(changes)s END, clock_timestamp())
     ON CONFLICT (day) DO UPDATE SET changes = excluded.changes, counted_at = excluded.counted_at
 )
@@ -67,7 +68,7 @@ WHERE NOT j.agrees OR x.hour IS NOT NULL
 ORDER BY j.hour, j.tenant_id
 
 -- name: differing_days
--- By the figures that were counted before and the account of now.
+-- Days whose earlier counts differ from the current account.
 SELECT DISTINCT date_trunc('day', hour, 'UTC')
 FROM (SELECT tenant_id, hour, sum(delivered) AS delivered FROM account.funnel GROUP BY 1, 2) AS c
 FULL JOIN account.production_hours AS p USING (tenant_id, hour)
@@ -75,10 +76,11 @@ WHERE coalesce(c.delivered, 0) <> coalesce(p.production + p.shadow, 0)
 ORDER BY 1
 
 -- name: rows
+-- The numbers of rows in production and in shadow.
 SELECT coalesce(sum(production), 0)::bigint, coalesce(sum(shadow), 0)::bigint FROM account.production_hours
 
 -- name: of_hour
--- Rows of one hour and the account, in one snapshot.
+-- Differences between the rows of one hour and the account, in one snapshot.
 SELECT tenant_id, coalesce(c.delivered, 0), coalesce(r.rows, 0)
 FROM (SELECT tenant_id, sum(delivered)::bigint AS delivered FROM account.funnel WHERE hour = %(hour)s GROUP BY 1) AS c
 FULL JOIN (SELECT tenant_id, count(*) AS rows FROM account.delivered
@@ -87,8 +89,9 @@ WHERE coalesce(c.delivered, 0) <> coalesce(r.rows, 0)
 ORDER BY tenant_id
 
 -- name: doubled
--- Identities with a row that was received less than the retention after another one was delivered: it had to be recognised.
--- A day at a time is read, so that each is one scan of its partitions, under any settings of the planner.
+-- Identities with a row that was received within the retention after another row was delivered: it should have been
+-- recognised as a duplicate. One day at a time is read, so that each is one scan of its partitions under any settings
+-- of the planner.
 WITH row AS (
     SELECT e.*
     FROM unnest(%(days)s::timestamptz[]) AS d(day)

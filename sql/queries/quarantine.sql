@@ -1,4 +1,5 @@
 -- name: list
+-- Quarantined events that match a filter.
 SELECT q.quarantine_id, t.name AS tenant, q.received_at, q.lane::text, q.message_id, q.code, q.message,
        octet_length(q.payload) AS bytes, q.readmitted_at
 FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
@@ -8,13 +9,15 @@ ORDER BY q.quarantine_id
 LIMIT %(limit)s
 
 -- name: show
+-- One quarantined event with its payload.
 SELECT q.quarantine_id, t.name AS tenant, q.received_at, q.lane::text, q.message_id, q.code, q.message,
        octet_length(q.payload) AS bytes, q.readmitted_at, q.payload
 FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
 WHERE q.quarantine_id = %(quarantine_id)s
 
 -- name: next
--- Locked until they are let in or left, so that two who readmit at once take different ones. Erased ones have no bytes.
+-- The next events to readmit. They stay locked until they are readmitted or left, so that two concurrent runs take
+-- different ones. Erased events have no bytes and are left out.
 SELECT q.quarantine_id, q.tenant_id, q.payload, q.received_at
 FROM queue.quarantine AS q JOIN control.tenants AS t USING (tenant_id)
 WHERE q.quarantine_id > %(after)s AND q.readmitted_at IS NULL AND q.payload <> ''
@@ -26,7 +29,7 @@ LIMIT %(limit)s
 FOR UPDATE OF q SKIP LOCKED
 
 -- name: recall_keys
--- What was sent again and delivered since, or was delivered before, is in production though its key may be gone.
+-- Creates missing identity keys of events that are in production: delivered before, or sent again and delivered since.
 SELECT analytics.recall_keys(
     %(tenant_ids)s::integer[], %(event_ids)s::uuid[],
     (SELECT min(received_at) FROM queue.quarantine
@@ -34,4 +37,5 @@ SELECT analytics.recall_keys(
     clock_timestamp())
 
 -- name: readmitted
+-- Marks quarantined events as readmitted.
 UPDATE queue.quarantine SET readmitted_at = clock_timestamp() WHERE quarantine_id = ANY(%s::bigint[])

@@ -1,18 +1,19 @@
 -- name: target
--- What is compared and for how long the old pipeline may still deliver; the epochs that were mirrored; whether digests
--- of what is compared are kept with the rows; the number of tenants.
+-- The compared columns and the time for which the legacy pipeline may still deliver, the epochs that were mirrored,
+-- whether digests of the compared columns are kept with the rows, and the number of tenants.
 SELECT t.compared, t.settle_s, ARRAY(SELECT epoch FROM control.epochs WHERE is_mirrored ORDER BY epoch),
        t.compared @> reconcile.kept_columns() AND t.compared <@ reconcile.kept_columns(),
        (SELECT count(*) FROM control.tenants)
 FROM control.legacy_target AS t
 
 -- name: default_window
--- From the first mirrored batch still kept to now.
+-- The default window: from the first mirrored batch that is still kept to the present.
 SELECT (SELECT min(b.received_at) FROM queue.batches AS b JOIN control.epochs USING (epoch) WHERE is_mirrored),
        clock_timestamp()
 
 -- name: waiting
--- What the platform and the mirror have still to do in a window, and who may still accept into it.
+-- What the platform and the mirror still have to process in a window, and how many transactions can still accept into
+-- it.
 SELECT (SELECT coalesce(sum(w.end_event - w.first_event), 0)::bigint FROM queue.work AS w
         WHERE w.received_at >= %(start)s AND w.received_at < %(end)s) AS in_flight,
        (SELECT coalesce(sum(m.events), 0)::bigint FROM queue.mirror AS m
@@ -27,19 +28,19 @@ SELECT (SELECT coalesce(sum(w.end_event - w.first_event), 0)::bigint FROM queue.
        greatest(0, extract(epoch FROM %(end)s - clock_timestamp()) + %(settle_s)s)::float8 AS settles_in_s
 
 -- name: still_delivers
--- Whether the old pipeline delivered events of the window within the last settle_s seconds.
+-- Whether the legacy pipeline delivered events of the window within the last settle_s seconds.
 SELECT EXISTS (
     SELECT FROM legacy.output AS o
-    -- Asked once, so that an index can be used.
+    -- Evaluated once, so that an index can be used.
     WHERE o.received_at > (SELECT clock_timestamp() - make_interval(secs => %(settle_s)s))
       AND EXISTS (SELECT FROM analytics.keys AS k
                   WHERE k.tenant_id = o.tenant_id AND k.event_id = o.event_id
                     AND k.received_at >= %(start)s AND k.received_at < %(end)s OFFSET 0))
 
 -- name: platform_sums
--- What the platform delivered, by place: a tenant's share of all hashes of identities. Of the window: how many, and an
--- XOR of their identities. Of the wider range in which the old pipeline's rows are: the same of their digests. Both
--- tables by themselves, not account.delivered: each row would be copied once more.
+-- The platform's output by place: a tenant's share of all hashes of identities. For the window: the number of rows and
+-- an XOR of their identities. For the wider range that holds the legacy pipeline's rows: the number of rows and an XOR
+-- of their digests. It reads both tables and not account.delivered, which would copy each row once more.
 CREATE TEMPORARY TABLE platform_sums ON COMMIT DROP AS
 SELECT place, count(*) FILTER (WHERE is_inside) AS events, bit_xor(identity) FILTER (WHERE is_inside) AS identities,
        count(*) AS near, bit_xor(digest) AS digests
@@ -63,9 +64,9 @@ FROM (
 GROUP BY place
 
 -- name: legacy_sums
--- The same of the old pipeline; a row of a table of the user's own that names no tenant or no event is nobody's. The
--- branch without rows keeps the planner from taking the number of events for that of places, and so from adding up in
--- parallel.
+-- The same sums of the legacy pipeline's output. Rows of the user's own table without a tenant or an event are ignored.
+-- The branch without rows prevents a wrong estimate: the planner would take the number of events for the number of
+-- places, and would not aggregate in parallel.
 CREATE TEMPORARY TABLE legacy_sums ON COMMIT DROP AS
 SELECT place, count(*) AS near, bit_xor(digest) AS digests
 FROM (
@@ -81,8 +82,8 @@ FROM (
 GROUP BY place
 
 -- name: is_even
--- Whether the platform delivered in the window what was accepted in it, each event once: by the sums of the batches. False
--- also where one has none: then the events themselves are added up.
+-- Whether the platform delivered in the window exactly the events that were accepted in it, each once, by the sums of
+-- the batches. False also if a batch has no sum: then the events themselves are added up.
 SELECT coalesce(a.is_known AND (a.events, a.identities) = (p.events, p.identities), false)
 FROM (SELECT bool_and(identities IS NOT NULL) AS is_known, sum(events) AS events, bit_xor(identities) AS identities
       FROM queue.batches
@@ -99,22 +100,22 @@ WHERE b.received_at >= %(start)s AND b.received_at < %(end)s AND b.epoch = ANY(%
 GROUP BY 1
 
 -- name: unlike
--- Places where the outputs differ, or the old pipeline has an event twice. An identity has one row on the platform, so
--- equal numbers and equal XORs mean that both sides have the same events, each once.
+-- Places where the outputs differ or the legacy pipeline has an event twice. An identity has one row on the platform,
+-- so equal numbers and equal XORs mean that both sides have the same events, each once.
 SELECT place
 FROM platform_sums AS p FULL JOIN legacy_sums AS l USING (place)
 WHERE (p.near, p.digests) IS DISTINCT FROM (l.near, l.digests)
 
 -- name: uneven
--- Places where the accepted identities are not the delivered ones: something was sent twice, or is missing.
+-- Places where the accepted identities differ from the delivered ones: an event was sent twice, or is missing.
 SELECT place
 FROM accepted_sums AS a LEFT JOIN platform_sums AS p USING (place)
 WHERE (a.events, a.identities) IS DISTINCT FROM (p.events, p.identities)
 
 -- name: differing
--- Of the unlike places every identity of the window on one side only, or with another content on both: one hash join;
--- what is equal leaves no row. The old pipeline's rows are those that arrived about when the platform's did; later and
--- earlier ones are looked up afterwards, by key.
+-- In the unlike places, every identity of the window that is on one side only or has different content. It is one hash
+-- join. Equal events leave no row. It reads the legacy pipeline's rows from about the time of the platform's rows.
+-- Earlier and later ones are looked up afterwards, by key.
 CREATE TEMPORARY TABLE differing ON COMMIT DROP AS
 SELECT tenant_id, event_id, p.received_at, p.batch_id, p.is_shadow, p.is_recovered, p.digest IS NOT NULL AS is_platforms,
        l.digest IS NOT NULL AS is_legacys, l.is_inside
@@ -139,14 +140,14 @@ FULL JOIN (
 WHERE p.digest IS DISTINCT FROM l.digest
 
 -- name: undelivered
--- Of the uneven places the identities without a row of the platform in this window.
+-- In the uneven places, the identities without a row of the platform in this window.
 CREATE TEMPORARY TABLE undelivered ON COMMIT DROP AS
 SELECT a.tenant_id, a.event_id, max(a.batch_id) AS batch_id
 FROM (
     SELECT * FROM (
         SELECT unnest(tenant_ids) AS tenant_id, unnest(event_ids) AS event_id, batch_id FROM queue.batches
         WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
-          -- Known to the planner: without uneven places no batch is read.
+          -- A constant for the planner: without uneven places no batch is read.
           AND cardinality(%(uneven)s::bigint[]) > 0
     ) AS e
     WHERE reconcile.place(tenant_id, event_id, %(bits)s) = ANY(%(uneven)s::bigint[])
@@ -160,7 +161,8 @@ WHERE p.event_id IS NULL
 GROUP BY a.tenant_id, a.event_id
 
 -- name: unknown
--- What one side has or was given and the platform has not in this window: accepted here, or the old pipeline's.
+-- Events that the platform has not delivered in this window, although they were accepted here or the legacy pipeline
+-- has them.
 CREATE TEMPORARY TABLE unknown ON COMMIT DROP AS
 SELECT tenant_id, event_id, u.batch_id, u.event_id IS NOT NULL AS is_accepted, l.event_id IS NOT NULL AS is_legacys,
        false AS is_elsewhere, NULL::text AS fate
@@ -169,8 +171,8 @@ FULL JOIN (SELECT DISTINCT tenant_id, event_id FROM differing WHERE NOT is_platf
     USING (tenant_id, event_id)
 
 -- name: elsewhere
--- Those that the platform delivered in another window: sent again, or arrived late at the old pipeline. A key counts
--- only with its row: an event whose row is gone is missing.
+-- Marks those that the platform delivered in another window: sent again, or arrived late at the legacy pipeline. An
+-- identity key counts only with its row: an event whose row is gone is missing.
 UPDATE unknown AS u SET is_elsewhere = true
 WHERE EXISTS (
     SELECT FROM analytics.keys AS k
@@ -179,17 +181,18 @@ WHERE EXISTS (
     WHERE k.tenant_id = u.tenant_id AND k.event_id = u.event_id OFFSET 0)
 
 -- name: elsewhere_before
--- Those that it delivered before the oldest keys that are kept. All older rows are looked at.
+-- Marks those that the platform delivered before its oldest identity keys. This reads all older rows.
 UPDATE unknown AS u SET is_elsewhere = true
 FROM account.delivered AS d
 WHERE NOT u.is_elsewhere AND d.tenant_id = u.tenant_id AND d.event_id = u.event_id
   AND d.delivered_at < (SELECT min(opened_at) FROM analytics.key_generations)
 
 -- name: oldest_generation
+-- The oldest generation of identity keys.
 SELECT min(generation) FROM analytics.key_generations
 
 -- name: fates
--- What the platform knows of the others: still at work, waiting for the mirror, a dead letter, discarded by name.
+-- What the platform knows of the others: in flight, waiting for the mirror, a dead letter, or discarded by name.
 UPDATE unknown AS u SET fate = f.fate
 FROM (
     SELECT tenant_id, event_id, (array_agg(fate ORDER BY place))[1] AS fate
@@ -214,8 +217,8 @@ FROM (
 WHERE u.tenant_id = f.tenant_id AND u.event_id = f.event_id AND NOT u.is_elsewhere
 
 -- name: late
--- Rows of the old pipeline outside of the range above, of what the platform delivered in this window; and its rows, of
--- whatever time, of what was accepted here and not delivered.
+-- Rows of the legacy pipeline outside the range, for events that the platform delivered in this window, and its rows of
+-- any time for events that were accepted here and not delivered.
 CREATE TEMPORARY TABLE late ON COMMIT DROP AS
 SELECT d.tenant_id, d.event_id, true AS is_platforms, o.received_at
 FROM differing AS d JOIN legacy.output AS o USING (tenant_id, event_id)
@@ -226,6 +229,7 @@ FROM unknown AS u JOIN legacy.output AS o USING (tenant_id, event_id)
 WHERE u.is_accepted AND NOT u.is_legacys AND NOT u.is_elsewhere
 
 -- name: late_range
+-- The range of time that includes the late rows.
 SELECT least(min(received_at), %(from)s), greatest(max(received_at) + interval '1 us', %(until)s) FROM late WHERE is_platforms
 
 -- name: both_have
@@ -236,8 +240,8 @@ FROM differing AS d LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM late) AS
 WHERE d.is_platforms AND (d.is_legacys OR l.event_id IS NOT NULL)
 
 -- name: fields
--- Those, field by field. One of several rows of the old pipeline that is equal is enough: the others are further rows
--- of an event that arrived.
+-- The differences of these events, field by field. If the legacy pipeline has several rows of an event, one equal row
+-- is enough. The others count as further rows of that event.
 CREATE TEMPORARY TABLE mismatched ON COMMIT DROP AS
 WITH contents AS MATERIALIZED (
     SELECT b.tenant_id, b.event_id, o.received_at AS arrived_at, to_jsonb(p) AS ours, to_jsonb(o) AS theirs
@@ -261,7 +265,7 @@ SELECT * FROM (
 WHERE samples <> '{}'
 
 -- name: verdicts
--- Each event that differs, with where it was lost. What still waits for the mirror is not judged.
+-- Each event that differs, and where it was lost. Events that wait for the mirror are not judged.
 CREATE TEMPORARY TABLE verdicts ON COMMIT DROP AS
 WITH dropped AS MATERIALIZED (
     SELECT d.tenant_id, d.event_id, d.is_shadow, d.is_recovered, m.batch_id IS NOT NULL AS is_in_mirror
@@ -297,7 +301,7 @@ UNION ALL
 SELECT tenant_id, event_id, 'mismatched', NULL, samples, false FROM mismatched
 
 -- name: counts
--- Numbers by tenant, to be put together by name.
+-- Numbers by tenant. The caller combines them by name.
 SELECT (place >> %(bits)s)::integer AS tenant_id, 'platform' AS number, sum(events)::bigint AS events
 FROM platform_sums WHERE events > 0 GROUP BY 1
 UNION ALL
@@ -313,8 +317,8 @@ WHERE is_accepted AND NOT is_elsewhere AND fate IS NOT NULL GROUP BY tenant_id, 
 UNION ALL
 SELECT tenant_id, 'elsewhere', count(*) FROM unknown WHERE is_accepted AND is_elsewhere GROUP BY tenant_id
 UNION ALL
--- Rows of the old pipeline that met one of the platform's, less the events that they met: further rows. Where the
--- outputs are alike, each event of the window met one.
+-- Rows of the legacy pipeline that match a row of the platform, minus the events that they match: further rows. In
+-- places where the outputs are alike, each event of the window matches one row.
 SELECT (place >> %(bits)s)::integer, 'legacy_rows',
        sum(CASE WHEN place = ANY(%(unlike)s::bigint[]) THEN coalesce(l.near, 0) ELSE p.events END)::bigint
 FROM platform_sums AS p FULL JOIN legacy_sums AS l USING (place) GROUP BY 1
@@ -328,13 +332,16 @@ UNION ALL
 SELECT tenant_id, 'late_events', count(DISTINCT event_id) FROM late WHERE is_platforms GROUP BY tenant_id
 
 -- name: stages
+-- Dropped events by stage.
 SELECT stage, count(*) FROM verdicts WHERE kind = 'dropped' GROUP BY stage ORDER BY count(*) DESC, stage
 
 -- name: field_counts
+-- The number of mismatched events by field.
 SELECT field, count(*) FROM mismatched CROSS JOIN LATERAL jsonb_object_keys(samples) AS field
 GROUP BY field ORDER BY count(*) DESC, field
 
 -- name: samples
+-- Samples of the events that differ, by kind.
 SELECT v.kind, coalesce(t.name, v.tenant_id::text) AS tenant, v.event_id::text, v.stage, v.samples AS fields
 FROM (SELECT *, row_number() OVER (PARTITION BY kind ORDER BY event_id, tenant_id) AS place
       FROM verdicts WHERE kind <> 'in_mirror') AS v
@@ -343,6 +350,8 @@ WHERE v.place <= %(samples)s
 ORDER BY v.kind, v.place
 
 -- name: coverage
+-- What limits the comparison: dropped hours, the time since the last delivery of the legacy pipeline, and its reported
+-- losses.
 SELECT (SELECT count(*) FROM queue.hours
         WHERE hour < %(end)s AND hour > %(start)s - interval '1 hour' AND dropped_at IS NOT NULL) AS hours_past_retention,
        (SELECT extract(epoch FROM clock_timestamp() - max(received_at))::float8 FROM legacy.output
@@ -352,10 +361,11 @@ SELECT (SELECT count(*) FROM queue.hours
             WHERE hour < %(end)s AND hour > %(start)s - interval '1 hour' GROUP BY stage) AS s) AS reported_lost
 
 -- name: tenant_names
+-- The names of all tenants.
 SELECT tenant_id, name FROM control.tenants
 
 -- name: forget
--- What was found in the same window before, or in an earlier part of it that was not settled.
+-- Deletes the earlier results of the same window, and those of earlier, unsettled parts of it.
 WITH gone AS (
     DELETE FROM reconcile.windows
     WHERE window_start = %(start)s AND (window_end = %(end)s OR (window_end < %(end)s AND NOT is_settled))
@@ -368,6 +378,7 @@ DELETE FROM reconcile.results AS r USING gone
 WHERE r.window_start = gone.window_start AND r.window_end = gone.window_end
 
 -- name: store_differences
+-- Stores the events that differ.
 INSERT INTO reconcile.differences (window_start, window_end, tenant_id, event_id, kind, stage, fields, samples)
 SELECT %(start)s, %(end)s, tenant_id, event_id, kind, stage,
        (SELECT jsonb_agg(field ORDER BY field) FROM jsonb_object_keys(samples) AS field), samples
@@ -375,6 +386,7 @@ FROM verdicts WHERE kind <> 'in_mirror'
 ORDER BY tenant_id, kind, event_id
 
 -- name: store_result
+-- Stores the numbers of each tenant.
 INSERT INTO reconcile.results (window_start, window_end, tenant_id, accepted, platform, legacy, matched, mismatched,
                                dropped, extra, missing, duplicates, recovered)
 SELECT %(start)s, %(end)s, r.*
@@ -383,10 +395,12 @@ FROM unnest(%(tenant_id)s::integer[], %(accepted)s::bigint[], %(platform)s::bigi
             %(missing)s::bigint[], %(duplicates)s::bigint[], %(recovered)s::bigint[]) AS r
 
 -- name: store_window
+-- Stores the window.
 INSERT INTO reconcile.windows (window_start, window_end, is_settled, seconds, coverage)
 VALUES (%(start)s, %(end)s, %(is_settled)s, %(seconds)s, %(coverage)s)
 
 -- name: export_results
+-- The stored numbers of a window, for export.
 SELECT r.window_start, r.window_end, w.is_settled, r.tenant_id, coalesce(t.name, r.tenant_id::text) AS tenant, r.accepted,
        r.platform, r.legacy, r.matched, r.mismatched, r.dropped, r.extra, r.missing, r.duplicates, r.recovered
 FROM reconcile.results AS r
@@ -396,6 +410,7 @@ WHERE window_start = %(start)s AND window_end = %(end)s
 ORDER BY r.tenant_id
 
 -- name: export_differences
+-- The stored differences of a window, for export.
 SELECT d.window_start, d.window_end, d.tenant_id, coalesce(t.name, d.tenant_id::text) AS tenant, d.event_id::text,
        d.kind, d.stage, d.fields::text, d.samples::text
 FROM reconcile.differences AS d LEFT JOIN control.tenants AS t USING (tenant_id)
@@ -403,4 +418,5 @@ WHERE window_start = %(start)s AND window_end = %(end)s
 ORDER BY d.kind, d.tenant_id, d.event_id
 
 -- name: settled_until
+-- The end of the latest window that can have settled.
 SELECT clock_timestamp() - make_interval(secs => settle_s) FROM control.legacy_target

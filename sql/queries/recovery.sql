@@ -1,12 +1,12 @@
 -- name: dropped
--- By tenant and by the stage that reported the loss.
+-- Events that the legacy pipeline dropped, by tenant and by the stage that reported the loss.
 WITH dropped AS MATERIALIZED (
     SELECT s.tenant_id, s.event_id
     FROM shadow.events AS s
     WHERE s.received_at >= %(start)s AND s.received_at < %(end)s
       AND (%(tenant_ids)s::integer[] IS NULL OR s.tenant_id = ANY(%(tenant_ids)s))
       AND NOT EXISTS (SELECT FROM legacy.output AS o WHERE o.tenant_id = s.tenant_id AND o.event_id = s.event_id)
-      -- Sent again after its identity key was gone, and delivered into production.
+      -- Exclude events that were sent again after their identity key was gone, and delivered into production.
       AND NOT EXISTS (SELECT FROM analytics.events AS e
                       WHERE e.tenant_id = s.tenant_id AND e.event_id = s.event_id AND e.received_at >= %(start)s)
 ), reported AS (
@@ -23,15 +23,18 @@ GROUP BY 1, 2
 ORDER BY events DESC, 1, 2
 
 -- name: recovered_before
+-- The number of events of the window that were recovered before.
 SELECT count(*) FROM analytics.events
 WHERE received_at >= %(start)s AND received_at < %(end)s AND recovery_id IS NOT NULL
   AND (%(tenant_ids)s::integer[] IS NULL OR tenant_id = ANY(%(tenant_ids)s))
 
 -- name: begin
+-- Begins a recovery.
 INSERT INTO recovery.runs (window_start, window_end, actor, reason)
 VALUES (%(start)s, %(end)s, %(actor)s, %(reason)s) RETURNING recovery_id
 
 -- name: list_dropped
+-- Lists the dropped events of the window in chunks.
 CREATE TEMPORARY TABLE to_recover ON COMMIT PRESERVE ROWS AS
 SELECT (row_number() OVER (ORDER BY s.received_at, s.tenant_id, s.event_id) - 1) / %(chunk)s AS chunk, s.tenant_id,
        s.received_at, s.event_id
@@ -43,16 +46,19 @@ WHERE s.received_at >= %(start)s AND s.received_at < %(end)s
                   WHERE e.tenant_id = s.tenant_id AND e.event_id = s.event_id AND e.received_at >= %(start)s)
 
 -- name: chunks
+-- The chunks of the recovery and their sizes.
 SELECT chunk, count(*) FROM to_recover GROUP BY chunk ORDER BY chunk
 
 -- name: enter
--- While rows are between two tables no erasure looks for them, and no generation of identity keys is opened.
+-- Takes the shared locks of a move: no erasure searches rows while they are between two tables, and no generation of
+-- identity keys is opened.
 SELECT pg_advisory_xact_lock_shared(control.erasure_lock()), pg_advisory_xact_lock_shared(analytics.key_lock())
 
 -- name: move
--- A row leaves shadow.events in the transaction that puts it into production, and can leave only once: two recoveries
--- at work on the same rows wait for each other at the DELETE, and the second finds them gone. A row moves only under its
--- own identity key, which is made again where it is gone: an event that is delivered meanwhile is delivered once.
+-- Moves one chunk from shadow.events into production in one transaction. A row can leave shadow.events only once: of
+-- two recoveries of the same rows, the second waits at the DELETE and then finds them gone. A row moves only under its
+-- own identity key. A missing identity key is created again, so that an event that is delivered meanwhile is delivered
+-- once.
 WITH wanted AS MATERIALIZED (
     SELECT t.tenant_id, t.received_at, t.event_id,
            (SELECT k.received_at FROM analytics.keys AS k
@@ -89,9 +95,11 @@ WITH wanted AS MATERIALIZED (
 SELECT count(*) FROM put
 
 -- name: finish
+-- Marks a recovery as finished.
 UPDATE recovery.runs SET finished_at = clock_timestamp() WHERE recovery_id = %(recovery_id)s
 
 -- name: moved
+-- The events that a recovery moved, by tenant.
 SELECT coalesce(t.name, m.tenant_id::text) AS tenant, sum(m.events)::bigint AS events
 FROM recovery.moves AS m LEFT JOIN control.tenants AS t USING (tenant_id)
 WHERE m.recovery_id = %(recovery_id)s GROUP BY 1 ORDER BY events DESC, 1

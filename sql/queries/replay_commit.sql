@@ -1,10 +1,10 @@
 -- name: by_index
--- A chunk is small beside the tables: each of its rows is looked up by key.
+-- Makes the planner use indexes. A chunk is small beside the tables, so each of its rows is looked up by key.
 SELECT set_config('enable_nestloop', 'on', true), set_config('enable_hashjoin', 'off', true),
        set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)
 
 -- name: hold_letters
--- Whoever resolves, discards or tries a dead letter of these events again comes before or after all of this commit.
+-- Locks the dead letters of these events, so that other changes to them come before or after the whole commit.
 SELECT d.dead_letter_id
 FROM replay.scratch AS s JOIN queue.dead_letters AS d USING (tenant_id, event_id)
 WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added' AND s.committed_as IS NULL
@@ -12,7 +12,8 @@ ORDER BY d.tenant_id, d.dead_letter_id
 FOR UPDATE OF d
 
 -- name: keep_accepted
--- A row to be removed whose event was accepted elsewhere stays: that occurrence counts as its duplicate.
+-- Skips rows to be removed whose event was accepted elsewhere. That occurrence counts as a duplicate of the row, so the
+-- row stays.
 WITH keyed AS MATERIALIZED (
     SELECT s.tenant_id, s.event_id FROM replay.scratch AS s
     WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'removed' AND s.committed_as IS NULL
@@ -29,7 +30,8 @@ WHERE s.replay_id = %(replay_id)s AND s.tenant_id = k.tenant_id AND s.event_id =
   AND EXISTS (SELECT FROM accepted AS a WHERE a.tenant_id = k.tenant_id AND a.event_id = k.event_id)
 
 -- name: take_out
--- Rows to be changed or removed leave production, where they are still what the diff saw; what they were is kept.
+-- Deletes the rows to be changed or removed from production, if they still are what the diff saw. Stores their
+-- before-images.
 WITH todo AS MATERIALIZED (
     SELECT * FROM replay.scratch
     WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND action IN ('changed', 'removed')
@@ -49,7 +51,7 @@ WITH todo AS MATERIALIZED (
     SELECT t.replay_id, t.chunk, t.tenant_id, t.event_id, t.received_at, t.action, t.is_shadow,
            t.action = 'changed' OR k.event_id IS NOT NULL, g.row
     FROM todo AS t JOIN gone AS g USING (tenant_id, event_id)
-    -- An identity may have a key in several generations.
+    -- An identity may have identity keys in several generations.
     LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM keyless) AS k USING (tenant_id, event_id)
 )
 UPDATE replay.scratch AS s
@@ -59,7 +61,7 @@ WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action IN ('chan
   AND s.committed_as IS NULL
 
 -- name: put_changed
--- Without the digest, which is of the row that it was.
+-- Inserts the changed rows, without the digest, which belongs to the earlier row.
 INSERT INTO analytics.events
 SELECT r.*
 FROM replay.scratch AS s
@@ -68,8 +70,8 @@ CROSS JOIN LATERAL jsonb_populate_record(NULL::analytics.events,
 WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.committed_as = 'changed' AND NOT s.is_shadow
 
 -- name: put_added
--- What production lacks, by its identity; a dead letter of it is thereby delivered. What was discarded, found to be a
--- duplicate or erased since the diff stays away.
+-- Inserts events that production lacks, under their identity. A dead letter of such an event becomes delivered. Events
+-- that were discarded, found to be duplicates or erased since the diff are not inserted.
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 todo AS MATERIALIZED (
     SELECT s.*, s.row ->> 'batch_id' AS batch FROM replay.scratch AS s
@@ -79,7 +81,7 @@ todo AS MATERIALIZED (
                       WHERE d.tenant_id = s.tenant_id AND d.event_id = s.event_id
                         AND d.batch_id = (s.row ->> 'batch_id')::bigint AND d.state IN ('discarded', 'duplicate'))
       AND NOT replay.is_erased(s.tenant_id, s.event_id, s.received_at, s.row)
-      -- Whatever was delivered since the diff still has its key.
+      -- Everything that was delivered since the diff must still have its identity key.
       AND (SELECT min(opened_at) FROM analytics.key_generations)
           <= (SELECT diffed_at FROM replay.chunks WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s)
 ), fresh AS (
@@ -92,7 +94,7 @@ todo AS MATERIALIZED (
     RETURNING tenant_id, event_id
 ), keyed AS MATERIALIZED (
     SELECT t.*, f.event_id IS NOT NULL AS is_fresh FROM todo AS t LEFT JOIN fresh AS f USING (tenant_id, event_id)
-    -- A key whose row is gone is the event's own.
+    -- An identity key without a row belongs to the event itself.
     WHERE f.event_id IS NOT NULL
        OR EXISTS (SELECT FROM analytics.keys AS k WHERE k.tenant_id = t.tenant_id AND k.event_id = t.event_id
                   AND k.received_at = t.received_at)
@@ -106,7 +108,8 @@ todo AS MATERIALIZED (
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, event_id
 ), letter AS (
-    -- One, as there is one row: of an event that is in its batch twice the other dead letter stays what it is.
+    -- One dead letter, because there is one row. If an event is in its batch twice, the other dead letter does not
+    -- change.
     SELECT d.tenant_id, min(d.dead_letter_id) AS dead_letter_id
     FROM put AS p JOIN todo AS t USING (tenant_id, event_id)
     JOIN queue.dead_letters AS d
@@ -138,7 +141,7 @@ WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added'
   AND s.committed_as IS NULL
 
 -- name: keep_traits
--- The traits of the rows as they are now; of the same event the corrected value replaces the earlier one.
+-- Stores the traits of the current rows. For the same event the corrected value replaces the earlier one.
 WITH subject AS (
     SELECT e.tenant_id, e.event_id, CASE e.type WHEN 'group' THEN 'group' ELSE 'user' END AS kind,
            CASE e.type WHEN 'group' THEN e.group_id ELSE e.user_id END AS subject_id,
@@ -153,7 +156,7 @@ INSERT INTO control.traits AS t (tenant_id, kind, subject_id, name, value, as_of
 SELECT DISTINCT ON (s.tenant_id, s.kind, s.subject_id, v.key) s.tenant_id, s.kind, s.subject_id, v.key, v.value, s.as_of,
        s.event_id
 FROM subject AS s CROSS JOIN LATERAL jsonb_each(s.traits) AS v
--- A longer name does not fit into the index: the event's own row has it.
+-- A longer name does not fit into the index. It stays in the event's own row.
 WHERE s.subject_id <> '' AND octet_length(s.subject_id) + octet_length(v.key) <= 2600
 ORDER BY s.tenant_id, s.kind, s.subject_id, v.key, s.as_of DESC, s.event_id DESC
 ON CONFLICT (tenant_id, kind, subject_id, name) DO UPDATE
@@ -161,21 +164,21 @@ SET value = excluded.value, as_of = excluded.as_of, event_id = excluded.event_id
 WHERE (t.as_of, t.event_id) <= (excluded.as_of, excluded.event_id)
 
 -- name: count_chunk
--- In the funnel a replayed event is one more occurrence of what was accepted before.
+-- Counts the chunk in the funnel: a replayed event is one more occurrence of what was accepted before.
 INSERT INTO account.deltas (tenant_id, hour, lane, received, accepted, claimed, enriched, duplicate)
 SELECT tenant_id, hour, 'replay'::queue.lane, n, n, n, n, n
 FROM replay.counts CROSS JOIN LATERAL (SELECT events - failed - discarded AS n) AS replayed
 WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND n > 0
 
 -- name: mark_rollups
--- Of the hours that the chunk's commit or undo changed.
+-- Marks the hours that the chunk's commit or undo changed.
 INSERT INTO analytics.rollup_marks (tenant_id, received_hour)
 SELECT DISTINCT tenant_id, date_trunc('hour', received_at, 'UTC')
 FROM replay.before_images WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s
 
 -- name: note_seen
--- From where on batches may hold an event that was found to be a duplicate of a row that this chunk added: what still has
--- work, and what was accepted within the last hour or so, in case its transaction is not over.
+-- Records the first batch that may hold a duplicate of a row that this chunk added: batches that still have work, and
+-- batches accepted within the last hour or so, in case their transaction is still open.
 UPDATE replay.chunks SET seen_batches = least(
     (SELECT min(batch_id) FROM queue.work),
     (SELECT min(batch_id) FROM queue.batches
@@ -186,9 +189,9 @@ WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s
               WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND i.action = 'added' AND NOT i.had_key)
 
 -- name: undo_keep_newer
--- What happened to an event since the commit stands. An added row stays where the event was sent again and counted as its
--- duplicate, and where its dead letter is gone, which would have to have it back. A removed row comes back only where its
--- identity is free. No person who was erased comes back.
+-- Keeps what happened to an event since the commit. An added row stays if the event was sent again and counted as its
+-- duplicate, or if the dead letter that it came from is gone. A removed row comes back only if its identity is free.
+-- Rows of erased people do not come back.
 WITH todo AS MATERIALIZED (
     SELECT i.*, c.seen_batches, c.committed_at, (s.row ->> 'batch_id')::bigint AS batch_id
     FROM replay.before_images AS i
@@ -204,12 +207,12 @@ WITH todo AS MATERIALIZED (
     CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids) WITH ORDINALITY AS o(tenant_id, event_id, place)
     WHERE EXISTS (SELECT FROM added) AND b.batch_id >= (SELECT min(coalesce(seen_batches, 0)) FROM added)
       AND b.event_ids && ARRAY(SELECT event_id FROM added) AND o.event_id = ANY(ARRAY(SELECT event_id FROM added))
-      -- A dead letter is nobody's duplicate.
+      -- A dead letter is not a duplicate.
       AND NOT EXISTS (SELECT FROM queue.dead_letters AS d
                       WHERE d.batch_id = b.batch_id AND d.event_index = o.place - 1
                         AND d.state IN ('waiting', 'exhausted', 'discarded'))
 ), delivered_again AS MATERIALIZED (
-    -- Where the keys since the commit are not all kept any more, production itself is searched.
+    -- If some identity keys since the commit are gone, production itself is searched.
     SELECT e.tenant_id, e.event_id FROM account.delivered AS e
     WHERE (SELECT min(opened_at) FROM analytics.key_generations)
           > (SELECT min(committed_at) FROM todo WHERE action = 'removed')
@@ -241,7 +244,7 @@ FROM newer AS n
 WHERE i.replay_id = %(replay_id)s AND i.tenant_id = n.tenant_id AND i.event_id = n.event_id
 
 -- name: undo_take_out
--- What the commit wrote leaves production, where no later replay wrote over it.
+-- Deletes what the commit wrote from production, except rows that a later replay wrote over.
 WITH todo AS MATERIALIZED (
     SELECT * FROM replay.before_images
     WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND NOT is_shadow AND NOT is_restored AND NOT kept_newer
@@ -271,7 +274,8 @@ WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND NOT i.is_shadow AN
        OR EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = i.tenant_id AND g.event_id = i.event_id))
 
 -- name: undo_put_back
--- The identity of a removed row is free (undo_keep_newer), and nobody takes it meanwhile (enter_alone).
+-- Inserts the before-images. The identity of a removed row is free (undo_keep_newer), and no transaction can take it
+-- meanwhile (enter_alone).
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 todo AS MATERIALIZED (
     SELECT * FROM replay.before_images

@@ -1,4 +1,5 @@
 -- name: batches
+-- The batches of a chunk, in the form of a claim.
 SELECT 'replay'::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
@@ -10,13 +11,14 @@ WHERE b.received_at >= %(hour)s AND b.received_at < %(hour)s + interval '1 hour'
 ORDER BY b.batch_id
 
 -- name: erased
+-- The erased events of a chunk.
 SELECT batch_id, event_index FROM control.erased_events
 WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
   AND batch_id BETWEEN %(first_batch)s AND %(last_batch)s AND event_index >= 0
 
 -- name: compare
--- Classifies processed events against what was delivered, keeps those that changed, and answers the places of those
--- that production lacks. What look-ups had added to a row stays: it is as of the event's own time.
+-- Compares processed events with the delivered rows, stores the changed ones, and returns the places of those that
+-- production lacks. Values that look-ups added to a row stay, because they are as of the event's own time.
 WITH input AS MATERIALIZED (
     SELECT *
     FROM unnest(%(place)s::integer[], %(tenant_id)s::integer[], %(event_id)s::uuid[], %(is_first)s::boolean[],
@@ -41,7 +43,7 @@ WITH input AS MATERIALIZED (
                WHEN EXISTS (SELECT FROM queue.dead_letters AS d
                             WHERE d.batch_id = i.batch_id AND d.event_index = i.event_index AND d.state = 'discarded')
                    THEN 'discarded'
-               -- It met its identity's row when it was tried again, though the key may be gone since.
+               -- A retry found the row of its identity. The identity key may be gone since.
                WHEN EXISTS (SELECT FROM queue.dead_letters AS d
                             WHERE d.batch_id = i.batch_id AND d.event_index = i.event_index AND d.state = 'duplicate')
                    THEN 'duplicate'
@@ -52,7 +54,7 @@ WITH input AS MATERIALIZED (
                ELSE 'added'
            END AS outcome
     FROM input AS i
-    -- A probe of the index an event, under any settings of the planner.
+    -- One index probe per event, under any settings of the planner.
     LEFT JOIN LATERAL (
         SELECT e.*, false AS at_shadow FROM analytics.events AS e
         WHERE e.tenant_id = i.tenant_id AND e.received_at = i.received_at AND e.event_id = i.event_id
@@ -104,6 +106,7 @@ WITH input AS MATERIALIZED (
 SELECT place FROM compared WHERE outcome = 'added'
 
 -- name: keep_added
+-- Stores the events that production lacks.
 WITH input AS MATERIALIZED (
     SELECT *
     FROM unnest(%(tenant_id)s::integer[], %(event_id)s::uuid[], %(batch_id)s::bigint[], %(is_shadow)s::boolean[],
@@ -119,7 +122,7 @@ WITH input AS MATERIALIZED (
     INSERT INTO replay.scratch (replay_id, chunk, tenant_id, event_id, received_at, action, is_shadow, row)
     SELECT %(replay_id)s, %(chunk)s, tenant_id, event_id, received_at, 'added', is_shadow, to_jsonb(i) - 'is_shadow'
     FROM input AS i
-    -- An identity that another chunk adds is added once.
+    -- If another chunk adds the same identity, it is added once.
     ON CONFLICT DO NOTHING
     RETURNING tenant_id
 )
@@ -130,6 +133,7 @@ FROM (SELECT i.tenant_id, count(*) AS events, coalesce(max(k.added), 0) AS added
 WHERE c.tenant_id = n.tenant_id AND c.replay_id = %(replay_id)s AND c.chunk = %(chunk)s
 
 -- name: count_failed
+-- Counts events that failed or were discarded.
 INSERT INTO replay.counts AS c (replay_id, chunk, tenant_id, hour, events, failed, discarded)
 SELECT %(replay_id)s, %(chunk)s, tenant_id, %(hour)s, failed + discarded, failed, discarded
 FROM unnest(%(tenant_id)s::integer[], %(failed)s::bigint[], %(discarded)s::bigint[])
@@ -139,12 +143,12 @@ SET events = c.events + excluded.events, failed = c.failed + excluded.failed,
     discarded = c.discarded + excluded.discarded
 
 -- name: hold_hour
--- Nobody drops the hour while it is searched.
+-- Prevents a drop of the hour while it is searched.
 SELECT pg_advisory_xact_lock_shared(queue.hour_lock(%(hour)s))
 
 -- name: proof
--- Of an hour that is to be searched: events planned, read by its chunks, kept by the chunks' tenants, and of all that were
--- accepted those that no batch holds. Whether it was dropped.
+-- Proves that an hour can be swept: events planned, events read by its chunks, events kept in batches of the replay's
+-- tenants, accepted events that no batch holds, and whether the hour is kept.
 SELECT own.planned, own.read, found.kept, replay.missing_events(%(hour)s),
        EXISTS (SELECT FROM queue.hours WHERE hour = %(hour)s AND dropped_at IS NULL)
 FROM (SELECT coalesce(sum(events), 0)::bigint AS planned,
@@ -155,6 +159,7 @@ CROSS JOIN (SELECT coalesce(sum(b.events), 0)::bigint AS kept FROM queue.batches
               AND (%(tenant_ids)s::integer[] IS NULL OR b.tenant_ids && %(tenant_ids)s::integer[])) AS found
 
 -- name: sweep
+-- Stores production's rows that no accepted event of the hour stands for, to be removed.
 WITH occurrence AS MATERIALIZED (
     SELECT DISTINCT tenant_id, event_id FROM queue.events
     WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'

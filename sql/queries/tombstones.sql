@@ -1,6 +1,7 @@
 -- name: erased
--- Which of these events, by their places, are of people who were erased after they were received: by index, however many
--- tombstones there are. As in control.is_theirs, an anonymous id counts only where nobody was logged in.
+-- Which of these events, by their places, are of people who were erased after the events were received. It is an index
+-- look-up, whatever the number of tombstones. As in control.is_theirs, an anonymous id counts only if no user was
+-- logged in.
 SELECT DISTINCT known.place - 1
 FROM (
     SELECT i.place, i.tenant_id, i.received_at, id.kind, control.id_hash(i.tenant_id, id.value) AS id_hash
@@ -15,4 +16,5 @@ JOIN control.tombstones AS t USING (tenant_id, kind, id_hash)
 WHERE known.received_at < t.erased_at
 
 -- name: any_erased
+-- Whether any of these tenants has a tombstone.
 SELECT EXISTS (SELECT FROM control.tombstones WHERE tenant_id = ANY(%s))

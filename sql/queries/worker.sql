@@ -1,8 +1,9 @@
 -- name: enter_keys
+-- Takes the lock of those who write identity keys.
 SELECT pg_advisory_xact_lock_shared(analytics.key_lock())
 
 -- name: load
--- Into production; for what is accepted in a shadow epoch the same with shadow.events.
+-- Loads processed events into production. For events of a shadow epoch the same statement runs with shadow.events.
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 input AS MATERIALIZED (
     SELECT *
@@ -18,7 +19,7 @@ input AS MATERIALIZED (
              tenant_plan, user_traits, group_traits, epoch, is_measured, rest)
 ), judged AS MATERIALIZED (
     SELECT i.tenant_id, i.event_id, i.received_at,
-           -- A probe of the index a key: as a join it could be planned as a scan of all keys.
+           -- One index probe per identity key. A join could be planned as a scan of all identity keys.
            (SELECT old.received_at FROM analytics.keys AS old
             WHERE old.tenant_id = i.tenant_id AND old.event_id = i.event_id
               AND old.generation < (SELECT generation FROM open_generation)
@@ -30,12 +31,12 @@ input AS MATERIALIZED (
     SELECT (SELECT generation FROM open_generation), tenant_id, event_id, received_at
     FROM judged
     WHERE known_at IS NULL
-    -- One order for all workers, so that two of them with the same events wait for each other and never deadlock.
+    -- The same order in all workers: two workers with the same events wait for each other and do not deadlock.
     ORDER BY tenant_id, event_id
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, event_id
 ), carried AS (
-    -- A duplicate keeps its identity known for another life of a generation.
+    -- A duplicate copies its identity key into the open generation, so that the identity stays known for longer.
     INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
     SELECT (SELECT generation FROM open_generation), tenant_id, event_id, known_at
     FROM judged
@@ -50,7 +51,7 @@ input AS MATERIALIZED (
     SELECT i.tenant_id, i.event_id, i.message_id, i.type, i.name, i.user_id, i.anonymous_id, i.group_id,
            i.previous_id, i.occurred_at, i.received_at, clock_timestamp(), i.properties, i.traits, i.context,
            i.tenant_name, i.tenant_plan, i.user_traits, i.group_traits, i.batch_id, i.epoch, i.rest,
-           -- Of rows that will be compared only.
+           -- Only rows that will be compared get a digest.
            CASE WHEN i.epoch = ANY(ARRAY(SELECT epoch FROM control.epochs WHERE is_mirrored)) THEN
                reconcile.digest(reconcile.kept_columns(), i.tenant_id, i.event_id, i.type, i.name, i.user_id,
                                 i.anonymous_id, i.group_id, i.previous_id, i.message_id, i.occurred_at, i.properties,
@@ -77,6 +78,7 @@ input AS MATERIALIZED (
 SELECT count(*) FROM loaded
 
 -- name: bury
+-- Stores events that failed as dead letters.
 WITH input AS MATERIALIZED (
     SELECT *
     FROM unnest(%(tenant_id)s::integer[], %(event_id)s::uuid[], %(message_id)s::text[], %(type)s::text[],
@@ -102,7 +104,7 @@ SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane::queue.lane
 FROM input GROUP BY 1, 2, 3
 
 -- name: discard_erased
--- Events that were erased while they waited: their place in the queue is empty, and they count as discarded.
+-- Discards events that were erased while they waited. Their places in the queue are empty.
 WITH met AS MATERIALIZED (
     SELECT i.tenant_id, i.lane, i.batch_id, i.event_index, x.batch_received_at
     FROM unnest(%(tenant_id)s::integer[], %(lane)s::text[], %(batch_id)s::bigint[], %(event_index)s::integer[])
@@ -118,9 +120,11 @@ WITH met AS MATERIALIZED (
 SELECT batch_id, event_index FROM met
 
 -- name: any_due_dead_letter
+-- Whether any dead letter is due.
 SELECT EXISTS (SELECT FROM queue.dead_letters WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp())
 
 -- name: due_dead_letters
+-- Locks due dead letters that never killed a worker.
 SELECT dead_letter_id, attempts, stage, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
        coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, d.epoch, e.is_shadow
 FROM queue.dead_letters AS d JOIN control.epochs AS e USING (epoch)
@@ -130,6 +134,7 @@ LIMIT %s
 FOR UPDATE OF d SKIP LOCKED
 
 -- name: due_suspect_letters
+-- Locks due dead letters that were held when a worker died.
 SELECT dead_letter_id, attempts, stage, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
        coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, d.epoch, e.is_shadow
 FROM queue.dead_letters AS d JOIN control.epochs AS e USING (epoch)
@@ -139,8 +144,9 @@ LIMIT %s
 FOR UPDATE OF d SKIP LOCKED
 
 -- name: count_death_of_letters
--- again_at: of a letter that was held alone, whose attempt this was. One that somebody holds is not counted: if that
--- worker dies as well, its own note says so.
+-- Counts the death of a worker for the dead letters that it held. again_at: the next attempt of a letter that was held
+-- alone. Its attempt counts. A letter that another worker holds is not counted. If that worker dies too, its own note
+-- counts it.
 UPDATE queue.dead_letters AS d SET
     deaths = deaths + 1,
     attempts = d.attempts + CASE WHEN %(again_at)s::timestamptz IS NULL THEN 0 ELSE 1 END,
@@ -156,12 +162,14 @@ FROM (
 WHERE d.tenant_id = free.tenant_id AND d.dead_letter_id = free.dead_letter_id
 
 -- name: exhaust_dead_letter
+-- Marks a dead letter as exhausted.
 UPDATE queue.dead_letters SET
     state = 'exhausted', next_attempt_at = NULL, error_class = %(error_class)s, error = %(error)s,
     fingerprint = %(fingerprint)s
 WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
 
 -- name: resolve_dead_letters
+-- Marks dead letters as delivered or duplicate.
 UPDATE queue.dead_letters AS d SET
     state = CASE WHEN %(delivered)s THEN 'delivered' ELSE 'duplicate' END, next_attempt_at = NULL, resolved_at = now(),
     attempts = attempts + 1
@@ -169,6 +177,7 @@ FROM unnest(%(tenant_id)s::integer[], %(dead_letter_id)s::bigint[]) AS i(tenant_
 WHERE d.tenant_id = i.tenant_id AND d.dead_letter_id = i.dead_letter_id
 
 -- name: postpone_dead_letter
+-- Counts a failed attempt of a dead letter and schedules the next one.
 WITH counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, enriched)
     SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, 1
@@ -178,19 +187,22 @@ WITH counted AS (
 )
 UPDATE queue.dead_letters SET
     attempts = attempts + 1, deaths = 0,
-    -- Counted as enriched once it got as far as the load: a later failure before it must not make it count again.
+    -- It counts as enriched when it first reaches the load. A later failure at an earlier stage must not count it
+    -- again.
     stage = CASE WHEN stage = 'load' THEN stage ELSE %(stage)s END, error_class = %(error_class)s, error = %(error)s,
     fingerprint = %(fingerprint)s, next_attempt_at = %(next_attempt_at)s,
     state = CASE WHEN %(next_attempt_at)s::timestamptz IS NULL THEN 'exhausted' ELSE 'waiting' END
 WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
 
 -- name: alert_exhausted
+-- Opens the alert of exhausted dead letters, or counts one more in it.
 INSERT INTO control.alerts AS a (kind, fingerprint, tenant_id, message, sample_id)
 VALUES ('dead_letter_exhausted', %(fingerprint)s, %(tenant_id)s, %(message)s, %(event_id)s)
 ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
 DO UPDATE SET occurrences = a.occurrences + 1, last_seen_at = now()
 
 -- name: keep_traits
+-- Stores traits. The newest value of each name wins.
 INSERT INTO control.traits AS t (tenant_id, kind, subject_id, name, value, as_of, event_id)
 SELECT DISTINCT ON (tenant_id, kind, subject_id, name) *
 FROM unnest(%(tenant_id)s::integer[], %(kind)s::text[], %(subject_id)s::text[], %(name)s::text[], %(value)s::jsonb[],

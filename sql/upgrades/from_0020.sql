@@ -1,20 +1,21 @@
--- From the last version before the baseline to the baseline: its tables and data. Functions follow.
+-- Upgrades the last version before the baseline to the baseline: tables and data. The functions follow later.
 
--- A replay proves that it read what it judges, and holds the hours that it reads for as long as it reads them.
+-- A replay proves that it read everything that it judges. It keeps its hours while it reads them.
 ALTER TABLE replay.replays ADD COLUMN paused_because text;
 
 ALTER TABLE replay.chunks
-    -- Events that the diff found in the chunk's batches, whether the replay wants them or not; NULL before it has.
+    -- The number of events that the diff found in the chunk's batches, whether the replay wants them or not. NULL: not
+    -- yet read.
     ADD COLUMN read_events bigint,
     -- At the commit of added rows: no batch with a lower id was processed later. NULL: unknown.
     ADD COLUMN seen_batches bigint;
 
--- Not taken back: since the commit the event was delivered or sent again, or its person was erased.
+-- Not undone: since the commit the event was delivered or sent again, or its person was erased.
 ALTER TABLE replay.before_images ADD COLUMN kept_newer boolean NOT NULL DEFAULT false;
 
 CREATE INDEX dead_letters_of_an_event ON queue.dead_letters (tenant_id, event_id);
 
--- What earlier versions diffed without that proof is diffed again before it is committed.
+-- Diffs that earlier versions made without that proof are made again before they are committed.
 DELETE FROM replay.scratch WHERE replay_id IN (SELECT replay_id FROM replay.replays WHERE state IN ('diffing', 'diffed'));
 
 DELETE FROM replay.counts WHERE replay_id IN (SELECT replay_id FROM replay.replays WHERE state IN ('diffing', 'diffed'));
@@ -23,22 +24,23 @@ UPDATE replay.replays SET state = 'planned', is_paused = false WHERE state IN ('
 
 UPDATE replay.chunks SET read_events = events WHERE diffed_at IS NOT NULL;
 
--- How long an identity is known, tied to everything that can still bring it to production.
+-- These columns keep an identity known for as long as anything can still bring it to production.
 
--- When the hour was opened, or restored from its archive: none of its events was processed before. NULL: opened before this
--- was noted.
+-- When the hour was opened, or restored from its archive. None of its events was processed before. NULL: opened by a
+-- version that did not record it.
 ALTER TABLE queue.hours ADD COLUMN opened_at timestamptz;
 
 ALTER TABLE queue.hours ALTER opened_at SET DEFAULT clock_timestamp();
 
--- The last unresolved dead letter whose identity was looked for in the generation, before the generation is dropped.
+-- The last unresolved dead letter whose identity was searched in the generation. This search comes before the
+-- generation is dropped.
 ALTER TABLE analytics.key_generations ADD COLUMN letters_until bigint NOT NULL DEFAULT 0;
 
 CREATE INDEX unresolved_dead_letters ON queue.dead_letters (dead_letter_id) WHERE state IN ('waiting', 'exhausted');
 
--- The audit's own look at production: rows by tenant and hour, counted without the keys, the batches or the worker.
+-- The audit's own count of production: rows by tenant and hour, counted without identity keys, batches or worker.
 
--- The days whose rows were counted, and what PostgreSQL said of their tables just before.
+-- The days whose rows were counted, and PostgreSQL's statistics of their tables just before.
 CREATE TABLE account.production_days (
     day        timestamptz PRIMARY KEY CHECK (day = date_trunc('day', day, 'UTC')),
     changes    text,
@@ -52,40 +54,42 @@ CREATE TABLE account.production_hours (
     shadow     bigint NOT NULL,
     -- The XOR of the hashes of the rows' identities.
     identities bigint NOT NULL,
-    -- Whether the account delivered as many.
+    -- Whether the account has the same number of deliveries.
     agrees     boolean NOT NULL,
     PRIMARY KEY (hour, tenant_id)
 );
 
--- How many workers died holding the letter since it was last tried to an end: such a letter is tried alone.
+-- The number of workers that died while they held the letter since its last completed attempt. Such a letter is tried
+-- alone.
 ALTER TABLE queue.dead_letters ADD COLUMN deaths smallint NOT NULL DEFAULT 0;
 
--- Deltas that each call moves into the counters are bounded, so that the call ends in time however many there are.
+-- Each call moves a limited number of deltas into the counters, so that it ends in time however many there are.
 DROP FUNCTION account.fold();
 
 -- The keeper's chores: when each was done last, and since when it fails.
 CREATE TABLE queue.chores (
     name          text PRIMARY KEY,
     done_at       timestamptz,
-    -- It is late when it was not done for so long.
+    -- The chore is late if it was not done for this long.
     late_after    interval NOT NULL,
     failing_since timestamptz,
     last_error    text,
     CHECK ((failing_since IS NULL) = (last_error IS NULL))
 );
 
--- Worker processes that ended by themselves, as their pools saw it; kept for a day.
+-- Worker processes that ended by themselves, as their pools saw it. Rows are kept for a day.
 CREATE TABLE queue.worker_deaths (
     died_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     slot    integer NOT NULL,
-    -- Of the process: -9 is SIGKILL.
+    -- The exit status of the process. -9 is SIGKILL.
     status  integer NOT NULL
 );
 
 CREATE INDEX ON queue.worker_deaths (died_at);
 
--- Retention counts the time that passed, not what a clock shows: what the clock moved between two looks of a keeper beyond
--- what can have passed is noted, and what was there before waits that much longer.
+-- Retention counts the time that passed, not the time that a clock shows. If the clock moved between two looks of a
+-- keeper by more than the time that can have passed, the difference is recorded. Older rows are kept for that much
+-- longer.
 CREATE TABLE queue.clock (
     is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     seen_at timestamptz NOT NULL
@@ -93,20 +97,22 @@ CREATE TABLE queue.clock (
 
 CREATE TABLE queue.clock_steps (
     step_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- What happened before this moment, by the clock, is older by `moved` less than it seems.
+    -- Everything before this moment, by the clock, is younger by `moved` than it seems.
     before_at timestamptz NOT NULL,
     moved     interval NOT NULL,
-    -- Proved by a keeper that ran all the time; else nobody looked, and the time may have passed.
+    -- True: a keeper that ran all the time proved it. False: the clock was not watched, and the time may have passed.
     is_proved boolean NOT NULL,
     noted_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- What an event says that has no column of its own, and its times as they were sent. NULL: nothing, or the row is older.
+-- The fields of an event that have no column of their own, and its times as they were sent. NULL: none, or the row was
+-- written by an older version.
 ALTER TABLE analytics.events ADD COLUMN rest jsonb;
 
 ALTER TABLE shadow.events ADD COLUMN rest jsonb;
 
--- What cached look-ups are signed with: whatever else Redis returns is a miss. Who cannot read this table cannot forge.
+-- The key that signs cached look-ups. Any value in Redis without a valid signature is a miss. A forger would have to
+-- read this table.
 CREATE TABLE control.cache_key (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     key      bytea NOT NULL CHECK (octet_length(key) = 32)
@@ -114,21 +120,21 @@ CREATE TABLE control.cache_key (
 
 INSERT INTO control.cache_key (key) VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
 
--- Who acted is always said: the database's role is nobody.
+-- The actor is always given. The database's role does not identify a person.
 ALTER TABLE control.audit_log ALTER COLUMN actor DROP DEFAULT;
 
 ALTER TABLE control.erasures ALTER COLUMN actor DROP DEFAULT;
 
--- How many rejected events and discarded dead letters were pruned, by cause: what is shown and recounted of an hour adds
--- them to the rows that are left. No word of an event is in it.
+-- The numbers of pruned rejected events and discarded dead letters, by cause. Views and recounts of an hour add them to
+-- the remaining rows. They hold no content of events.
 CREATE TABLE queue.pruned (
     tenant_id   integer NOT NULL REFERENCES control.tenants,
     hour        timestamptz NOT NULL CHECK (hour = date_trunc('hour', hour, 'UTC')),
     lane        queue.lane NOT NULL,
     outcome     text NOT NULL CHECK (outcome IN ('rejected', 'discarded')),
-    -- 'received' of a rejected event, else the dead letter's.
+    -- 'received' for a rejected event, else the dead letter's stage.
     stage       text NOT NULL,
-    -- The code of a rejected event, the error's class of a dead letter.
+    -- The code of a rejected event, or the error class of a dead letter.
     cause       text NOT NULL,
     fingerprint text NOT NULL DEFAULT '',
     events      bigint NOT NULL CHECK (events > 0),
@@ -139,13 +145,13 @@ CREATE INDEX ON queue.pruned (hour);
 
 CREATE INDEX discarded_dead_letters ON queue.dead_letters (resolved_at) WHERE state = 'discarded';
 
--- A tenant's name is one line of text that can be seen: it stands in tables, logs and messages. Names that are there
--- already stay, so the constraint is not validated.
+-- A tenant's name is one line of visible text, because it appears in tables, logs and messages. Existing names stay, so
+-- the constraint is not validated.
 ALTER TABLE control.tenants ADD CONSTRAINT tenants_name_can_be_seen CHECK (
     name ~ '\S' AND name !~ '[\u0001-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]'
 ) NOT VALID;
 
--- A commit that proves that commits work: one row for each kind of prober, written again and again.
+-- A commit that proves that commits work. Each kind of prober has one row, which it updates repeatedly.
 CREATE TABLE control.commit_probes (
     prober text PRIMARY KEY CHECK (prober <> ''),
     committed_at timestamptz NOT NULL
@@ -155,5 +161,5 @@ DO $$
 BEGIN
     ALTER TABLE control.tenants VALIDATE CONSTRAINT tenants_name_can_be_seen;
 EXCEPTION WHEN check_violation THEN
-    NULL;  -- A name from before stays as it is.
+    NULL;  -- An existing name stays as it is.
 END $$;

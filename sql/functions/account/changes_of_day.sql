@@ -1,6 +1,6 @@
--- What PostgreSQL knows of all changes to a day's rows, whoever made them: tables, their files, and rows inserted, updated
--- and deleted since the statistics were lost or reset. Equal twice: nothing that was reported changed between; a change is
--- reported within a minute. NULL: nothing is known.
+-- PostgreSQL's statistics of all changes to a day's rows, from any source: tables, their files, and rows inserted,
+-- updated and deleted since the statistics were lost or reset. Two equal results mean that no reported change happened
+-- between them. A change is reported within a minute. NULL: nothing is known.
 CREATE OR REPLACE FUNCTION account.changes_of_day(a_day timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT string_agg(concat_ws('/', c.oid, c.relfilenode, s.n_tup_ins, s.n_tup_upd, s.n_tup_del), ' ' ORDER BY c.oid)
            || ' ' || (SELECT coalesce(stats_reset::text, '') FROM pg_stat_wal)

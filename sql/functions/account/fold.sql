@@ -1,5 +1,5 @@
--- Moves up to `most` deltas, and as many of the latencies, into the counters; returns how many of the more numerous kind.
--- Fewer than `most`: none are left that this transaction sees. Readers see each of them in one place or the other.
+-- Moves up to `most` deltas, and as many of the latencies, into the counters. Returns the number of the more numerous
+-- kind. Fewer than `most`: this transaction sees no more of them. Readers see each of them in exactly one place.
 CREATE OR REPLACE FUNCTION account.fold(most integer DEFAULT 50000) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     folded bigint;

@@ -1,3 +1,4 @@
+-- The account by tenant, hour and lane: the sum of counters and deltas.
 CREATE OR REPLACE VIEW account.funnel AS
 SELECT tenant_id, hour, lane,
        sum(received)::bigint AS received, sum(accepted)::bigint AS accepted, sum(rejected)::bigint AS rejected,

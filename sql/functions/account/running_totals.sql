@@ -1,3 +1,4 @@
+-- The running totals of each tenant: the sum of folded totals and deltas. Only in_flight can decrease.
 CREATE OR REPLACE VIEW account.running_totals AS
 SELECT tenant_id,
        sum(received)::bigint AS received, sum(accepted)::bigint AS accepted, sum(rejected)::bigint AS rejected,

@@ -1,5 +1,6 @@
--- Copies keys of a generation into the open one where an unresolved dead letter has the identity, for the next `most`
--- letters; true: there are no more. The caller holds key_lock exclusively, so that no letter is being written.
+-- Copies identity keys of a generation into the open one if an unresolved dead letter has the identity, for the next
+-- `most` letters. Returns true when there are no more. The caller holds key_lock exclusively, so that no letter is
+-- being written.
 CREATE OR REPLACE FUNCTION analytics.carry_keys(a_generation integer, most integer) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     looked_at bigint;

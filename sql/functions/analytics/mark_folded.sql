@@ -1,4 +1,5 @@
--- Loads mark nothing: the account's delta is their mark until it is folded, and the fold makes one of it.
+-- Marks roll-ups when deltas are folded. Loads make no marks: the account's delta is their mark until it is folded, and
+-- the fold turns it into a mark.
 CREATE OR REPLACE FUNCTION analytics.mark_folded() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO analytics.rollup_marks (tenant_id, received_hour)

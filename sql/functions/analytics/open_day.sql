@@ -1,3 +1,4 @@
+-- Creates the partitions of a day, in production and in shadow.
 CREATE OR REPLACE FUNCTION analytics.open_day(a_day date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     part text := 'events_' || to_char(a_day, 'YYYYMMDD');

@@ -1,6 +1,6 @@
--- How many different people (user id, else anonymous id) were there in each hour of occurred_at, and in the whole window
--- (hour NULL). Counted from the rows, as such numbers do not add up; the roll-ups only say in which hours of received_at
--- the rows are. Exact for what is rolled up.
+-- The number of different people (user id, else anonymous id) in each hour of occurred_at, and in the whole window
+-- (hour NULL). They are counted from the rows, because such numbers do not add up. The roll-ups only tell which hours
+-- of received_at hold the rows. The result is exact for what is rolled up.
 CREATE OR REPLACE FUNCTION analytics.people(a_tenant integer, from_at timestamptz, to_at timestamptz)
 RETURNS TABLE (hour timestamptz, people bigint) LANGUAGE sql STABLE AS $$
     SELECT date_trunc('hour', e.occurred_at, 'UTC'),

@@ -1,12 +1,12 @@
--- Production while and after moving over: the platform's rows, and the old pipeline's of events that the platform has
--- not delivered into production itself.
+-- Production during and after the cutover: the platform's rows, and the legacy pipeline's rows of events that the
+-- platform has not delivered into production itself.
 CREATE OR REPLACE VIEW analytics.production AS
 SELECT 'platform' AS pipeline, tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id,
        occurred_at, received_at, delivered_at, properties, traits, context
 FROM analytics.events
 UNION ALL
 SELECT * FROM (
-    -- The first of its rows: an event that was sent twice is there twice.
+    -- Only the first row of an event: an event that was sent twice has two rows.
     SELECT DISTINCT ON (l.tenant_id, l.event_id) 'legacy', l.tenant_id, l.event_id, l.message_id, l.type, l.name,
            l.user_id, l.anonymous_id, l.group_id, l.previous_id, l.occurred_at, l.received_at, l.delivered_at,
            l.properties, l.traits, l.context

@@ -1,11 +1,12 @@
--- Keys for identities whose keys may be gone: copied from the generations, or made anew of the rows themselves, which are
--- looked for from the day of `around` outwards, from `since` on, until all are found. Returns how many rows were found.
+-- Creates identity keys that may be gone. They are copied from the generations, or made from the rows themselves. The
+-- search for rows starts at the day of `around` and goes outwards, but not before `since`, until all are found. Returns
+-- the number of rows found.
 CREATE OR REPLACE FUNCTION analytics.recall_keys(
     of_tenants integer[], of_events uuid[], since timestamptz, around timestamptz
 ) RETURNS bigint LANGUAGE plpgsql SET enable_nestloop = off AS $$
 DECLARE
     open_generation integer;
-    -- Whoever was delivered later has a key.
+    -- Events that were delivered later have an identity key.
     keyed_since timestamptz;
     left_tenants integer[] := of_tenants;
     left_events uuid[] := of_events;

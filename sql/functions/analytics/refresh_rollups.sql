@@ -1,6 +1,7 @@
--- Counts anew the cells of up to `most` tenants' hours that are marked, the longest marked first; returns how many, or
--- NULL where somebody else is at it. One at a time, so that no older count is written over a newer one; each statement
--- has a snapshot of its own, so that the rows are read after their marks were taken away, and seen if those were.
+-- Counts the cells of up to `most` marked hours of tenants again, the longest marked first. Returns their number, or
+-- NULL if another process is doing it. Only one process does it at a time, so that no older count is written over a
+-- newer one. Each statement has its own snapshot, so the rows are read after their marks were deleted. Changes whose
+-- marks were deleted are therefore seen.
 CREATE OR REPLACE FUNCTION analytics.refresh_rollups(most integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     tenants integer[];
@@ -26,7 +27,7 @@ BEGIN
     ), fresh AS MATERIALIZED (
         SELECT p.tenant_id, e.hour, p.received_hour, e.type, e.name, e.events
         FROM pair AS p
-        -- One stretch of the primary key each, under any settings of the planner.
+        -- One range of the primary key each, under any settings of the planner.
         CROSS JOIN LATERAL (
             SELECT date_trunc('hour', own.occurred_at, 'UTC') AS hour, own.type, own.name, count(*) AS events
             FROM analytics.events AS own

@@ -1,5 +1,6 @@
--- Opens a new generation when the open one is older than span; true: it did. Drops the oldest one, at most one a call, when
--- nothing needs it (why_generation_kept) and the keys of unresolved dead letters were carried out of it.
+-- Opens a new generation of identity keys if the open one is older than span. Returns true if it did. Drops the oldest
+-- generation, at most one per call, if nothing needs it (why_generation_kept) and the identity keys of unresolved dead
+-- letters were carried out of it.
 CREATE OR REPLACE FUNCTION analytics.rotate_keys(span interval, retention interval) RETURNS boolean LANGUAGE plpgsql
 SET lock_timeout = '250ms' AS $$
 DECLARE
@@ -14,7 +15,8 @@ BEGIN
     IF NOT is_due AND (oldest IS NULL OR analytics.why_generation_kept(oldest, retention) IS NOT NULL) THEN
         RETURN false;
     END IF;
-    -- Waits for everybody who writes keys: whatever they accepted or processed is seen by the statements below.
+    -- Waits for all writers of identity keys, so that the statements below see everything that they accepted or
+    -- processed.
     PERFORM pg_advisory_xact_lock(analytics.key_lock());
     IF is_due AND NOT EXISTS (SELECT FROM analytics.key_generations WHERE generation > newest.generation) THEN
         EXECUTE format('CREATE TABLE analytics.%I PARTITION OF analytics.keys FOR VALUES IN (%s)',
@@ -23,7 +25,7 @@ BEGIN
         INSERT INTO analytics.key_generations (generation) VALUES (newest.generation + 1);
         is_open := true;
     END IF;
-    -- Asked again: another keeper may have dropped it, and what came meanwhile may need it.
+    -- Checked again: another keeper may have dropped the generation, and newer events may need it.
     SELECT min(generation) INTO oldest FROM analytics.key_generations WHERE closed_at IS NOT NULL;
     IF oldest IS NOT NULL AND analytics.why_generation_kept(oldest, retention) IS NULL
        AND analytics.carry_keys(oldest, 5000) THEN

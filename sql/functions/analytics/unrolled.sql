@@ -1,4 +1,4 @@
--- Whose rows of which hour may not be rolled up yet.
+-- Tenants and hours whose rows may not be rolled up yet.
 CREATE OR REPLACE VIEW analytics.unrolled AS
 SELECT tenant_id, received_hour FROM analytics.rollup_marks
 UNION

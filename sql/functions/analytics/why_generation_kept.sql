@@ -1,5 +1,5 @@
--- Why a generation of keys cannot be dropped yet; NULL: it can. An identity that occurs in an hour has a key in the
--- generation that was open when the occurrence was processed, or in a later one.
+-- Why a generation of identity keys cannot be dropped yet. NULL: it can be dropped. An identity that occurs in an hour
+-- has an identity key in the generation that was open when the occurrence was processed, or in a later one.
 CREATE OR REPLACE FUNCTION analytics.why_generation_kept(a_generation integer, retention interval) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(
@@ -8,7 +8,7 @@ LANGUAGE sql STABLE AS $$
              ELSE format('was not closed %s ago', retention) END,
         (SELECT format('is needed by %s kept hours, the oldest is %s', count(*), min(hour)) FROM queue.hours
          WHERE dropped_at IS NULL AND coalesce(opened_at, '-infinity') < g.closed_at HAVING count(*) > 0),
-        -- Accepted while the generation was still to be known, and not yet compared with it.
+        -- Accepted while the generation had to be kept, and not yet compared with it.
         (SELECT format('is needed by %s pieces of work, the oldest is of %s', count(*), min(received_at)) FROM queue.work
          WHERE received_at < g.closed_at + retention HAVING count(*) > 0))
     FROM analytics.key_generations AS g WHERE g.generation = a_generation

@@ -1,5 +1,5 @@
--- Made beside its parent and attached, which waits for nobody: as PARTITION OF it would wait for whoever reads the
--- parent, and the gateway behind it.
+-- Creates a partition beside its parent and attaches it, which waits for no reader. PARTITION OF would wait for readers
+-- of the parent, and the gateway would wait behind it.
 CREATE OR REPLACE FUNCTION control.add_partition(parent regclass, part text, from_at timestamptz, to_at timestamptz)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,5 +1,5 @@
--- Whether an event of these ids is of a person who is known by those. An anonymous id counts only where nobody was logged
--- in: a device may have another user now. A blank user id is nobody.
+-- Whether an event with these ids is of a person who is known by those ids. An anonymous id counts only if no user was
+-- logged in, because a device may have another user now. A blank user id is no user.
 CREATE OR REPLACE FUNCTION control.is_theirs(
     a_user_id text, an_anonymous_id text, a_previous_id text, users text[], anonymous text[]
 ) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE

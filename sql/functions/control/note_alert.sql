@@ -1,3 +1,4 @@
+-- Adds a notification when an alert is opened or resolved.
 CREATE OR REPLACE FUNCTION control.note_alert() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO control.alert_notifications (alert_id, change)

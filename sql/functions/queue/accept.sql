@@ -1,4 +1,5 @@
--- As before, with that sum.
+-- Accepts a batch: stores its events, its work and the rejected events, and counts them in the account. The batch keeps
+-- the XOR of the hashes of its identities.
 CREATE OR REPLACE FUNCTION queue.accept(
     a_lane queue.lane, p_tenant_ids integer[], p_event_ids uuid[], p_client_ats timestamptz[], p_types "char"[],
     p_lengths integer[], p_envelope_of integer[], p_envelopes bytea[], p_codec text, p_payload bytea,

@@ -1,4 +1,4 @@
--- queue.drop_hour where archives are kept: not before the hour is in one.
+-- queue.drop_hour for installations with archives: an hour is dropped only after it is archived.
 CREATE OR REPLACE FUNCTION queue.drop_archived_hour(an_hour timestamptz, retention interval) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT queue.is_archived(an_hour) THEN

@@ -1,5 +1,5 @@
--- Drops an hour's batches, or says why not. It never waits long for a lock, whoever calls: all who come later, the gateway
--- too, wait behind it.
+-- Drops an hour's batches, or fails with the reason. It never waits long for a lock, for any caller: all later
+-- transactions, including the gateway's, wait behind it.
 CREATE OR REPLACE FUNCTION queue.drop_hour(an_hour timestamptz, retention interval) RETURNS void LANGUAGE plpgsql
 SET lock_timeout = '250ms' AS $$
 DECLARE

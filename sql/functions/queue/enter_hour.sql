@@ -1,5 +1,5 @@
--- The database's clock, held to an hour that this transaction may write into: never a sealed one, not even when
--- the server's clock was stepped back.
+-- The database's clock, limited to an hour that this transaction may write into. It is never a sealed hour, even if the
+-- server's clock was stepped back.
 CREATE OR REPLACE FUNCTION queue.enter_hour() RETURNS timestamptz LANGUAGE plpgsql AS $$
 DECLARE
     now_at timestamptz;

@@ -1,4 +1,4 @@
--- Rows for people and for the audit.
+-- The accepted events as rows, for people and for the audit.
 CREATE OR REPLACE VIEW queue.events AS
 SELECT b.batch_id, e.position::integer - 1 AS event_index, b.lane,
        e.tenant_id, e.event_id, e.type, e.client_at, coalesce(e.own_received_at, b.received_at) AS received_at,

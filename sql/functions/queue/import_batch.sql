@@ -1,5 +1,5 @@
--- queue.accept for history: the events bring their received_at, all within an_hour. One call is one transaction;
--- false: this chunk was imported before, nothing is added.
+-- queue.accept for imports: the events bring their own received_at, all within an_hour. One call is one transaction.
+-- Returns false if this chunk was imported before: then nothing is added.
 CREATE OR REPLACE FUNCTION queue.import_batch(
     an_import text, an_hour timestamptz, a_chunk integer, p_received_ats timestamptz[],
     p_tenant_ids integer[], p_event_ids uuid[], p_client_ats timestamptz[], p_types "char"[], p_lengths integer[],

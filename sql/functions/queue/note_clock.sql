@@ -1,5 +1,5 @@
--- A keeper looks at the clock. elapsed_s: at most so much time passed since the same keeper's last look; NULL: it does not
--- know. Differences of a minute are time that passed.
+-- Records a keeper's look at the clock. elapsed_s: the most time that passed since the same keeper's last look. NULL:
+-- the keeper does not know. Differences up to a minute count as time that passed.
 CREATE OR REPLACE FUNCTION queue.note_clock(elapsed_s double precision) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     last_at timestamptz;
@@ -20,7 +20,7 @@ BEGIN
     IF gap > slack + passed THEN
         INSERT INTO queue.clock_steps (before_at, moved, is_proved) VALUES (now_at, gap - passed, elapsed_s IS NOT NULL);
     ELSIF gap > slack THEN
-        -- The keeper itself was held up for long: nobody watched.
+        -- The keeper itself was held up for a long time, so the clock was not watched.
         INSERT INTO queue.clock_steps (before_at, moved, is_proved) VALUES (now_at, gap, false);
     ELSIF gap < -slack THEN
         INSERT INTO queue.clock_steps (before_at, moved, is_proved) VALUES (last_at, gap, true);

@@ -1,3 +1,4 @@
+-- Creates the partitions of an hour and opens it.
 CREATE OR REPLACE FUNCTION queue.open_hour(an_hour timestamptz) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     part text := 'queue.batches_' || to_char(an_hour AT TIME ZONE 'UTC', 'YYYYMMDD_HH24');

@@ -1,5 +1,6 @@
--- The same of dead letters that were discarded before. An archived hour may come back, and a letter tells its recount and
--- its replay what became of the event: there only the letter's words go.
+-- Prunes the oldest dead letters that were discarded before, at most rows_max. Returns their number. An archived hour
+-- may come back, and then its recount and its replay need the dead letter for the event's outcome. Of such a letter
+-- only the text is deleted.
 CREATE OR REPLACE FUNCTION queue.prune_discarded(before timestamptz, rows_max integer) RETURNS bigint LANGUAGE sql AS $$
     WITH old AS MATERIALIZED (
         SELECT d.tenant_id, d.dead_letter_id,

@@ -1,4 +1,4 @@
--- Deletes the oldest rejected events that were received before, at most so many; returns how many.
+-- Deletes the oldest rejected events that were received before, at most rows_max. Returns their number.
 CREATE OR REPLACE FUNCTION queue.prune_rejected(before timestamptz, rows_max integer) RETURNS bigint LANGUAGE sql AS $$
     WITH gone AS (
         DELETE FROM queue.quarantine AS q

@@ -1,6 +1,6 @@
--- Keys for every identity of a restored hour that production has, wherever its row is. Without a key a replay would take a
--- duplicate for an event that production lacks. Dead letters of the hour keep their keys, and what was erased or discarded
--- is never delivered.
+-- Creates identity keys for every identity of a restored hour that is in production, wherever its row is. Without an
+-- identity key a replay would take a duplicate for an event that production lacks. Dead letters of the hour keep their
+-- identity keys. Erased and discarded events are never delivered.
 CREATE OR REPLACE FUNCTION queue.recall_hour(an_hour timestamptz) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(analytics.key_lock());

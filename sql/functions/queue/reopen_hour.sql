@@ -1,6 +1,6 @@
--- Opens an hour for an import, a sealed one as well; true: it was sealed. The caller holds the hour's lock shared for
--- its session, so that nothing seals the hour before the import has ended. A dropped hour stays closed: its account
--- is final, and without its batches nobody could recount it.
+-- Opens an hour for an import, even a sealed one. Returns true if it was sealed. The caller holds the hour's lock
+-- shared for its session, so that the hour is not sealed before the import has ended. A dropped hour stays closed: its
+-- account is final, and it cannot be recounted without its batches.
 CREATE OR REPLACE FUNCTION queue.reopen_hour(an_hour timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(queue.hour_lock(an_hour));

@@ -1,6 +1,6 @@
--- Takes an archived hour back for a replay: its partition again, sealed now, so that its retention starts anew. Its
--- account is what it was: nothing is received, and nothing waits. False: it was never dropped. The caller puts the batches
--- in and calls recall_hour.
+-- Restores an archived hour for a replay. Creates its partition again and seals it at the present time, so that its
+-- retention starts anew. Its account does not change: nothing is received, and nothing waits. Returns false if the hour
+-- was never dropped. The caller inserts the batches and calls recall_hour.
 CREATE OR REPLACE FUNCTION queue.restore_hour(an_hour timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     sealed integer;

@@ -1,4 +1,4 @@
--- Seals an hour: true when no open transaction can still write into it, now or later.
+-- Seals an hour. Returns true if no open or later transaction can still write into it.
 CREATE OR REPLACE FUNCTION queue.seal_hour(an_hour timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF an_hour + interval '1 hour' > clock_timestamp()

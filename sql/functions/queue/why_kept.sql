@@ -1,5 +1,5 @@
--- As before, and not while a diff reads the hour's batches, however long it takes or is paused. A plan holds nothing: its
--- diff is refused where the hours are gone.
+-- Why an hour cannot be dropped yet. NULL: it can be dropped. The diff of a replay keeps its hours, however long it
+-- takes or is paused. A plan keeps no hours: its diff is refused if they are gone.
 CREATE OR REPLACE FUNCTION queue.why_kept(an_hour timestamptz, retention interval) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT coalesce(
         (SELECT format('was not sealed %s ago', retention) FROM queue.hours

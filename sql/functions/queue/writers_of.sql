@@ -1,5 +1,5 @@
--- The transactions that write a table. A row is inserted under ROW EXCLUSIVE, which is taken before the row's id is drawn
--- and released after the row can be seen by others, however long its commit takes.
+-- The transactions that write a table. A row is inserted under ROW EXCLUSIVE. That lock is taken before the row's id is
+-- drawn. It is released after the row is visible to others, however long the commit takes.
 CREATE OR REPLACE FUNCTION queue.writers_of(a_table regclass) RETURNS SETOF text LANGUAGE sql VOLATILE AS $$
     SELECT virtualtransaction FROM pg_locks
     WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted AND relation = a_table

@@ -1,4 +1,4 @@
--- The values that differ between two contents, by name; of JSON objects key by key. An absent value is NULL.
+-- The values that differ between two contents, by name. JSON objects are compared key by key. An absent value is NULL.
 CREATE OR REPLACE FUNCTION reconcile.differing_fields(compared text[], ours jsonb, theirs jsonb)
 RETURNS TABLE (field text, our_value jsonb, their_value jsonb) LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC

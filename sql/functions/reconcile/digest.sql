@@ -1,8 +1,9 @@
--- An event in 64 bits: its identity, and those of its columns that are compared. Equal events have equal bits; two that
--- differ have them by chance once in 10^19. JSON goes in as text: PostgreSQL's own hash of jsonb is the same when two
--- values 32 places apart are exchanged. Numbers that are equal and written differently (1 and 1.0) differ here: whoever
--- finds different bits compares the values. Every column has a seed of its own, and the identity is mixed in last, so
--- that neither values exchanged between columns nor contents exchanged between events cancel out.
+-- A 64-bit digest of an event: its identity and its compared columns. Equal events have equal digests. Two different
+-- events have equal digests by chance once in 10^19. JSON is hashed as text, because PostgreSQL's own hash of jsonb
+-- stays the same when two values 32 places apart are exchanged. Equal numbers that are written differently (1 and 1.0)
+-- have different digests, so a caller that finds different digests compares the values. Every column has its own seed,
+-- and the identity is mixed in last. So neither values exchanged between columns nor contents exchanged between events
+-- cancel out.
 CREATE OR REPLACE FUNCTION reconcile.digest(
     compared text[], tenant_id integer, event_id uuid, type text, name text, user_id text, anonymous_id text,
     group_id text, previous_id text, message_id text, occurred_at timestamptz, properties jsonb, traits jsonb,

@@ -1,3 +1,4 @@
+-- Computes the kept digest of a row again.
 CREATE OR REPLACE FUNCTION reconcile.keep_digest() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.digest := reconcile.digest(
@@ -6,7 +7,7 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- Whoever changes a row, its digest stays true. Inserts are the worker's, which computes it for a load at once.
+-- Any change of a row updates its digest. For inserts the worker computes the digests of a whole load at once.
 CREATE OR REPLACE TRIGGER keep_digest
 BEFORE UPDATE OF tenant_id, event_id, type, name, user_id, anonymous_id, properties, traits, context, digest
 ON analytics.events FOR EACH ROW EXECUTE FUNCTION reconcile.keep_digest();

@@ -1,5 +1,5 @@
--- Comparing millions of rows by 64 bits of each: kept with the row where it can be, computed where it is not.
-
--- The columns of legacy.output that a kept digest is of: those that are compared where nothing else is configured.
+-- The columns of legacy.output that a kept digest covers: those that are compared by default.
+-- A comparison of millions of rows reads a digest of 64 bits per row. It is kept with the row if possible, and computed
+-- otherwise.
 CREATE OR REPLACE FUNCTION reconcile.kept_columns() RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY['type', 'name', 'user_id', 'anonymous_id', 'properties', 'traits', 'context'];

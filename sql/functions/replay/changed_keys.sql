@@ -1,4 +1,5 @@
--- Names of the keys that differ between two JSON objects, `prefix.key`; `prefix` where one of them is none.
+-- The names of the keys that differ between two JSON objects, as `prefix.key`. Only `prefix` if one of them is no
+-- object.
 CREATE OR REPLACE FUNCTION replay.changed_keys(prefix text, one jsonb, other jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE
 RETURN CASE
     WHEN one IS NULL AND other IS NULL OR one::text = other::text THEN ARRAY[]::text[]

@@ -1,5 +1,5 @@
--- Whether an event was erased, or says that it is of a person who was erased after it was received. As in
--- control.is_theirs, an anonymous id counts only where nobody was logged in.
+-- Whether an event was erased, or is of a person who was erased after it was received. As in control.is_theirs, an
+-- anonymous id counts only if no user was logged in.
 CREATE OR REPLACE FUNCTION replay.is_erased(a_tenant integer, an_event uuid, a_received_at timestamptz, a_row jsonb)
 RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (SELECT FROM control.erased_events WHERE tenant_id = a_tenant AND event_id = an_event)

@@ -1,4 +1,5 @@
--- Forgets what replays kept of longer than `retention` ago: they can be undone no more.
+-- Deletes the before-images and diffs of replays whose last step is older than `retention`. These replays can no longer
+-- be undone.
 CREATE OR REPLACE FUNCTION replay.prune(retention interval) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     old bigint[];

@@ -1,4 +1,4 @@
--- Whatever sets it: no diff is done, and none is committed, of which a chunk was not read whole.
+-- Refuses a diff or a commit with a chunk that was not read completely, whatever statement sets the state.
 CREATE OR REPLACE FUNCTION replay.require_whole_diff() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT FROM replay.chunks WHERE replay_id = NEW.replay_id

@@ -1,5 +1,5 @@
--- Hours of a replay, of those chunks that are not done or of all, whose batches hold less than was planned. An hour that
--- is searched for rows to remove has to hold all that was accepted.
+-- Hours of a replay whose batches hold less than was planned, for unfinished chunks or for all. An hour that is
+-- searched for rows to remove must hold all accepted events.
 CREATE OR REPLACE FUNCTION replay.unreadable_hours(a_replay bigint, all_chunks boolean)
 RETURNS TABLE (hour timestamptz, planned bigint, kept bigint) LANGUAGE sql STABLE AS $$
     SELECT need.hour, greatest(need.planned, found.kept + lost.events), found.kept
