@@ -141,9 +141,9 @@ def claim(
 ) -> list[Work]:
     """Lock up to `limit` waiting pieces of work of a lane, oldest first, skipping what others hold.
 
-    low_water: no open work has a smaller id (see LowWater). 0 is always correct, but slower. events_max, bytes_max: work
-    after so many events or bytes is not returned. It stays locked until the transaction ends. waited_s: only work that
-    was accepted at least so long ago.
+    low_water: no open work has a smaller id (see LowWater). 0 is always correct, but slower. events_max, bytes_max:
+    work after so many events or bytes is not returned. It stays locked until the transaction ends. waited_s: only work
+    that was accepted at least so long ago.
     """
     cursor = conn.cursor(binary=True)
     params = {
