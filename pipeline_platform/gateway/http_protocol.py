@@ -145,7 +145,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body. bodies.py limits bodies."""
+        """A piece of a body. bodies.py limits its size."""
         self._outside_bytes = 0
         super().on_body(body)
 

@@ -45,7 +45,7 @@ from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
 _T = TypeVar("_T")
 # Larger bodies are judged in a thread: a hostile one takes up to 0.2 µs per byte.
 _INLINE_BYTES_MAX = 256 << 10
-# For requests without a write key in the head. SDKs send less at once. Decompressing and searching it takes 2 ms.
+# For bodies without a write key in the head. SDKs send less at once. To decompress and search this much takes 2 ms.
 _KEYLESS_BYTES_MAX = 1 << 20
 _KEYLESS_PART_OF_BUDGET = 4
 # Splitting a body of invalid JSON takes this many times as long as parsing it. The tenant's quota is charged for it.

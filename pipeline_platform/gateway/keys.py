@@ -56,7 +56,7 @@ class Keys:
         self._wake = asyncio.Event()
 
     async def tenant_of(self, one: str | None, other: str | None) -> Tenant:
-        """The tenant of a write key found in two places. Raises RequestRefusedError (401) and TryLaterError."""
+        """The tenant of a write key, from up to two places. Raises RequestRefusedError (401) and TryLaterError."""
         if one and other and not _equal(one, other):
             message = "the write keys of the Authorization header, the query and the body differ"
             raise RequestRefusedError(401, "different_write_keys", message)

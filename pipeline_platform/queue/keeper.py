@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 _SQL = queries("queue")
 _SELDOM_S = 30.0
 _SOON_S, _LATER_S = 300.0, 3600.0
-# Deltas that one statement folds, in about 0.2 s, and how long a tick folds: 12 million deltas take minutes.
+# Deltas that one statement folds, in about 0.2 s, and how long a tick folds. 12 million take minutes this way.
 _DELTAS, _DELTAS_MIN = 20_000, 500
 _FOLD_S = 0.5
 # The part of the keeper's time that roll-ups may take. It decides how fresh they are, because the current hour is
@@ -130,8 +130,9 @@ def drop_old_hours(
 ) -> dict[str, str]:
     """Drop the batches of hours sealed longer than `retention` ago. Returns why others had to stay, by hour (ISO).
 
-    archived_only: only hours that are in an archive. The keeper archives nothing itself. most: how many are dropped in
-    one call. A long-running reader ends the round, because each further try would block the gateway.
+    archived_only: only hours that are in an archive. The keeper archives nothing itself, so an hour waits for that.
+    most: how many are dropped in one call. A long-running reader ends the round, because each further try would block
+    the gateway.
     """
     conn.execute(_SQL["note_clock"], (None,))
     refused: dict[str, str] = {}

@@ -189,7 +189,7 @@ class Engine:
 
 
 def _may_be_the_datas(error: Exception) -> bool:
-    """Whether the data may have caused the error. A Python error may come from one event."""
+    """False if PostgreSQL says that the data is not the cause. A Python error may come from one event."""
     return is_bad_data(error) if isinstance(error, psycopg.Error) else True
 
 

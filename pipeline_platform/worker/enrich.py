@@ -62,7 +62,7 @@ def enrich(
 ) -> list[Enriched]:
     """Look up all values for the rows at once. Raises psycopg errors if PostgreSQL cannot be read.
 
-    cached: false if the transaction may have written traits that no other may see yet. in_order: the events are in
+    cached: false if the transaction may have written traits that others must not see yet. in_order: the events are in
     order of acceptance, and will be loaded together or not at all.
     """
     keys = [_keys(event, row) for event, row in transformed]

@@ -102,7 +102,7 @@ def new_rows(cursors: Sequence[psycopg.Cursor[Any]]) -> int:
 
 
 def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list[Key]:
-    """Merge the traits of identify and group events into those that look-ups read. Returns the users and groups.
+    """Merge the traits of identify and group events into those of the look-ups. Returns whose traits were written.
 
     The newest client time wins for each trait, in any order of arrival. A time in the future counts as received_at.
     """

@@ -2,7 +2,7 @@
 
 replay.chunks has each chunk and its progress, so any worker can continue where another died. The attempt is committed
 before the work, because a death leaves no other trace. A chunk that keeps killing its workers pauses its replay with an
-alert. So does a chunk whose batches hold less than was planned, because a diff must read all of an hour.
+alert. So does a chunk whose batches hold less than was planned: a diff that did not read all of an hour is not valid.
 """
 
 from collections import Counter
