@@ -80,7 +80,7 @@ def make_gateway(
     tracer: Tracer | None = None,
     failed: Callable[[], None] = lambda: None,
 ) -> Gateway:
-    """The parts of one process, connected to each other and not yet to the database.
+    """Make the parts of one process and connect them to each other, but not yet to the database.
 
     `failed` is called when the process has to end, because a part of it has ended.
     """

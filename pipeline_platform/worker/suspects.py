@@ -1,4 +1,4 @@
-"""Tries work whose worker died alone, in ever smaller parts, until one event is left. That one is buried as exhausted.
+"""When a worker dies, its work is tried alone in ever smaller parts. A last single event is buried as exhausted.
 
 Deaths are counted outside the dead worker's transaction, which left no trace (query reap). Every part is tried before
 it is split again, so an event is buried only if it killed a worker while it was processed alone.
