@@ -1,1 +1,1 @@
-"""Events that could not be processed or accepted: stored, listed, redriven, discarded, readmitted."""
+"""Stores, lists, redrives, discards and readmits events that could not be processed or accepted."""

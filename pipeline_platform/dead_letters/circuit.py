@@ -1,11 +1,11 @@
-"""Opens the circuit when most of what a worker processed lately became dead letters, for most of its tenants.
+"""Opens the circuit if most events that a worker recently processed became dead letters, for most of its tenants.
 
-After a bad deploy everything accepted would drain into dead letters within minutes. Open, it makes all workers wait;
-events are accepted and kept. `pipeline-platform circuit close` lets them go on.
+After a bad deploy all accepted events would become dead letters within minutes. While the circuit is open, all workers
+wait; events are accepted and kept. `pipeline-platform circuit close` lets the workers go on.
 
-Each worker judges what it saw itself, by its part of `circuit_events`. A tenant is hit where most of its own events
-fail. A bad deploy hits all tenants, bad data one: so three tenants have to be hit, or both where two sent within a day,
-or the only one of an installation. What one tenant sends never opens it for another.
+Each worker judges the events that it processed, by its part of `circuit_events`. A tenant is hit if most of its own
+events fail. A bad deploy hits all tenants, bad data one. So three tenants have to be hit, or both if two sent within a
+day, or the only one of an installation. The events of one tenant never open the circuit for another.
 """
 
 import time
@@ -20,17 +20,17 @@ from pipeline_platform.settings import Settings
 
 _SQL = queries("circuit")
 _WINDOW_S = 30.0
-# So many tenants have to be hit, or both where two sent within a day, or the only one that there is.
+# This many tenants have to be hit, or both if two sent within a day, or the only one of an installation.
 _TENANTS_MIN = 3
 
 
 def is_open(conn: psycopg.Connection[Any]) -> bool:
-    """Whether nothing is to be processed now."""
+    """Whether the circuit is open, so that nothing is processed."""
     return conn.execute(_SQL["is_open"]).fetchone() == (True,)
 
 
 class Circuit:
-    """What one worker has seen in the last half minute."""
+    """The results of one worker in the last half minute."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._ratio = settings.circuit_ratio
@@ -41,7 +41,7 @@ class Circuit:
         self._bad_tenants = 0
 
     def note(self, good: Iterable[int], bad: Iterable[int]) -> None:
-        """Tenants of events that were written, and of those that became dead letters."""
+        """Note the tenants of events that were written, and of those that became dead letters."""
         now = self._clock()
         self._seen.append((now, Counter(good), Counter(bad)))
         while self._seen[0][0] < now - _WINDOW_S:
@@ -50,7 +50,7 @@ class Circuit:
             self._judge()
 
     def look(self, conn: psycopg.Connection[Any]) -> bool:
-        """Open it where it tripped and enough tenants are hit; returns whether it is open."""
+        """Open the circuit if it tripped and enough tenants are hit. Returns whether it is open."""
         if self.tripped:
             conn.execute(
                 _SQL["open"],
@@ -58,7 +58,7 @@ class Circuit:
             )
         open_now = is_open(conn)
         if open_now:
-            # Closed again, it starts from nothing.
+            # After it is closed, counting starts from zero.
             self._seen.clear()
         self.tripped = None
         return open_now

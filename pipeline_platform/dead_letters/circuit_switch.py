@@ -1,4 +1,4 @@
-"""The circuit as operators see it: is it open, why, and close it."""
+"""The circuit for operators: whether it is open, why, and how to close it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ _SQL = queries("circuit")
 
 @dataclass(frozen=True, slots=True)
 class CircuitState:
-    """Of the newest opening; waiting: events that no worker has processed yet."""
+    """The newest opening of the circuit. waiting: events that no worker has processed yet."""
 
     is_open: bool
     opened_at: datetime | None
@@ -26,7 +26,7 @@ class CircuitState:
 
 
 def circuit_state(conn: psycopg.Connection[Any]) -> CircuitState:
-    """How it stands now."""
+    """The current state."""
     row = conn.execute(_SQL["newest"]).fetchone()
     (waiting,) = conn.execute(_SQL["waiting"]).fetchone() or (0,)
     if row is None:
@@ -36,7 +36,7 @@ def circuit_state(conn: psycopg.Connection[Any]) -> CircuitState:
 
 
 def close_circuit(conn: psycopg.Connection[Any], reason: str) -> None:
-    """Let the workers go on. NoSuchThingError where it is not open."""
+    """Let the workers go on. Raises NoSuchThingError if the circuit is not open."""
     with conn.transaction():
         closed = conn.execute(_SQL["close"], {"reason": reason}).fetchone()
         if closed is None:

@@ -1,7 +1,7 @@
-"""Secrets in what operators look at: values of keys that name one are not shown.
+"""Masks secrets in what operators see: the values of keys whose names mark a secret are not shown.
 
-Works on text, since what is looked at is often no valid JSON, and has to be seen as it is. A value may be an object or
-a list, and a document may stand inside a string of another, with its quotes escaped.
+Works on text, because the input is often invalid JSON and has to be shown as it is. A value may be an object or a list.
+A document may be inside a string of another, with its quotes escaped.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import re
 
 _WORDS = ("passw", "token", "secret", "authorization", "apikey", "writekey", "privatekey", "accesskey", "credential",
           "card", "cvv", "cvc", "iban", "ssn", "cookie")  # fmt: skip
-# The quotes of one document are preceded by as many backslashes as it is deep in others.
+# The number of backslashes before the quotes of a document is its depth in others.
 _KEY = re.compile(r"""(?P<quote>\\*")(?P<name>(?:[^"\\]|\\(?!\\*")[^"])*)(?P=quote)\s*:\s*""")
 _BARE = re.compile(r"[^\s,\]}\"\\]*")
 
@@ -30,7 +30,7 @@ def mask(text: str) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    # What is no JSON string is judged as it is written.
+    # A name that is no JSON string is checked as it is written.
     with contextlib.suppress(ValueError):
         name = json.loads(f'"{name}"')
     plain = re.sub(r"[\W_]", "", name).lower()
@@ -38,7 +38,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _end_of_value(text: str, at: int, quote: str) -> int:
-    """Where a value ends; one that never ends is hidden to the end of the text."""
+    """The end of a value. A value without an end is hidden to the end of the text."""
     if text.startswith(quote, at):
         return _end_of_string(text, at, quote)
     if text[at : at + 1] not in ("{", "["):
@@ -57,7 +57,7 @@ def _end_of_value(text: str, at: int, quote: str) -> int:
 
 
 def _end_of_string(text: str, at: int, quote: str) -> int:
-    """Behind the next quote of the same depth: one with more backslashes before it is part of the string."""
+    """The end of the next quote of the same depth. A quote with more backslashes is part of the string."""
     for found in re.finditer(r'\\*"', text[at + len(quote) :]):
         # Pairs of backslashes before a quote are characters of the string.
         if len(found[0]) >= len(quote) and (len(found[0]) - len(quote)) % (2 * len(quote)) == 0:

@@ -1,7 +1,7 @@
-"""What operators do with dead letters and quarantined events: look, let in again, discard with a reason.
+"""Operations on dead letters and quarantined events: list, show, redrive, discard with a reason.
 
-Nothing here delivers an event itself: a redriven dead letter is due at once and goes through the workers' retry lane.
-Every change is one transaction with its line in control.audit_log.
+Nothing here delivers an event. A redriven dead letter is due at once and goes through the workers' retry lane. Every
+change is one transaction with its line in control.audit_log.
 """
 
 import json
@@ -28,7 +28,7 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which dead letters; None: no limit. tenants: by name. `since` and `until`: when they were buried."""
+    """A selection of dead letters. None: no limit. tenants: by name. `since` and `until`: when they were buried."""
 
     tenants: Sequence[str] | None = None
     fingerprint: str | None = None
@@ -49,7 +49,7 @@ def list_dead_letters(conn: Conn, chosen: Filter, states: Sequence[str] = OPEN_S
 
 
 def show_dead_letter(conn: Conn, dead_letter_id: int, *, masked: bool = False) -> Found:
-    """One dead letter, its payload as text; masked: without values that its keys call secret. NoSuchThingError."""
+    """One dead letter, its payload as text. masked: without the values of secret keys. Raises NoSuchThingError."""
     found = _rows(conn, _SQL["show"], {"dead_letter_id": dead_letter_id})
     if not found:
         raise NoSuchThingError(f"no dead letter {dead_letter_id}; see: pipeline-platform dead-letters list")
@@ -57,12 +57,12 @@ def show_dead_letter(conn: Conn, dead_letter_id: int, *, masked: bool = False) -
 
 
 def count_open(conn: Conn, chosen: Filter) -> list[Found]:
-    """How many open dead letters a filter takes, by tenant and fingerprint: what a dry run shows."""
+    """How many open dead letters a filter selects, by tenant and fingerprint, for a dry run."""
     return _rows(conn, _SQL["count"], chosen.params())
 
 
 def redrive(conn: Conn, chosen: Filter, reason: str) -> int:
-    """Make open dead letters due at once, with all their attempts again; returns how many."""
+    """Make open dead letters due at once and give them all attempts again. Returns how many."""
     with conn.transaction():
         redriven = conn.execute(_SQL["redrive"], chosen.params() | {"reason": reason}).rowcount
         conn.execute(_SQL["resolve_alerts"])
@@ -71,7 +71,7 @@ def redrive(conn: Conn, chosen: Filter, reason: str) -> int:
 
 
 def discard(conn: Conn, chosen: Filter, reason: str) -> int:
-    """Give open dead letters up, by name and with a reason; they count as discarded from now on. Returns how many."""
+    """Give up the chosen open dead letters with a reason. They then count as discarded. Returns how many."""
     with conn.transaction():
         discarded = conn.execute(_SQL["discard"], chosen.params() | {"reason": reason}).rowcount
         conn.execute(_SQL["resolve_alerts"])
@@ -87,7 +87,7 @@ def list_quarantine(
 
 
 def show_quarantined(conn: Conn, quarantine_id: int, *, masked: bool = False) -> Found:
-    """One quarantined event, its payload as text, masked as a dead letter's. Raises NoSuchThingError."""
+    """One quarantined event, its payload as text, masked like a dead letter's. Raises NoSuchThingError."""
     found = _rows(conn, _QUARANTINE["show"], {"quarantine_id": quarantine_id})
     if not found:
         raise NoSuchThingError(f"no quarantined event {quarantine_id}; see: pipeline-platform quarantine list")
@@ -100,10 +100,10 @@ def _rows(conn: Conn, query: LiteralString, params: dict[str, Any]) -> list[Foun
 
 
 def _readable(found: Found, *, masked: bool) -> Found:
-    """Bytes that are no text are shown escaped: an operator must see even those."""
+    """Escape bytes that are no text, because an operator must see them, too."""
     texts = {name: value.decode(errors="backslashreplace") for name, value in found.items() if isinstance(value, bytes)}
     shown = found | texts
-    # Errors quote what they are about.
+    # Errors quote the data that caused them.
     quoting = [name for name in (*texts, "error", "message") if shown.get(name)]
     return shown | {name: mask(shown[name]) for name in quoting} if masked else shown
 

@@ -1,8 +1,8 @@
-"""Lets quarantined events in after all, corrected by a function of the operator's: judged as the gateway judges.
+"""Readmits quarantined events that an operator's function has corrected. They are validated as in the gateway.
 
-What is let in is received anew, now; the quarantined row stays, marked, so that nothing is let in twice. Each event has
-the same identity at every attempt. It runs while no erasure runs, and an event of a person who was erased after it was
-received is refused: let in, it would be newer than the erasure.
+A readmitted event is received again, now. Its quarantined row stays and is marked, so that no event is readmitted
+twice. Each event has the same identity at every attempt. Readmission and erasure exclude each other. An event of a
+person who was erased after it was received is refused, because it would become newer than the erasure.
 """
 
 import json
@@ -38,7 +38,7 @@ Correct = Callable[[bytes], bytes | dict[str, Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """Which quarantined events; None: no limit. `since`: received at or after."""
+    """A selection of quarantined events. None: no limit. `since`: received at or after."""
 
     tenant: str | None = None
     code: str | None = None
@@ -48,8 +48,8 @@ class Quarantined:
 
 @dataclass(slots=True)
 class Readmitted:
-    """accepted: let in, or that would be. left: that the function answered with None. refused: still no event, by code;
-    samples: a few of their messages."""
+    """accepted: readmitted, or would be. left: the function returned None. refused: still invalid, by code. samples: a
+    few of their messages."""
 
     accepted: int = 0
     left: int = 0
@@ -63,7 +63,7 @@ class Readmitted:
 
 
 def read_correction(path: Path) -> Correct:
-    """The function `correct` of a Python file: the event's bytes in; bytes, a dict or None out. Raises ConfigError."""
+    """The function `correct` of a Python file. It turns bytes into bytes, a dict or None. Raises ConfigError."""
     try:
         found = runpy.run_path(str(path)).get("correct")
     except Exception as error:
@@ -76,7 +76,7 @@ def read_correction(path: Path) -> Correct:
 def readmit(
     conn: Conn, settings: Settings, chosen: Quarantined, correct: Correct, reason: str, *, dry_run: bool
 ) -> Readmitted:
-    """Correct and accept what was chosen, some hundred in a transaction with its line in the audit log.
+    """Correct and accept the chosen events, some hundred in a transaction with its line in the audit log.
 
     conn: in autocommit mode.
     """
@@ -122,7 +122,7 @@ def _corrected(
             events[quarantine_id] = read_event(body, tenant_id, limits, doubts_of(body), lambda made=own_id: made)
         except InvalidEventError as error:
             done.refuse(quarantine_id, error.code, str(error))
-        except Exception as error:  # noqa: BLE001 -- whatever the operator's function raises is this event's
+        except Exception as error:  # noqa: BLE001 -- any error of the operator's function counts for this event
             done.refuse(quarantine_id, "correction_failed", f"{type(error).__name__}: {error}")
     return events
 
@@ -130,7 +130,7 @@ def _corrected(
 def _refuse_erased(
     conn: Conn, events: dict[int, AcceptedEvent], received_at: dict[int, datetime], done: Readmitted
 ) -> None:
-    """Take out the events of people who were erased after those were received, as corrected."""
+    """Remove the corrected events of people who were erased after the events were received."""
     ids = list(events)
     payloads = [events[one].payload for one in ids]
     erased = erased_places(conn, [events[one].tenant_id for one in ids], payloads, [received_at[one] for one in ids])
@@ -140,7 +140,7 @@ def _refuse_erased(
 
 
 def _recall_keys(conn: Conn, settings: Settings, events: Mapping[int, AcceptedEvent]) -> None:
-    """Make sure that whichever of these events production has is recognised, however long ago it was delivered."""
+    """Make sure that events that production has are recognised, however long ago they were delivered."""
     params = {
         "tenant_ids": [event.tenant_id for event in events.values()],
         "event_ids": [event.event_id for event in events.values()],
@@ -151,7 +151,7 @@ def _recall_keys(conn: Conn, settings: Settings, events: Mapping[int, AcceptedEv
 
 
 def _accept(conn: Conn, events: Sequence[tuple[int, AcceptedEvent]], done: Readmitted) -> list[int]:
-    """Ids of those that were accepted; what PostgreSQL cannot hold is found by halving."""
+    """Returns the ids of the accepted events. Halving finds events that PostgreSQL cannot hold."""
     if not events:
         return []
     try:

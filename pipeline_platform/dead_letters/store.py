@@ -1,7 +1,7 @@
-"""Events that cannot be written: kept with their payload and cause, tried again with backoff, then exhausted.
+"""Stores events that cannot be written, with payload and cause. They are tried again with backoff, then exhausted.
 
-Exponential backoff with full jitter between half and all of the step; `attempts_max` attempts, then one alert per
-fingerprint. A dead letter holds its own copy of the event: retention never takes it.
+The backoff is exponential, with full jitter between half and all of the step. After `attempts_max` attempts there is
+one alert per fingerprint. A dead letter holds its own copy of the event, which retention never deletes.
 """
 
 import hashlib
@@ -37,19 +37,19 @@ class Failure:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same cause: values, numbers and quoted parts of the message do not count."""
+        """Equal for the same cause. Values, numbers and quoted parts of the message are ignored."""
         shape = re.sub(r"\"[^\"]*\"|'[^']*'|\d+", "?", self.error.splitlines()[0] if self.error else "")
         return hashlib.sha256(f"{self.stage}|{self.error_class}|{shape}".encode()).hexdigest()[:16]
 
 
 def failure(event: QueuedEvent, stage: Stage, error: BaseException) -> Failure:
-    """What is remembered of an error; NUL, which a text cannot hold, is shown escaped."""
+    """The stored form of an error. NUL is escaped, because a text cannot hold it."""
     text = str(error).replace("\0", "\\0")[:_ERROR_CHARS_MAX]
     return Failure(event, stage, type(error).__name__, text.encode(errors="backslashreplace").decode())
 
 
 def next_attempt_at(settings: Settings, attempts: int) -> datetime | None:
-    """When to try again after `attempts` attempts; None: never."""
+    """When to try again after `attempts` attempts. None: never."""
     if attempts >= settings.attempts_max:
         return None
     step_s = min(settings.retry_base_s * 2 ** (attempts - 1), settings.retry_max_s)
@@ -59,9 +59,9 @@ def next_attempt_at(settings: Settings, attempts: int) -> datetime | None:
 def bury(
     conn: psycopg.Connection[Any], settings: Settings, failures: Sequence[Failure], *, exhausted: bool = False
 ) -> int:
-    """Move events from the queue to the dead letters, counted, in the caller's transaction; returns how many.
+    """Move events from the queue to the dead letters and count them, in the caller's transaction. Returns how many.
 
-    Those that failed because they were erased meanwhile are no dead letters: they are counted as discarded.
+    Events that failed because they were erased meanwhile are no dead letters. They are counted as discarded.
     """
     failures = _not_erased(conn, failures)
     if not failures:
@@ -99,7 +99,7 @@ def bury(
 
 
 def _not_erased(conn: psycopg.Connection[Any], failures: Sequence[Failure]) -> Sequence[Failure]:
-    """All but the events that an erasure emptied, which are counted here; others without bytes are damaged."""
+    """All but the events that an erasure emptied. Those are counted here. Others without bytes are damaged."""
     empty = [item.event for item in failures if not item.event.payload]
     if not empty:
         return failures
@@ -116,7 +116,7 @@ def _not_erased(conn: psycopg.Connection[Any], failures: Sequence[Failure]) -> S
 def postpone(
     conn: psycopg.Connection[Any], settings: Settings, dead_letter_id: int, attempts: int, again: Failure
 ) -> None:
-    """Note one more failed attempt of a dead letter; the last one exhausts it and alerts."""
+    """Note one more failed attempt of a dead letter. The last attempt exhausts it and alerts."""
     at = next_attempt_at(settings, attempts + 1)
     conn.execute(
         _SQL["postpone_dead_letter"],
@@ -135,7 +135,7 @@ def postpone(
 
 
 def exhaust(conn: psycopg.Connection[Any], dead_letter_id: int, last: Failure) -> None:
-    """End a dead letter whose attempts are used up without another one, and alert."""
+    """Exhaust a dead letter whose attempts are used up, without another attempt, and alert."""
     conn.execute(
         _SQL["exhaust_dead_letter"],
         {
@@ -152,7 +152,7 @@ def exhaust(conn: psycopg.Connection[Any], dead_letter_id: int, last: Failure) -
 def alert_exhausted(conn: psycopg.Connection[Any], last: Failure) -> None:
     """Open one alert per tenant and fingerprint, or count one more on the open one.
 
-    It says nothing of the error's own words: they may quote the event, and an alert leaves the database.
+    It leaves out the error's message, which may quote the event, because an alert leaves the database.
     """
     conn.execute(
         _SQL["alert_exhausted"],

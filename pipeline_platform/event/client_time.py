@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 
 def parse_time(text: str) -> datetime | None:
-    """An ISO 8601 time as an aware UTC datetime; no zone means UTC; None where it cannot be used.
+    """An ISO 8601 time as an aware UTC datetime. No zone means UTC. None if it cannot be used.
 
-    Small t and z are valid in RFC 3339; Python 3.11 reads only the t.
+    Lower-case t and z are valid in RFC 3339. Python 3.11 reads only the t.
     """
     try:
         if text.endswith("z"):

@@ -1,12 +1,11 @@
-r"""What JSON allows and another reader cannot hold: found once, before an event is accepted.
+r"""Finds JSON that is valid but that another reader cannot hold, once, before an event is accepted.
 
-PostgreSQL's jsonb holds neither `\u0000`, lone surrogates, invalid UTF-8 nor numbers beyond its numeric
-type; readers with a recursion limit cannot follow deep nesting. Integers beyond 64 bits are no such case:
-they are kept exactly, nothing here or later makes floats of them. Nor is a key that occurs twice: the last
-one counts, for msgspec as for jsonb.
+PostgreSQL's jsonb cannot hold `\u0000`, lone surrogates, invalid UTF-8 or numbers beyond its numeric type. Readers with
+a recursion limit cannot read deep nesting. Integers beyond 64 bits are allowed: they are kept exactly, and no later
+step makes floats of them. A key that occurs twice is allowed: the last one counts, for msgspec and for jsonb.
 
-The work is split for speed: `doubts_of` looks at a whole body once and cheaply, and only what it cannot rule
-out is then looked for in each event. Never alters a byte.
+The work is split for speed. `doubts_of` checks a whole body once and cheaply. Each event is then checked only for the
+faults that `doubts_of` could not rule out. Never alters a byte.
 """
 
 import re
@@ -17,10 +16,10 @@ from pipeline_platform.errors import InvalidEventError
 # PostgreSQL's numeric: digits before and after the decimal point. Measured at the edges with PostgreSQL 18.
 _DIGITS_BEFORE_MAX = 131_072
 _DIGITS_AFTER_MAX = 16_383
-# 1e9999 is 6 bytes here and 10 kB where it is printed: all such zeros of one event together.
+# Limits all zeros of exponents of one event together: 1e9999 is 6 bytes here and 10 kB when it is printed.
 _EXPONENT_ZEROS_MAX = 1 << 20
 
-# Possessive (*+, ++): bodies are hostile, and backtracking would cost their square.
+# Possessive (*+, ++): bodies may be hostile, and backtracking would take quadratic time.
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _GOOD_ESCAPES = re.compile(
     rb"(?:[^\\]++|\\[^u]|\\u(?!0000|[dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)*+", re.DOTALL
@@ -36,7 +35,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 @dataclass(frozen=True, slots=True)
 class Doubts:
-    """What a look at a whole body could not rule out for the events in it."""
+    """The faults that a check of a whole body could not rule out for its events."""
 
     utf8: bool
     escapes: bool
@@ -44,7 +43,7 @@ class Doubts:
 
 
 def doubts_of(body: bytes) -> Doubts:
-    """About a microsecond a kilobyte; false says that no event in the body has that fault."""
+    """Takes about a microsecond per kilobyte. False: no event in the body has that fault."""
     return Doubts(
         utf8=not is_utf8(body),
         escapes=b"\\" in body and b"\\u" in body,
@@ -53,7 +52,7 @@ def doubts_of(body: bytes) -> Doubts:
 
 
 def check_text(payload: bytes, doubts: Doubts) -> None:
-    """Raises InvalidEventError where a string is no text. Before parsing: parsers skip strings unread."""
+    """Raises InvalidEventError if a string is no text. Call it before parsing: parsers skip strings unread."""
     if doubts.utf8 and not is_utf8(payload):
         raise InvalidEventError("invalid_utf8", "the bytes are not valid UTF-8")
     if doubts.escapes:
@@ -61,7 +60,7 @@ def check_text(payload: bytes, doubts: Doubts) -> None:
 
 
 def check_values(payload: bytes, doubts: Doubts, nesting_max: int) -> None:
-    """Raises InvalidEventError where (valid) JSON nests too deep or has numbers that nobody can hold."""
+    """Raises InvalidEventError if valid JSON is nested too deeply or has numbers that PostgreSQL cannot hold."""
     if (doubts.exponents and _has_long_exponent(payload)) or (
         len(payload) > len(_DIGIT_RUN) and _DIGIT_RUN in payload.translate(_DIGITS_AS_ZERO)
     ):
@@ -85,7 +84,7 @@ def is_utf8(data: bytes) -> bool:
 
 
 def is_deeper(payload: bytes, nesting_max: int) -> bool:
-    """Whether valid JSON nests deeper: peels off the innermost pairs of brackets, one level a pass."""
+    """Whether valid JSON is nested deeper. Removes the innermost pairs of brackets, one level per pass."""
     pairs = STRING.sub(b"", payload).translate(_BRACKETS, _NOT_BRACKETS)
     for _ in range(nesting_max):
         if not pairs:
@@ -95,7 +94,7 @@ def is_deeper(payload: bytes, nesting_max: int) -> bool:
 
 
 def _has_long_exponent(data: bytes) -> bool:
-    """Whether something looks like 1e1000 and is no piece of a hexadecimal id, as most such things are."""
+    """Whether there is a number like 1e1000. Most text of that form is part of a hexadecimal id and does not count."""
     shapes = data.translate(_DIGITS_AS_ZERO)
     for shape in _LONG_EXPONENTS:
         at = shapes.find(shape)
@@ -124,7 +123,7 @@ def _check_numbers(payload: bytes) -> None:
         whole, fraction, exponent_text = number.groups(default=b"")
         if len(exponent_text) < 4 and len(whole) + len(fraction) < len(_DIGIT_RUN):
             continue
-        # Nobody can hold such an exponent, and int() itself would refuse thousands of digits.
+        # Such an exponent is out of range for every reader, and int() refuses thousands of digits.
         exponent_digits = exponent_text.lstrip(b"+-").lstrip(b"0")
         exponent = int(exponent_digits or b"0") if len(exponent_digits) < 8 else 10**8
         if exponent_text.startswith(b"-"):

@@ -1,7 +1,7 @@
-"""Files with one JSON object a line: what operators send and import.
+"""Files with one JSON object per line, which operators send and import.
 
-A line that cannot be used costs itself alone, whatever is in it; a file that is damaged costs what follows the damage.
-Lines are bounded: of a longer one no more than the limit is held.
+A line that cannot be used does not affect other lines. A damaged file cannot be read after the damage. Lines are
+bounded: no more than the limit of a longer line is held in memory.
 """
 
 import gzip
@@ -20,7 +20,7 @@ _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _PIECE = 1 << 16
 _MAGIC = 8
-# What a file of events is not, by its first bytes, and the command that makes one of it.
+# Other formats by their first bytes, and the commands that convert them.
 _OTHERS = {
     b"\x28\xb5\x2f\xfd": ("zstd", "zstd -dc"),
     b"BZh": ("bzip2", "bzip2 -dc"),
@@ -33,7 +33,7 @@ _OTHERS = {
 
 @contextmanager
 def open_lines(path: str) -> Generator[IO[bytes]]:
-    """A file of lines, plain or gzip by its content; `-` is standard input. ConfigError where it is none."""
+    """A file of lines, plain or gzip by its content. `-` is standard input. Raises ConfigError if it is none."""
     with _opened(path) as (plain, first):
         for magic, (kind, command) in _OTHERS.items():
             if first.startswith(magic):
@@ -59,9 +59,9 @@ def _opened(path: str) -> Generator[tuple[IO[bytes], bytes]]:
 
 
 def numbered(lines: IO[bytes], bytes_max: int) -> Iterator[tuple[int, bytes | InvalidEventError]]:
-    """Each line that is not empty, by its number and without its end; an error for one that is too long.
+    """Each line that is not empty, with its number and without its end. An error if the line is too long.
 
-    Raises DamagedFileError where the file cannot be read on.
+    Raises DamagedFileError if the file cannot be read further.
     """
     number = 0
     try:
@@ -79,7 +79,7 @@ def numbered(lines: IO[bytes], bytes_max: int) -> Iterator[tuple[int, bytes | In
 
 
 def pieces(lines: IO[bytes]) -> Iterator[bytes]:
-    """The whole content. Raises DamagedFileError where it cannot be read on."""
+    """The whole content. Raises DamagedFileError if it cannot be read further."""
     try:
         while piece := lines.read(1 << 20):
             yield piece
@@ -101,7 +101,7 @@ def read_object(line: bytes) -> dict[str, msgspec.Raw]:
 
 
 def peek_text(token: msgspec.Raw | None) -> str | None:
-    """The text of a JSON string; None of anything else. Raises InvalidEventError where it is no Unicode."""
+    """The text of a JSON string, or None for other values. Raises InvalidEventError if it is no Unicode."""
     if token is None:
         return None
     try:
@@ -112,5 +112,5 @@ def peek_text(token: msgspec.Raw | None) -> str | None:
 
 
 def write_object(fields: dict[str, msgspec.Raw]) -> bytes:
-    """The fields as one JSON object; each value keeps its bytes."""
+    """The fields as one JSON object. Each value keeps its bytes."""
     return msgspec.json.encode(fields)

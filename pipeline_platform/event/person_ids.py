@@ -1,4 +1,4 @@
-"""The ids in an event's bytes: its own, and those of the person it is of."""
+"""The ids in an event's bytes: the event's own id and the ids of its person."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from pipeline_platform.event.reader import text_of
 
 
 class Ids(NamedTuple):
-    """As the columns of analytics.events have them; numbers as text."""
+    """The ids as in the columns of analytics.events, with numbers as text."""
 
     user_id: str | None = None
     anonymous_id: str | None = None
@@ -30,7 +30,7 @@ _decode_named = msgspec.json.Decoder(_Named).decode
 
 
 def read_ids(payload: bytes) -> Ids:
-    """The ids of one event; a blank id is none. ValueError where the bytes are no event."""
+    """The ids of one event. A blank id counts as none. Raises ValueError if the bytes are no event."""
     try:
         body = _decode(payload)
     except RecursionError as error:
@@ -39,7 +39,7 @@ def read_ids(payload: bytes) -> Ids:
 
 
 def message_id_of(payload: bytes) -> str | None:
-    """The messageId of bytes that may not be an event at all; None where none can be read, or stored as text."""
+    """The messageId of bytes that may not be an event. None if it cannot be read, or stored as text."""
     try:
         message_id = text_of(bytes(_decode_named(payload).message_id))
     except (ValueError, RecursionError):
@@ -48,5 +48,5 @@ def message_id_of(payload: bytes) -> str | None:
 
 
 def known_id(text: str | None) -> str | None:
-    """The id, or None where it is blank and names nobody; the same as control.known_id."""
+    """The id, or None if it is blank. The same as control.known_id."""
     return text if text and text.strip(" \t\r\n") else None

@@ -1,8 +1,8 @@
-"""One event of the tracking API: from its bytes to an AcceptedEvent, or to the reason why there is none.
+"""Reads one event of the tracking API: from its bytes to an AcceptedEvent, or to the reason why there is none.
 
-Pure, and the only judge of what an event is: gateway and import of history both ask here. Lenient where SDKs
-are (a number stands for its text where an id or a name belongs; times may be anything), strict where
-guessing would alter an event in silence.
+Pure. Only this module decides what a valid event is, for the gateway and the import. It is as lenient as SDKs are (a
+number counts as its text for an id or a name; times may be anything). It is strict where a guess would silently alter
+an event.
 
 Codes: event_too_large, invalid_utf8, invalid_json, not_an_object, nesting_too_deep, nul_character,
 lone_surrogate, number_out_of_range, missing_field, invalid_field, unknown_type, too_long.
@@ -35,11 +35,11 @@ _MESSAGE_ID = re.compile(rb'"messageId"\s*:\s*("[^"\\]{1,2000}")')
 
 
 class _Object(msgspec.Struct, gc=False):
-    """Any JSON object: checked, not built."""
+    """Any JSON object. It is checked but not built."""
 
 
 class _Event(msgspec.Struct, rename="camel", gc=False):
-    """An event as most SDKs send it: decoded in about a microsecond."""
+    """An event as most SDKs send it. It is decoded in about a microsecond."""
 
     type: str | None = None
     message_id: str | None = None
@@ -58,7 +58,7 @@ class _Event(msgspec.Struct, rename="camel", gc=False):
 
 
 class _Tokens(msgspec.Struct, rename="camel"):
-    """The same fields, whatever is in them."""
+    """The same fields with any values."""
 
     type: msgspec.Raw = msgspec.Raw()
     message_id: msgspec.Raw = msgspec.Raw()
@@ -91,7 +91,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The settings that an event is measured against."""
+    """The settings that limit an event."""
 
     event_bytes_max: int
     nesting_max: int
@@ -115,9 +115,8 @@ def read_event(
 ) -> AcceptedEvent:
     """The event in `payload`. Raises InvalidEventError.
 
-    doubts: of these bytes or of a body that holds them. make_id gives the identity where there is
-    no messageId.
-    kind: what the path says; None: the event's own `type` does.
+    doubts: of these bytes or of a body that contains them. make_id makes the event_id if there is no messageId.
+    kind: the type in the path, or None to use the event's own `type`.
     """
     if len(payload) > limits.event_bytes_max:
         message = f"{len(payload)} bytes: an event may have {limits.event_bytes_max}"
@@ -140,7 +139,7 @@ def read_event(
 
 
 def rejected_event(payload: bytes, tenant_id: TenantId, limits: Limits, error: InvalidEventError) -> RejectedEvent:
-    """The event as it goes to quarantine; its messageId only helps to find it: it may be cut or missing."""
+    """The event as it goes to quarantine. Its messageId only helps to find it, and may be cut or missing."""
     message_id = _message_id_in(payload)
     if message_id is not None:
         message_id = message_id[: limits.id_bytes_max]
@@ -148,7 +147,7 @@ def rejected_event(payload: bytes, tenant_id: TenantId, limits: Limits, error: I
 
 
 def text_of(token: bytes) -> str | None:
-    """The text of a JSON string or, as it is written, of a number; None of null. Raises ValueError."""
+    """The text of a JSON string, or of a number as it is written. None for null. Raises ValueError."""
     if token in _NOTHING:
         return None
     if token.startswith(b'"'):
@@ -159,7 +158,7 @@ def text_of(token: bytes) -> str | None:
 
 
 def usable_text(token: bytes, bytes_max: int = 1 << 30) -> str | None:
-    """`text_of` for what is no condition of an event: None where it is no text, or longer than `bytes_max`."""
+    """`text_of` for values that an event may lack. None if it is no text, or longer than `bytes_max`."""
     try:
         text = text_of(token)
     except ValueError:
@@ -168,12 +167,12 @@ def usable_text(token: bytes, bytes_max: int = 1 << 30) -> str | None:
 
 
 def client_time(timestamp: str | None, original_timestamp: str | None, *, has_been_received: bool) -> datetime | None:
-    """When the client says that it happened; None where neither text is a time.
+    """The client's time of the event. None if neither text is a time.
 
-    `timestamp` is what the caller gave the SDK. `originalTimestamp` is the time of the call:
-    rudder-sdk-node sends both, or only the second where nobody gave a time. has_been_received: the event has a
-    receivedAt, so another server took it first. Such a server writes its own corrected time into `timestamp` and keeps
-    the client's in the other.
+    `timestamp` is the time that the caller gave the SDK. `originalTimestamp` is the time of the call. rudder-sdk-node
+    sends both, or only the second if the caller gave no time. has_been_received: the event has a receivedAt, so another
+    server received it first. Such a server writes its own corrected time into `timestamp` and keeps the client's in
+    `originalTimestamp`.
     """
     texts = (original_timestamp, timestamp) if has_been_received else (timestamp, original_timestamp)
     for text in texts:
@@ -247,7 +246,7 @@ def _require_fields(kind: EventType, event: _Event) -> None:
 
 
 def _check_lengths(kind: EventType, event: _Event, payload: bytes, bytes_max: int) -> None:
-    """Bytes, not characters: ids and names of traits go into index entries, which PostgreSQL bounds."""
+    """Limits bytes, not characters: ids and names of traits go into index entries, which PostgreSQL limits."""
     if len(payload) <= bytes_max:
         return
     for field in _TEXTS:
@@ -265,9 +264,9 @@ def _too_long(what: str, bytes_max: int) -> InvalidEventError:
 
 
 def _client_time(event: _Event) -> datetime | None:
-    """The client's own time, unchanged: the same in every resend. None where it cannot be used."""
+    """The client's own time, unchanged, so that it is the same in every resend. None if it cannot be used."""
     if event.received_at is None and event.timestamp:
-        # What most SDKs send.
+        # Most SDKs send this.
         at = parse_time(event.timestamp)
         if at is not None:
             return at
@@ -278,7 +277,7 @@ def _message_id_in(payload: bytes) -> str | None:
     try:
         message_id = text_of(bytes(_decode_tokens(payload).message_id))
     except (ValueError, RecursionError):
-        # No JSON, so its first "messageId" is the best guess; DecodeErrors are ValueErrors.
+        # In invalid JSON the first "messageId" is the best guess. DecodeErrors are ValueErrors.
         found = _MESSAGE_ID.search(payload)
         message_id = found[1][1:-1].decode("utf-8", "replace") if found else None
     return None if message_id is None or "\0" in message_id else message_id

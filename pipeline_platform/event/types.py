@@ -1,4 +1,4 @@
-"""The types that travel: an event on its way from the gateway to the tables, and how it is identified."""
+"""The types of an event between the gateway and the tables, and how it is identified."""
 
 import re
 import uuid
@@ -11,7 +11,7 @@ TenantId = NewType("TenantId", int)
 BatchId = NewType("BatchId", int)
 WorkId = NewType("WorkId", int)
 
-# Names the UUIDv5 of a messageId that is no UUID itself. Never to change: it is part of every stored identity.
+# The namespace of the UUIDv5 of a messageId that is no UUID. Never change it: it is part of every stored identity.
 MESSAGE_ID_NAMESPACE = uuid.UUID("6f1f7c0e-7a55-5b0c-9d3e-2f5f0d1d9a41")
 
 
@@ -47,13 +47,13 @@ class EventType(StrEnum):
 _TYPE_OF_CODE = {kind.value[0]: kind for kind in EventType}
 
 
-# The only form that is read as a UUID, here and in legacy.event_id_of. Python's and PostgreSQL's own readers take
-# others too (braces, urn:, no hyphens), and not the same ones.
+# The only form that is read as a UUID, here and in legacy.event_id_of. Python's and PostgreSQL's own readers accept
+# other forms too (braces, urn:, no hyphens), and they differ from each other.
 _is_uuid = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}").fullmatch
 
 
 def event_id_of(message_id: str) -> uuid.UUID:
-    """The identity of a messageId within its tenant: itself where it is a UUID (8-4-4-4-12 digits), else its UUIDv5."""
+    """The event_id of a messageId within its tenant: itself if it is a UUID (8-4-4-4-12 digits), else its UUIDv5."""
     if len(message_id) == 36 and _is_uuid(message_id):
         return uuid.UUID(message_id)
     return uuid.uuid5(MESSAGE_ID_NAMESPACE, message_id)
@@ -61,10 +61,10 @@ def event_id_of(message_id: str) -> uuid.UUID:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedEvent:
-    """A valid event, as the gateway and the import hand it to the queue.
+    """A valid event, as the gateway and the import pass it to the queue.
 
-    payload: its original bytes, a JSON object in UTF-8. client_at: its own time (UTC) or None. envelope: what the
-    request said around it (a JSON object with context and sentAt) or empty. received_at: only for history; else the
+    payload: its original bytes, a JSON object in UTF-8. client_at: its own time (UTC) or None. envelope: the envelope
+    of its request (a JSON object with context and sentAt) or empty. received_at: only for an import; else the
     database's clock decides.
     """
 
@@ -104,7 +104,7 @@ class QueuedEvent:
     event_index: int
     batch_received_at: datetime
     epoch: int
-    # The old pipeline is production for it: its row goes to shadow.events.
+    # True if the old pipeline is production for it. Its row then goes to shadow.events.
     is_shadow: bool
-    # Of an import: it was accepted long after its received_at, so nobody waited for it.
+    # True for an import. It was accepted long after its received_at, so its latency is not measured.
     is_history: bool = False

@@ -1,7 +1,7 @@
 """The gateway's process: `python -m pipeline_platform.gateway`.
 
-Serves until SIGTERM or SIGINT; then requests in hand are still answered. Logs go to standard error, the address with
-them. Needs PIPELINE_DATABASE_URL; it starts without the database and says so at /readyz.
+Serves until SIGTERM or SIGINT, and then still answers the current requests. Logs go to standard error and contain the
+address. Needs PIPELINE_DATABASE_URL. It starts without the database and reports that at /readyz.
 """
 
 import argparse
@@ -29,13 +29,13 @@ _LOG = logging.getLogger("pipeline_platform.gateway")
 _KEEP_ALIVE_S = 75
 _STOP_GRACE_S = 10
 _BACKLOG = 2_048
-# Beside the clients': servers, logs, the interpreter.
+# Open files besides the clients': servers, logs, the interpreter.
 _FILES_BESIDE = 64
 
 
 def main() -> int:
     """Serve; returns the exit code."""
-    # What it writes is its user's alone.
+    # Only its user may read the files that it writes.
     os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.gateway", description=main.__doc__)
     parser.add_argument("--port", type=int, help="port to listen on (default: PIPELINE_GATEWAY_PORT); 0: any free")
@@ -90,10 +90,10 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
         timeout_graceful_shutdown=_STOP_GRACE_S,
     )
     server = uvicorn.Server(config)
-    # uvicorn raises the signal once more when it has stopped: being asked to stop is no failure.
+    # uvicorn raises the signal again when it has stopped. A requested stop is no failure.
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, stop)
-    # What lives as long as the process need not be looked at by every collection.
+    # Garbage collection skips the objects that live as long as the process.
     gc.freeze()
     _LOG.info("gateway on http://%s:%d", host, port)
     server.run(sockets=[listener])
@@ -101,7 +101,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
 
 
 def _connections(wanted: int) -> int:
-    """Raise the limit of open files for them; as many as it allows."""
+    """Raise the limit of open files for the connections. Returns how many it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _FILES_BESIDE
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -1,6 +1,6 @@
 """The gateway's parts, connected, and its routes: the tracking API, `/healthz`, `/readyz` and `/metrics`.
 
-Whatever goes wrong unforeseen is logged and answered 429, so that no SDK drops its events.
+Unforeseen errors are logged and answered with 429, so that no SDK drops its events.
 """
 
 import contextlib
@@ -39,27 +39,27 @@ _SIDE_TIMEOUT_S = 2.0
 
 @dataclass(slots=True)
 class Gateway:
-    """Everything that one gateway process works with."""
+    """The parts of one gateway process."""
 
     ingest: Ingest
     notifier: Notifier
     links: tuple[Link, ...]
-    # What the tracking API's routes lead to: the ingest, or what traces it.
+    # The handler of the tracking API's routes: the ingest, or its wrapper for traces.
     entry: ASGIApp
     background: Background
 
     async def healthz(self, _: Request) -> Response:
-        """The process lives and its event loop turns."""
+        """The process and its event loop are running."""
         return JSONResponse({"alive": True})
 
     async def readyz(self, _: Request) -> Response:
-        """Events can be accepted; else what is missing."""
+        """Whether events can be accepted. If not, what is missing."""
         missing = [*self.ingest.watch.missing, *(f"the background task {name}" for name in self.background.ended)]
         return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
 
     @contextlib.asynccontextmanager
     async def running(self, _: Starlette) -> AsyncGenerator[None]:
-        """Everything in the background, from before the first request to after the last answer."""
+        """Run the background tasks from before the first request until after the last response."""
         self.ingest.committer.start(self.background)
         self.background.start("keys", self.ingest.keys.run())
         self.background.start("watch", self.ingest.watch.run())
@@ -80,9 +80,9 @@ def make_gateway(
     tracer: Tracer | None = None,
     failed: Callable[[], None] = lambda: None,
 ) -> Gateway:
-    """The parts of one process, connected to each other and not yet to the database.
+    """Make the parts of one process and connect them to each other, but not yet to the database.
 
-    `failed` is called when the process has to end, because a part of it has.
+    `failed` is called when the process has to end, because a part of it has ended.
     """
     keys = Link(database_url, "gateway keys", _SIDE_TIMEOUT_S)
     watch = Link(database_url, "gateway watch", _SIDE_TIMEOUT_S)
@@ -109,7 +109,7 @@ def make_gateway(
 
 
 def make_app(gateway: Gateway) -> Starlette:
-    """The routes. With and without a slash at the end: a redirect would make some SDKs drop their events."""
+    """The routes, with and without a trailing slash. A redirect would make some SDKs drop their events."""
     settings = BrowserSettings(gateway.ingest.keys)
     app = Starlette(
         routes=[
@@ -138,5 +138,5 @@ async def _no_such_route(_: Request, error: Exception) -> Response:
 
 
 async def _unforeseen(_: Request, __: Exception) -> Response:
-    # The server logs the error itself once this is sent.
+    # The server logs the error after this is sent.
     return responses.not_now(TryLaterError("not_stored", "the gateway failed: send this again", 5.0)).response()

@@ -1,7 +1,7 @@
-"""The gateway's tasks in the background. None of them ends by itself: when one does, the process has to end.
+"""The gateway's background tasks. None of them may end by itself: if one does, the process has to end.
 
-The task's error is logged, `GET /readyz` names the task, and the process ends with a failure, so that whatever
-supervises it starts another. Requests in hand are answered before.
+The task's error is logged, `GET /readyz` names the task, and the process ends with a failure, so that its supervisor
+starts another. The current requests are answered first.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class Background:
         self._tasks.append(task)
 
     async def stop(self) -> None:
-        """End all of them, which is no failure."""
+        """End all tasks. This is no failure."""
         for task in self._tasks:
             task.remove_done_callback(self._has_ended)
             task.cancel()

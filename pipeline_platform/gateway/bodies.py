@@ -1,7 +1,7 @@
 """Request bodies, read and decompressed as a stream that stops at the size limit.
 
-A body that comes too slowly is given up (429: the client may try again). All bodies in hand share one budget,
-so memory stays flat whatever arrives.
+A body that arrives too slowly is refused (429: the client may try again). All bodies in memory share one budget, so
+their memory is bounded.
 """
 
 import asyncio
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
-# Whole bodies may take this many times the wait for one piece.
+# A whole body may take this many times as long as one piece.
 _PIECES_OF_TIME = 6
 
 
 @dataclass(slots=True)
 class BodyBudget:
-    """Bytes of all bodies in hand."""
+    """Bytes of all bodies in memory."""
 
     bytes_max: int
     bytes_held: int = 0
 
     def take(self, size: int) -> None:
-        """Raises TryLaterError where the budget is used up."""
+        """Raises TryLaterError if the budget is used up."""
         if self.bytes_held + size > self.bytes_max:
             raise TryLaterError("busy", "too many large requests at once: send this one again", 1.0)
         self.bytes_held += size
@@ -43,14 +43,14 @@ class BodyBudget:
 
 @dataclass(slots=True)
 class Held:
-    """What one request takes of `budget`, and what its body costs its tenant's quota of bytes."""
+    """The bytes that one request takes of `budget`, and the cost of its body to the tenant's quota of bytes."""
 
     budget: BodyBudget
     held: int = 0
     cost: int = 0
 
     def take(self, received: int, unfolded: int) -> None:
-        """A piece of a body. Raises TryLaterError where the budget is used up."""
+        """Take a piece of a body. Raises TryLaterError if the budget is used up."""
         self.cost += max(received, unfolded)
         self.budget.take(unfolded)
         self.held += unfolded
@@ -63,7 +63,7 @@ class Held:
 class Inflater:
     """Decompresses one body, piece by piece.
 
-    Raises RequestRefusedError: 400 where it is broken, 413 past the cap.
+    Raises RequestRefusedError: 400 if it is broken, 413 above the limit.
     """
 
     def __init__(self, coding: str, bytes_max: int) -> None:
@@ -74,10 +74,10 @@ class Inflater:
         self._inflate: _Decompress | None = None
 
     def feed(self, piece: bytes) -> bytes:
-        """What `piece` unfolds to."""
+        """The decompressed bytes of `piece`."""
         if self._inflate is None:
             self._head += piece
-            # Two bytes tell deflate with a zlib header from deflate without.
+            # Two bytes distinguish deflate with a zlib header from deflate without one.
             if len(self._head) < 2:
                 return b""
             self._inflate, piece = self._start(self._head), self._head
@@ -92,7 +92,7 @@ class Inflater:
         return b"".join(out)
 
     def end(self) -> None:
-        """The body has ended: so must the stream."""
+        """The body has ended. Check that the stream has, too."""
         if self._inflate is None or not self._inflate.eof:
             raise RequestRefusedError(400, "truncated_body", f"the {self._coding} body ends too early")
 
@@ -113,7 +113,7 @@ class Inflater:
         return zlib.decompressobj(zlib.MAX_WBITS if with_header else -zlib.MAX_WBITS)
 
     def _next_member(self, piece: bytes) -> "_Decompress":
-        """gzip files may be written one after the other."""
+        """Start the next gzip file. They may be concatenated."""
         if self._coding == "gzip" and piece.startswith(_GZIP_MAGIC[: len(piece)]):
             return zlib.decompressobj(_GZIP)
         raise RequestRefusedError(400, "invalid_encoding", f"something follows after the {self._coding} body")
@@ -124,7 +124,7 @@ def too_large(bytes_max: int) -> RequestRefusedError:
 
 
 def coding_of(content_encoding: str) -> str | None:
-    """gzip, deflate or None (plain). Raises RequestRefusedError for others, and for one on top of another."""
+    """gzip, deflate or None (plain). Raises RequestRefusedError for others, and for more than one."""
     codings = [name.strip().lower().removeprefix("x-") for name in content_encoding.split(",")]
     codings = [name for name in codings if name not in ("", "identity")]
     if not codings:
@@ -141,16 +141,16 @@ def body_seconds_max(settings: Settings) -> float:
 
 
 class ClientLeftError(Exception):
-    """The client went away before its body was whole: there is nobody to answer."""
+    """The client disconnected before its body was complete. No response is sent."""
 
 
 async def read_body(
     receive: Receive, content_encoding: str, bytes_max: int, held: Held, clock: asyncio.Timeout, piece_s: float
 ) -> bytes:
-    """The whole body, decompressed; the caller releases `held` when it is done with it.
+    """The whole body, decompressed. The caller releases `held` when it is done with the body.
 
     Raises RequestRefusedError (400, 413), TryLaterError and ClientLeftError.
-    clock: the running time-out of the request, set anew for each piece, which may take `piece_s`.
+    clock: the time-out of the request. It is set again for each piece, which may take `piece_s`.
     """
     coding = coding_of(content_encoding)
     inflater = Inflater(coding, bytes_max) if coding else None

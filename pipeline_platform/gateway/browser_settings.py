@@ -1,8 +1,8 @@
-"""What SDKs in browsers ask for before they send: the settings of their source, minimal and the same for every tenant.
+"""The source settings that SDKs in browsers fetch before they send: minimal, and the same for every tenant.
 
-`/v1/projects/KEY/settings` is what @segment/analytics-next fetches from its `cdnURL`, `/sourceConfig` what
-@rudderstack/analytics-js fetches from its `configUrl`. Both name no destinations and switch the SDK's own telemetry
-off: events go to the gateway alone.
+@segment/analytics-next fetches `/v1/projects/KEY/settings` from its `cdnURL`. @rudderstack/analytics-js fetches
+`/sourceConfig` from its `configUrl`. Both name no destinations and turn the SDK's own telemetry off, so that events go
+only to the gateway.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from pipeline_platform.gateway.responses import Answer, TryLaterError
 
 @dataclass(frozen=True, slots=True)
 class BrowserSettings:
-    """The routes of the settings, for valid keys only."""
+    """The routes of the settings, for valid write keys only."""
 
     keys: Keys
 

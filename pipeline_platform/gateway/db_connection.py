@@ -1,8 +1,7 @@
-"""A connection of the gateway to PostgreSQL: made when it is needed, made again after a failure, never waited
-for longer than its time-out.
+"""A connection of the gateway to PostgreSQL: opened on demand, opened again after a failure, bounded by a time-out.
 
-Cancelling a query politely needs a server that answers. A server that is stopped, or gone behind a firewall, does
-not: so when the time is up the socket is shut, and whatever waits on it fails at once.
+A query can be cancelled only if the server answers. A server that is stopped, or unreachable behind a firewall, does
+not. So the socket is shut down when the time is up, and all waits on it fail at once.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from psycopg import pq
 from pipeline_platform.db import connect_async
 from pipeline_platform.gateway.db_statement import Exchange
 
-# What the server gets to end a statement by itself before the socket is shut.
+# The server has this long to end a statement by itself before the socket is shut down.
 _GRACE_S = 0.3
 _CONNECT_S_MAX = 2.0
 
@@ -39,7 +38,7 @@ class Link:
         return self._conn is not None and not self._conn.closed
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
-        """The connection, made if there is none. Raises psycopg.OperationalError within 2 s."""
+        """The connection, opened if there is none. Raises psycopg.OperationalError within 2 s."""
         if self._conn is None or self._conn.closed:
             self._conn = None
             try:
@@ -57,7 +56,7 @@ class Link:
 
     @asynccontextmanager
     async def bounded(self) -> AsyncGenerator[psycopg.AsyncConnection[Any]]:
-        """The connection, for as long as the time-out. Raises psycopg errors."""
+        """The connection, until the time-out. Raises psycopg errors."""
         conn = await self.connect()
         timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, _shut, conn)
         try:
@@ -73,7 +72,7 @@ class Link:
 
 
 class StatementLink(Link):
-    """A connection for single statements, many of them (see db_statement.py). `lost` is called when it breaks."""
+    """A connection for many single statements (see db_statement.py). `lost` is called when it breaks."""
 
     def __init__(
         self, url: str, who: str, timeout_s: float, more: str = "", lost: Callable[[], None] = lambda: None
@@ -88,7 +87,7 @@ class StatementLink(Link):
         return super().is_connected and self._exchange is not None and not self._exchange.is_lost
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
-        """The connection, made if there is none or the server ended it. Raises psycopg.OperationalError."""
+        """The connection, opened if there is none or the server ended it. Raises psycopg.OperationalError."""
         if self._exchange is not None and self._exchange.is_lost:
             await self.close()
         conn = await super().connect()
@@ -104,8 +103,9 @@ class StatementLink(Link):
         await super().close()
 
     async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> pq.abc.PGresult | None:
-        """Run one statement, its parameters at %s: str as text, bytes as binary; its result is text. Raises psycopg
-        errors.
+        """Run one statement and return its result as text. Raises psycopg errors.
+
+        params replace its %s: str is sent as text, bytes as binary.
         """
         await self.connect()
         exchange = self._exchange
@@ -120,7 +120,7 @@ class StatementLink(Link):
 def _shut(conn: psycopg.AsyncConnection[Any]) -> None:
     if conn.closed:
         return
-    # On a copy of the descriptor: libpq keeps its own and finds the end of the stream there.
-    # A socket that the server has reset meanwhile is shut already.
+    # Use a copy of the descriptor: libpq keeps its own and reads the end of the stream there.
+    # An OSError means that the server has reset the socket already.
     with socket.socket(fileno=os.dup(conn.fileno())) as copy, suppress(OSError):
         copy.shutdown(socket.SHUT_RDWR)

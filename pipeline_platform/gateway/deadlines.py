@@ -1,7 +1,7 @@
-"""Deadlines of all connections, watched by one timer: a request costs no timer of its own.
+"""One timer watches the deadlines of all connections, so a request needs no timer of its own.
 
-A connection whose phase is over is closed; one that is still there in the next phase (its client does not read the
-rest of an answer) is aborted. While most places are taken, an idle connection has no longer than a head.
+A connection whose phase is over is closed. If it is still open after the next phase (its client does not read the
+rest of a response), it is aborted. While most connections are in use, an idle one gets no more time than a head.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ _CROWDED = 0.75
 
 
 class Connection(Protocol):
-    """What has a deadline. is_idle: it waits for a request of which nothing has arrived."""
+    """A connection with a deadline. is_idle: no byte of its next request has arrived."""
 
     deadline: float
     is_idle: bool
@@ -25,8 +25,8 @@ class Connection(Protocol):
 class Deadlines:
     """The lengths of the phases, and the open connections.
 
-    head_s: a head, the rest of a body that nobody reads, the last bytes of an answer; request_s: a whole request with
-    its answer; idle_s: between two requests.
+    head_s: a head, the rest of an ignored body, the last bytes of a response; request_s: a whole request with its
+    response; idle_s: between two requests.
     """
 
     def __init__(self, head_s: float, request_s: float, idle_s: float, connections_max: int) -> None:
@@ -51,7 +51,7 @@ class Deadlines:
 
     def _look(self) -> None:
         now = asyncio.get_running_loop().time()
-        # Idle for longer than a head may take: the deadline of these is nearer than this.
+        # An idle connection with an earlier deadline has been idle for longer than head_s.
         crowded_until = now + self.idle_s - self.head_s if len(self._open) > self._crowd else now
         for connection in [*self._open]:
             if connection.deadline <= (crowded_until if connection.is_idle else now):

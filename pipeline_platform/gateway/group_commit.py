@@ -1,9 +1,9 @@
-"""Makes requests durable together: those that arrive while a commit is under way share the next one.
+"""Commits requests in groups: those that arrive while a commit is under way share the next one.
 
-One call of queue.accept is one statement, one transaction and one fsync, for as many requests as wait. A request is
-answered only after it returned; where it fails, or its outcome is unknown, all of its requests hear "not now".
-Bad data never costs neighbours: the requests are then written one by one, and in the bad one event by event.
-When commits fail, the log names the error and `GET /readyz` says what is missing.
+One call of queue.accept is one statement, one transaction and one fsync for all waiting requests. A request is
+answered only after the call has returned. If it fails, or its outcome is unknown, all of its requests get "not now".
+Bad data in one request does not affect the others: the requests are then written one by one, and the bad one event by
+event. When commits fail, the log names the error and `GET /readyz` says what is missing.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _ACCEPT = queries("queue")["accept"]
 _LOG = logging.getLogger(__name__)
 _BACKOFF_S_MIN = 0.05
 _BACKOFF_S_MAX = 1.0
-# A failed commit that no other followed says nothing about the next one any more.
+# After this time without another commit, a failed commit no longer counts as trouble.
 _TROUBLE_S = 10.0
 
 
@@ -73,25 +73,25 @@ class GroupCommit:
 
     @property
     def trouble(self) -> str:
-        """Why events cannot be committed now, as far as committers know; empty: nothing speaks against it."""
+        """Why events cannot be committed now, as far as the committers know. Empty if they know no reason."""
         is_recent = time.monotonic() - self._failed_at < _TROUBLE_S
         return self._failure if is_recent or (self._tried and not self._connected) else ""
 
     def start(self, background: Background) -> None:
-        """Connect and commit in the background until that is stopped."""
+        """Connect and commit in the background until the background is stopped."""
         for number, link in enumerate(self._links):
             background.start(f"committer {number}", self._run(link))
 
     async def stop(self) -> None:
-        """Called when the background is stopped. Requests still waiting hear "not now"."""
+        """Called when the background is stopped. Requests still waiting get "not now"."""
         _refuse(list(self._pending), TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
         for link in (*self._links, self._careful):
             await link.close()
 
     async def commit(self, lane: Lane, judged: Judged) -> list[Late]:
-        """Return once all events are durable, with those that only the database could reject.
+        """Wait until all events are durable. Returns those that only the database could reject.
 
-        Raises TryLaterError where they are not, or nobody knows; cancelling gives up waiting, not the commit.
+        Raises TryLaterError if they are not durable or it is unknown. Cancelling ends the wait, not the commit.
         """
         events = len(judged.accepted) + len(judged.rejected)
         if self._tried and not self._connected:
@@ -138,11 +138,11 @@ class GroupCommit:
                 self._failed_at, self._failure = time.monotonic(), f"commits: {error.diag.message_primary or error}"
                 _refuse(group, TryLaterError("not_stored", "the events could not be stored: send this again", 1.0))
             finally:
-                # Only when this task is cancelled is anybody left.
+                # Requests are still unanswered here only if this task is cancelled.
                 _refuse(group, TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
 
     async def _next_group(self, link: StatementLink) -> list[Waiting]:
-        """The next requests to commit; none when the connection was lost meanwhile."""
+        """Wait for the next requests to commit. Empty if the connection was lost meanwhile."""
         while link.is_connected:
             group = self._take_group()
             if group:
@@ -152,7 +152,7 @@ class GroupCommit:
         return []
 
     def _take_group(self) -> list[Waiting]:
-        """All that wait for the lane whose first request waits longest, up to `commit_events_max` events."""
+        """The requests of the lane whose first request waits longest, up to `commit_events_max` events."""
         group: list[Waiting] = []
         others: list[Waiting] = []
         events = 0
@@ -198,7 +198,7 @@ class GroupCommit:
         self._done(group, result, time.perf_counter() - begin)
 
     def _done(self, group: list[Waiting], result: pq.abc.PGresult | None, seconds: float) -> None:
-        """Told of each commit that stored a whole group; result: its batch_id and received_at, in text."""
+        """Called after each commit that stored a whole group. result: its batch_id and received_at, as text."""
         self._numbers.committed(sum(waiting.events for waiting in group), seconds)
 
     async def _commit_one_by_one(self, group: list[Waiting]) -> None:
@@ -217,7 +217,7 @@ class GroupCommit:
 
 
 def _is_not_the_datas(error: Exception) -> bool:
-    """Whether it would fail with any data; what is no error of PostgreSQL's comes from encoding these."""
+    """Whether a commit would fail with any data. Errors that are not from PostgreSQL come from encoding the data."""
     return isinstance(error, psycopg.Error) and not is_bad_data(error)
 
 

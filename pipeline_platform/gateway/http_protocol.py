@@ -1,11 +1,10 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks: connections, bytes outside of bodies, time in each phase.
+"""uvicorn's HTTP protocol with the limits that it lacks: connections, bytes outside of bodies, time in each phase.
 
-A connection is always in one phase, and each phase has a deadline that arriving bytes never move (deadlines.py): a
-head has to be complete, the rest of a body that nobody reads has to arrive, a request has to be answered and the
-answer read, an idle connection has to begin its next request. Who is late is cut off, whatever was sent.
+A connection is always in one phase. Each phase has a deadline that arriving bytes never extend (deadlines.py). The
+phases: receive a head, receive the rest of an ignored body, answer a request until the response is read, wait idle
+for the next request. A connection that is late is closed, whatever was sent.
 
-An Upgrade is ignored, as RFC 9110 (7.8) says of those that are not supported: the request is read as HTTP/1.1, with
-its body.
+An unsupported Upgrade is ignored, as in RFC 9110 (7.8): the request is read as HTTP/1.1, with its body.
 """
 
 from math import inf
@@ -22,12 +21,12 @@ _HEADERS_MAX = 128
 _PIPELINED_MAX = 16
 _BUSY_RETRY_S = 5
 _TOO_MUCH_OUTSIDE = f"a head, trailers or chunk extensions of more than {_OUTSIDE_BYTES_MAX} bytes"
-# RFC 9110, 6.5.1: fields that say how to read a message stand in its head.
+# RFC 9110, 6.5.1: fields that define how to read a message belong in its head.
 _NEVER_IN_TRAILERS = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
 
 
 class _RefusedError(Exception):
-    """Raised in a callback of the parser, which then reads no further."""
+    """Raised in a callback of the parser. The parser then stops."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -38,18 +37,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # In the loop's time: when the present phase ends.
+        # When the present phase ends, in the loop's time.
         self.deadline = inf
         self.is_idle = False
-        # Bytes since the last piece of a body and the last end of a head or a message.
+        # Bytes since the last piece of a body, end of a head or end of a message.
         self._outside_bytes = 0
         self._is_in_head = False
         self._is_in_message = False
-        # What is answered last, after which nothing more is read.
+        # The last response. After it nothing more is read.
         self._refusal = b""
 
     def connection_made(self, transport: Any) -> None:
-        """Refuse what is too much, and wait for the first head."""
+        """Wait for the first head. Refuse the connection if there are too many."""
         super().connection_made(transport)
         self.deadlines.add(self)
         self._wait(self.deadlines.head_s)
@@ -58,12 +57,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse("429 Too Many Requests", "busy", "too many connections", more)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No deadline is left."""
+        """Stop watching its deadline."""
         self.deadlines.remove(self)
         super().connection_lost(exc)
 
     def end_phase(self) -> None:
-        """The deadline has passed: close, and abort when even that does not end it."""
+        """The deadline has passed: close the connection, or abort it if it is already closing."""
         if self.transport.is_closing():
             self.transport.abort()
         else:
@@ -71,14 +70,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait(self.deadlines.head_s)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, which knows no limits."""
+        """Feed the parser and apply the limits that it lacks."""
         if self._refusal:
             return
         self._outside_bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            # What a callback raised is the context of the parser's own error.
+            # The context of the parser's error is the error that a callback raised.
             because = error.__context__
             self.send_400_response(str(because) if isinstance(because, _RefusedError) else f"this is no HTTP: {error}")
         else:
@@ -89,10 +88,10 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # This parser takes what follows for another protocol. A new one gets the head without its Upgrade.
+            # This parser reads the next bytes as another protocol. A new parser gets the head without its Upgrade.
             head = self._head_without_upgrade()
             self.parser = httptools.HttpRequestParser(self)
-            # As uvicorn does: what follows a request with Connection: close does not spoil that request.
+            # As in uvicorn: bytes after a request with Connection: close do not invalidate that request.
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             self.parser.feed_data(head)
             self._feed(data[upgrade.args[0] :])
@@ -113,7 +112,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait(self.deadlines.head_s)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; one of the trailers is ignored, because the request is under way when it arrives."""
+        """Keep a header. Trailers are ignored, because the request is already being processed when they arrive."""
         name = name.lower()
         if not self._is_in_head:
             if name in _NEVER_IN_TRAILERS:
@@ -126,18 +125,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is complete."""
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise _RefusedError("this is no proxy: CONNECT")
-            return  # it comes again without the Upgrade
+            return  # called again for the head without the Upgrade
         if self._outside_bytes > _OUTSIDE_BYTES_MAX and self._head_size() > _OUTSIDE_BYTES_MAX:
             raise _RefusedError(_TOO_MUCH_OUTSIDE)
         self._is_in_head = False
         self._outside_bytes = 0
         super().on_headers_complete()
         if self.expect_100_continue:
-            # Answered before its body it may leave the body out: what follows could be either.
+            # After an early response the client may omit the body. The next bytes would be ambiguous.
             self.cycle.keep_alive = False
         if not self.pipeline:
             self._wait(self.deadlines.request_s)
@@ -146,12 +145,12 @@ class BoundedProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body, which has limits of its own (bodies.py)."""
+        """A piece of a body. bodies.py limits its size."""
         self._outside_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """The request is complete."""
         if self.parser.should_upgrade():
             return
         self._outside_bytes = 0
@@ -161,7 +160,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait(self.deadlines.idle_s, is_idle=True)
 
     def on_response_complete(self) -> None:
-        """The answer is written: the next request, or waiting for it."""
+        """The response is written: start the next request, or wait for it."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._wait(self.deadlines.head_s)
@@ -174,13 +173,13 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._refusal:
             self._end_with_refusal()
         elif self._is_in_message:
-            # The rest of a body that nobody reads, or the head of the next request.
+            # The rest of an ignored body, or the head of the next request.
             self._wait(self.deadlines.head_s)
         else:
             self._wait(self.deadlines.idle_s, is_idle=True)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, in the same shape as everything else."""
+        """Refuse invalid HTTP with a response in the usual format."""
         self._refuse("400 Bad Request", "invalid_http", msg)
 
     def _refuse(self, status: str, code: str, message: str, more: str = "") -> None:
@@ -191,7 +190,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._end_with_refusal()
 
     def _owes_answers(self) -> bool:
-        """Whether requests that arrived whole are answered first. The one whose body is broken is not."""
+        """Whether complete requests are to be answered first. A request with a broken body does not count."""
         if self.pipeline:
             return True
         cycle = self.cycle
@@ -200,7 +199,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _end_with_refusal(self) -> None:
         is_answered = self._is_in_message and not self._is_in_head and self.cycle.response_complete
         if not is_answered:
-            # A second answer to the same request would be taken for the answer to the next.
+            # The client would take a second response as the response to its next request.
             self.transport.write(self._refusal)
         self.transport.close()
         self._wait(self.deadlines.head_s)

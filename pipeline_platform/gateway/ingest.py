@@ -1,10 +1,10 @@
-"""The way of one request: key, body, quota, judgement, commit, answer.
+"""The steps of one request: write key, body, quota, validation, commit, response.
 
-The key comes first. A body that has its key inside is read up to a lower limit, and searched for the key before
-anything else is done with it.
+The write key is checked first. A body that contains its write key is read up to a lower limit, and searched for the
+write key before any other processing.
 
-Never answers 200 before COMMIT, never redirects, never sends a 5xx. A plain ASGI application: the objects that
-frameworks make of a request would cost more than its events.
+Never answers 200 before COMMIT, never redirects, never sends a 5xx. It is a plain ASGI application: the request objects
+of a framework would cost more than the events.
 """
 
 import asyncio
@@ -43,21 +43,21 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
 
 _T = TypeVar("_T")
-# Larger bodies are judged beside the event loop: a hostile one takes up to 0.2 µs a byte.
+# Larger bodies are judged in a thread: a hostile one takes up to 0.2 µs per byte.
 _INLINE_BYTES_MAX = 256 << 10
-# Without a key in the head: more than an SDK sends at once. Decompressing and searching so much costs 2 ms.
+# For bodies without a write key in the head. SDKs send less at once. To decompress and search this much takes 2 ms.
 _KEYLESS_BYTES_MAX = 1 << 20
 _KEYLESS_PART_OF_BUDGET = 4
-# Cutting a body that is no valid JSON takes so many times as long as reading it: its tenant's quota pays for it.
+# Splitting a body of invalid JSON takes this many times as long as parsing it. The tenant's quota is charged for it.
 _SALVAGE_COST = 20
-# It is hashed with each event.
+# The Idempotency-Key is hashed with each event.
 _IDEMPOTENCY_KEY_MAX = 1_024
-# The media types of bodies with an event a line.
+# The media types of bodies with one event per line.
 _LINES = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/jsonlines"})
 
 
 class _Head(NamedTuple):
-    """What of a request's head matters."""
+    """The relevant fields of a request's head."""
 
     write_key: str | None
     query_key: str | None
@@ -79,7 +79,7 @@ class Ingest:
     watch: Watch
     side: ThreadPoolExecutor
     numbers: GatewayNumbers
-    # Bodies whose key is not known yet: they never use up what others need.
+    # For bodies whose write key is not known yet. They cannot use up the budget of other requests.
     keyless_budget: BodyBudget = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class Ingest:
     async def _ingest(self, kind: EventType | None, head: _Head, receive: Receive) -> Answer:
         tenant = None
         if head.write_key or head.query_key:
-            # Before the body: without a valid key none of it is read.
+            # Authenticate before reading the body.
             tenant = await self.keys.tenant_of(head.write_key, head.query_key)
             self._check_bytes(tenant)
         held = Held(self.budget if tenant else self.keyless_budget)
@@ -139,7 +139,7 @@ class Ingest:
         return min(_KEYLESS_BYTES_MAX, self.settings.body_bytes_max)
 
     async def _tenant_of_body(self, body: bytes) -> Tenant:
-        """Of any key in it, so that reading further is paid for by somebody. Which key counts is decided after that."""
+        """The tenant of any write key in it, to charge for parsing. Which write key counts is decided after that."""
         keys = await self._aside(partial(keys_of_body, body)) if len(body) > _INLINE_BYTES_MAX else keys_of_body(body)
         refusal: RequestRefusedError | None = None
         for key in keys or [None]:
@@ -204,7 +204,7 @@ def _head(scope: Scope) -> _Head:
         if name == b"authorization":
             authorization = value
         elif name == b"content-encoding":
-            # Sent twice it means the same as a list.
+            # A repeated header means the same as a list.
             encoding = value if encoding is None else encoding + b"," + value
         elif name == b"content-type":
             is_lines = value.partition(b";")[0].strip().lower() in _LINES

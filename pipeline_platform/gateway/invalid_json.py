@@ -1,16 +1,15 @@
-"""Cuts a request apart that is no valid JSON, so that one bad event does not cost its neighbours.
+"""Splits a request of invalid JSON into events, so that one bad event does not affect the others.
 
-Needs only strings and brackets to match, so NaN, a stray control character, broken UTF-8 or nesting beyond
-any parser's stack stay inside the event that has them. Slow (about 0.3 µs a token): for what a parser refused, of a
-tenant whose key is known. Never alters a byte and never drops one of the batch: what lies between two commas is an
-event.
+Only strings and brackets have to match. So NaN, a control character, broken UTF-8 or nesting beyond any parser's stack
+affects only the event that has it. Slow (about 0.3 µs per token): used only for bodies that a parser refused, of a
+tenant whose write key is known. Never alters a byte and never drops an event: everything between two commas is one.
 """
 
 import re
 
 from pipeline_platform.errors import RequestRefusedError
 
-# A string, a bracket, a comma; the lone quote last is a string that never ends.
+# A string, a bracket or a comma. The last alternative, a lone quote, is a string without an end.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],]|"', re.DOTALL)
 _MEMBER = re.compile(rb'\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")\s*:\s*(.+)', re.DOTALL)
 _SPACE = b" \t\r\n"
@@ -18,7 +17,7 @@ _MEMBERS_MAX = 1_000
 
 
 def members(text: bytes) -> list[tuple[bytes, bytes]]:
-    """The keys (JSON strings) and values of an object. Raises RequestRefusedError where it cannot be cut."""
+    """The keys (JSON strings) and values of an object. Raises RequestRefusedError if it cannot be split."""
     found: list[tuple[bytes, bytes]] = []
     parts = _parts(text, b"{", b"}", _MEMBERS_MAX)
     if len(parts) > _MEMBERS_MAX:
@@ -32,16 +31,17 @@ def members(text: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def elements(text: bytes, enough: int) -> list[bytes]:
-    """The elements of an array, whatever they are, or more than `enough` of them. Raises RequestRefusedError where it
-    cannot be cut.
+    """The elements of an array, of any type. Stops after more than `enough`.
+
+    Raises RequestRefusedError if it cannot be split.
     """
     return _parts(text, b"[", b"]", enough)
 
 
 def _parts(text: bytes, opening: bytes, closing: bytes, enough: int) -> list[bytes]:
-    """What is between the outermost brackets, cut at the commas that are in no other brackets.
+    """The text between the outermost brackets, split at the commas outside all other brackets.
 
-    Ends early with more than `enough` parts.
+    Stops after more than `enough` parts.
     """
     text = text.strip(_SPACE)
     if not (text.startswith(opening) and text.endswith(closing)):

@@ -1,7 +1,7 @@
-"""Writes the events of a request where the database found bad data among them.
+"""Writes the events of a request in which the database found bad data.
 
-The gateway finds what PostgreSQL cannot hold before it gets here. What it overlooks ends here: the event alone
-goes to quarantine as `unstorable`, with the database's reason, and its neighbours are accepted.
+The gateway rejects data that PostgreSQL cannot hold before this step. An event that it overlooks is isolated here: it
+alone goes to quarantine as `unstorable`, with the database's reason, and the other events are accepted.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ _Conn = psycopg.AsyncConnection[Any]
 
 
 class Late(NamedTuple):
-    """An event that only the database rejected; `accepted_index` is its place among the accepted ones."""
+    """An event that only the database rejected. `accepted_index`: its position among the accepted events."""
 
     accepted_index: int
     event: RejectedEvent
 
 
 async def accept_carefully(conn: _Conn, lane: Lane, judged: Judged) -> list[Late]:
-    """One transaction, with the events that cannot be written in quarantine. Raises psycopg errors."""
+    """Write one transaction. Events that cannot be written go to quarantine. Raises psycopg errors."""
     async with conn.transaction():
         late = await _accept_splitting(conn, lane, list(enumerate(judged.accepted)))
         for event in [*judged.rejected, *(one.event for one in late)]:
@@ -60,7 +60,7 @@ async def _accept_splitting(conn: _Conn, lane: Lane, events: Sequence[tuple[int,
 
 
 async def _quarantine(conn: _Conn, lane: Lane, event: RejectedEvent) -> None:
-    """With its words, or without them where it is they that cannot be written."""
+    """Quarantine an event. If its texts cannot be written, drop the messageId and escape the message."""
     try:
         async with conn.transaction():
             await _accept(conn, lane, [], [event])

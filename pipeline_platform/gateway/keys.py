@@ -1,8 +1,8 @@
-"""Whose write key it is: known keys from memory, unknown ones from the database, once a second at most.
+"""Finds the tenant of a write key: known ones in memory, unknown ones in the database, once a second at most.
 
-Known keys are confirmed twice in `key_refresh_s`, so a revoked one stops working within it. While the database
-is down known keys stay known (the commit then says 429) and unknown ones get 429 as well: nobody is turned away
-who may be right. Never holds a key, only its hash.
+Known write keys are confirmed twice in `key_refresh_s`, so a revoked one stops working within that time. While the
+database is down, known write keys stay valid (the commit then answers 429), and unknown ones get 429 as well, because
+they may be valid. Never stores a write key, only its hash.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _REST_S = 0.2
 
 
 class Tenant(NamedTuple):
-    """Who sends; events_per_s: its own quota, None for the common one."""
+    """The sender. events_per_s: its own quota, or None for the common one."""
 
     tenant_id: TenantId
     events_per_s: int | None
@@ -56,7 +56,7 @@ class Keys:
         self._wake = asyncio.Event()
 
     async def tenant_of(self, one: str | None, other: str | None) -> Tenant:
-        """The tenant of a request's key, from two places of it. Raises RequestRefusedError (401) and TryLaterError."""
+        """The tenant of a write key, from up to two places. Raises RequestRefusedError (401) and TryLaterError."""
         if one and other and not _equal(one, other):
             message = "the write keys of the Authorization header, the query and the body differ"
             raise RequestRefusedError(401, "different_write_keys", message)
@@ -74,7 +74,7 @@ class Keys:
         return tenant
 
     async def run(self) -> None:
-        """Look up what is asked for and confirm what is known, for ever."""
+        """Look up requested write keys and confirm known ones, forever."""
         due = monotonic() + self._refresh_s
         failing = False
         while True:
@@ -145,7 +145,7 @@ class Keys:
         for future in self._wanted.values():
             if not future.done():
                 future.set_exception(TryLaterError("database_down", "the write key cannot be checked now", 1.0))
-                # Nobody may be waiting any more: that is no error.
+                # It is no error if no request waits for it any more.
                 future.exception()
         self._wanted.clear()
 

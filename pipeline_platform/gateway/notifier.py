@@ -1,7 +1,7 @@
-"""Wakes the workers after commits: NOTIFY on a connection of its own, never in the way of an answer.
+"""Wakes the workers after commits with NOTIFY on a separate connection, so that no response waits for it.
 
-At most one is under way; what commits meanwhile shares the next. A lost one delays events until the workers' next
-look of their own, nothing else.
+At most one NOTIFY is in progress; commits during it share the next one. A lost NOTIFY only delays events until the
+workers look by themselves.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ _REST_S = 1.0
 
 
 class Notifier:
-    """Tells the workers that there is work. Its link needs no durability: NOTIFY would wait for an fsync."""
+    """Tells the workers that there is work. Its link needs no durability: with it, NOTIFY would wait for an fsync."""
 
     def __init__(self, link: StatementLink) -> None:
         self._link = link
         self._due = asyncio.Event()
 
     def wake_workers(self) -> None:
-        """Soon; returns at once."""
+        """Request a NOTIFY and return at once."""
         self._due.set()
 
     async def run(self) -> None:
-        """Send what is due, for ever."""
+        """Send the requested NOTIFYs forever."""
         while True:
             await self._due.wait()
             self._due.clear()

@@ -1,8 +1,8 @@
 """The tracking API: from a request's bytes to accepted and rejected events. Pure: no sockets, no database.
 
-`open_request` parses the envelope and leaves each event as its own exact bytes; `judge` decides on each. What a body
-says of its key (`keys_of_body`) is found first, cheaply: a body may be anybody's until its key is known.
-Every event of a request that is not refused as a whole ends in exactly one of the two lists.
+`open_request` parses the envelope and keeps the exact bytes of each event. `judge` accepts or rejects each event.
+`keys_of_body` finds the write keys first and cheaply, because the sender is unknown until then.
+Each event ends in exactly one of the two lists, unless the request is refused as a whole.
 """
 
 import base64
@@ -37,11 +37,11 @@ _QUERY_FIELDS_MAX = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOTHING = (b"", b"null")
 _EXCERPT_CHARS = 200
-# What a request says around its events becomes part of each of their rows: this much of it, all copies together. A
-# request of 2,500 events may have 6.7 kB around them; SDKs have 2 kB at most.
+# The envelope becomes part of the row of each event. This limits all copies together. A request of 2,500 events may
+# have an envelope of 6.7 kB; SDKs have 2 kB at most.
 _COPIES_BYTES_MAX = 16 << 20
 _SENT_AT_BYTES_MAX = 100
-# Beyond so many commas a batch is cut with a limit of events: a parser would make an object of each element.
+# With more commas, a batch is split with a limit of events. A parser would make an object of each element.
 _COMMAS_MAX = 300_000
 _KEYS_MAX = 8
 _KEY = re.compile(rb'"writeKey"\s*:\s*("[^"\\]{1,1000}"|\d{1,1000})')
@@ -67,7 +67,7 @@ _decode_any = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class _Around(NamedTuple):
-    """What a request says around its events, as it is written there."""
+    """The parts of the envelope, as bytes of the request."""
 
     context: bytes
     integrations: bytes
@@ -91,7 +91,7 @@ class OpenedRequest:
 
 @dataclass(slots=True)
 class Judged:
-    """The events of a request, and where in it each of them stood."""
+    """The events of a request, and the position of each in it."""
 
     accepted: list[AcceptedEvent] = field(default_factory=list[AcceptedEvent])
     accepted_at: list[int] = field(default_factory=list[int])
@@ -100,7 +100,7 @@ class Judged:
 
 
 def key_of_header(authorization: bytes | None) -> str | None:
-    """The user name of HTTP Basic; None of another scheme or none, so that the body's key counts."""
+    """The user name of HTTP Basic. None without HTTP Basic: then the write key of the body counts."""
     scheme, _, credentials = (authorization or b"").partition(b" ")
     if scheme.lower() != b"basic":
         return None
@@ -112,7 +112,7 @@ def key_of_header(authorization: bytes | None) -> str | None:
 
 
 def key_of_query(query: bytes) -> str | None:
-    """`writeKey` of a query: beacons cannot send headers."""
+    """`writeKey` of the query. Beacons cannot send headers."""
     if not query:
         return None
     try:
@@ -122,9 +122,9 @@ def key_of_query(query: bytes) -> str | None:
 
 
 def keys_of_body(body: bytes) -> list[str]:
-    """The write keys that a body may have, some of them where it is no valid JSON. Costs one pass over it.
+    """The write keys that a body may have; only some of them if it is invalid JSON. Reads the body once.
 
-    Which of them counts is decided by `open_request` or `salvage_request`. Raises RequestRefusedError (400).
+    `open_request` or `salvage_request` decides which of them counts. Raises RequestRefusedError (400).
     """
     try:
         key = _write_key(bytes(_decode_single(body.removeprefix(_BYTE_ORDER_MARK)).write_key))
@@ -137,9 +137,9 @@ def keys_of_body(body: bytes) -> list[str]:
 
 
 def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest | None:
-    """The envelope and its events; kind None: a batch. None where only `salvage_request` may still read it.
+    """The envelope and its events. Returns None if only `salvage_request` may be able to read the body.
 
-    Raises RequestRefusedError: 400 where it is no request, 413 where it holds too many events.
+    kind None: a batch. Raises RequestRefusedError: 400 if it is no request, 413 if it has too many events.
     """
     body = body.removeprefix(_BYTE_ORDER_MARK)
     if kind is None and body.lstrip(_SPACE).startswith(b"["):
@@ -165,7 +165,7 @@ def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max
 
 
 def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
-    """`open_request` for a body that is no valid JSON: its sound events still count."""
+    """`open_request` for a body that is invalid JSON. Its valid events are still accepted."""
     body = body.removeprefix(_BYTE_ORDER_MARK)
     if kind is None and body.lstrip(_SPACE).startswith(b"["):
         return _batch_request(body, elements(body, events_max), _NO_ENVELOPE, b"", limits, events_max)
@@ -189,14 +189,14 @@ def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_
 
 
 def open_lines(body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
-    """A batch with an event a line (NDJSON): no envelope, and empty lines are none."""
+    """A batch with one event per line (NDJSON), without an envelope. Empty lines are skipped."""
     body = body.removeprefix(_BYTE_ORDER_MARK)
     events = [event for line in body.split(b"\n") if (event := line.strip(_SPACE))]
     return _batch_request(body, events, _NO_ENVELOPE, b"", limits, events_max)
 
 
 def judge(request: OpenedRequest, tenant_id: TenantId, limits: Limits, idempotency_key: str | None) -> Judged:
-    """Each event accepted or rejected."""
+    """Accept or reject each event."""
     judged = Judged()
     for position, payload in enumerate(request.events):
         try:
@@ -221,7 +221,7 @@ def judge(request: OpenedRequest, tenant_id: TenantId, limits: Limits, idempoten
 
 
 def _open_array(body: bytes, limits: Limits, events_max: int) -> OpenedRequest | None:
-    """A batch that is only its events, without an envelope."""
+    """A batch that is an array of events, without an envelope."""
     if _is_dense(body):
         return None
     try:
@@ -254,7 +254,7 @@ def _batch_request(
 
 
 def _envelope(around: _Around, events: int, doubts: Doubts, limits: Limits) -> bytes:
-    """What is stored of the envelope. A sentAt that is no text, or a long one, is left out: it says no time."""
+    """The stored part of the envelope. A sentAt that is no string, or a long one, is left out: it is no time."""
     parts: list[bytes] = []
     for name, value in (("context", around.context), ("integrations", around.integrations)):
         if value not in _NOTHING:
@@ -287,7 +287,7 @@ def _check_value(value: bytes, doubts: Doubts, limits: Limits, decode: Callable[
         raise InvalidEventError("invalid_field", "must be an object") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidEventError("invalid_json", str(error)) from error
-    # It becomes part of the event: one level deeper.
+    # The value becomes part of the event, one level deeper.
     check_values(value, doubts, limits.nesting_max - 1)
 
 
@@ -317,14 +317,14 @@ def _write_key(token: bytes) -> str | None:
 
 
 def _has_second_batch(body: bytes, inside: list[bytes]) -> bool:
-    """An earlier batch of two would vanish without a trace: in JSON the last of equal keys counts."""
+    """Whether the body has two batches. The first would be lost: a JSON parser keeps the last of equal keys."""
     if body.count(b'"batch"') <= 1:
         return False
     return body.count(b'"batch"') - sum(part.count(b'"batch"') for part in inside) > 1
 
 
 def _made_id(tenant_id: TenantId, idempotency_key: str | None, position: int) -> uuid.UUID:
-    """For an event without messageId: the same in every resend where the client gives a key, else random."""
+    """The id of an event without messageId: equal in every resend if the client sends a key, else random."""
     if not idempotency_key:
         return uuid.uuid4()
     return uuid.uuid5(MESSAGE_ID_NAMESPACE, f"{tenant_id}\n{idempotency_key}\n{position}")

@@ -1,8 +1,8 @@
-"""How much a tenant may send, by token buckets of one second, per gateway process.
+"""Limits how much a tenant may send, with token buckets of one second per gateway process.
 
-Over its own rate a tenant's events wait in the overflow lane, so that it delays nobody but itself; over the
-common maximum it is told to come back later, and so it is over the common maximum of bytes. A request is never cut:
-what a bucket lacks becomes its debt.
+Above its own rate, a tenant's events wait in the overflow lane, so that they delay no other tenant. Above the common
+maximum of events or of bytes, the tenant is told to come back later. A request is never split: missing tokens become
+the bucket's debt.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pipeline_platform.event.types import Lane, TenantId
 
 @dataclass(slots=True)
 class Bucket:
-    """Tokens that come back at `rate` a second, one second's worth at most."""
+    """Tokens that are refilled at `rate` per second, up to one second's worth."""
 
     rate: float
     tokens: float
@@ -27,13 +27,13 @@ class Bucket:
 
     @property
     def wait_s(self) -> float:
-        """How long until something may be taken again."""
+        """Seconds until something may be taken again."""
         return max(0.0, -self.tokens / self.rate)
 
 
 @dataclass(slots=True)
 class Quota:
-    """The buckets of all tenants that have sent anything; `clock` gives seconds."""
+    """The buckets of all tenants that have sent anything. `clock` returns seconds."""
 
     default_rate: float
     rate_max: float
@@ -44,7 +44,7 @@ class Quota:
     _bytes: dict[TenantId, Bucket] = field(default_factory=dict[TenantId, Bucket])
 
     def take(self, tenant_id: TenantId, events: int, own_rate: float | None = None) -> tuple[Lane | None, float]:
-        """The lane for so many events and 0, or None and the seconds until the tenant may try again."""
+        """The lane for these events and 0, or None and the seconds until the tenant may try again."""
         now = self.clock()
         most = _refilled(self._most, tenant_id, self.rate_max, now)
         if most.tokens <= 0:
@@ -57,7 +57,7 @@ class Quota:
         return Lane.LIVE, 0.0
 
     def bytes_wait_s(self, tenant_id: TenantId) -> float:
-        """How long until the tenant may send a body again; 0: now."""
+        """Seconds until the tenant may send a body again. 0: now."""
         return _refilled(self._bytes, tenant_id, self.bytes_rate_max, self.clock()).wait_s
 
     def spend_bytes(self, tenant_id: TenantId, size: int) -> None:

@@ -1,7 +1,7 @@
-"""Looks every second whether events can be taken: does a commit succeed, is the hour open, is there room.
+"""Checks every second whether events can be accepted: commits succeed, the hour is open, there is room.
 
-`missing` is what `GET /readyz` tells; `check` refuses requests while the queue or the disk is full, before they
-would fail in the middle.
+`GET /readyz` returns `missing`. `check` refuses requests while the queue or the disk is full, before they would fail
+half-way.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from pipeline_platform.settings import Settings
 _LOG = logging.getLogger(__name__)
 _SQL = queries("gateway") | queries("prerequisites")
 _EVERY_S = 1.0
-# Counting a long queue takes its time: at most this share of it.
+# Counting a long queue is slow. It takes at most this share of the time.
 _COUNTING_SHARE = 0.1
 _WAIT_S = 10.0
 _PROVE_EVERY_S = 5.0
 
 
 class Watch:
-    """What was seen at the last look. trouble: what the committers know."""
+    """The result of the last check. trouble: what the committers report."""
 
     def __init__(self, settings: Settings, link: Link, trouble: Callable[[], str] = lambda: "") -> None:
         self._settings = settings
@@ -46,7 +46,7 @@ class Watch:
             raise self._full
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Check forever."""
         while True:
             reach("gateway.watch")
             started = monotonic()
@@ -65,7 +65,7 @@ class Watch:
             self._proved_at = float("-inf")
             if not self.missing:
                 _LOG.warning("the database cannot be used: %s", error)
-            # A full queue is no emptier because nobody can count it.
+            # Keep the last known queue-full state while the database is unreachable.
             return [_why(error)], full or self._full
         waiting = row[0] if row else 0
         if full is None and waiting >= self._settings.queue_events_max:
@@ -73,7 +73,7 @@ class Watch:
         return [said for said in (str(full or ""), self._trouble()) if said], full
 
     async def _prove_commit(self, conn: psycopg.AsyncConnection[Any]) -> None:
-        """Commit something. A server may answer and take nothing: in recovery, read only, its disk full."""
+        """Commit something. A server may answer and still not commit: in recovery, read only, with a full disk."""
         if monotonic() - self._proved_at >= _PROVE_EVERY_S:
             await conn.execute(_SQL["prove_commit"], ("gateway",))
             self._proved_at = monotonic()
@@ -86,7 +86,7 @@ class Watch:
 
 
 def _existing(path: Path) -> Path:
-    """The home, or where it will be."""
+    """The home, or its nearest existing parent."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if place.exists())
 

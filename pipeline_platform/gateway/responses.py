@@ -1,7 +1,7 @@
-"""The answers of the gateway, and no others: PROTOCOL's table, for SDKs that give up on anything else.
+"""All responses of the gateway: the table of docs/reference/protocol.md. SDKs give up on other responses.
 
-200 is the one code that every SDK takes as delivered; refusals carry code and message, without which one SDK
-retries for ever; "not now" is 429 with Retry-After, never a 5xx.
+200 is the only code that every SDK takes as delivered. Refusals carry a code and a message, without which one SDK
+retries forever. "Not now" is 429 with Retry-After, never a 5xx.
 """
 
 import random
@@ -31,7 +31,7 @@ _PREFLIGHT_HEADERS = (
     (b"access-control-max-age", b"86400"),
 )
 _DOCUMENT_HEADERS = (*_HEADERS, (b"cache-control", b"public, max-age=300"))
-# After these the rest of the body is not read.
+# For responses after which the rest of the body is not read.
 _CLOSE = (b"connection", b"close")
 
 
@@ -58,20 +58,20 @@ class Rejection(msgspec.Struct, rename="camel"):
 
 
 class Answer(NamedTuple):
-    """A whole answer."""
+    """A complete response."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
 
     async def send(self, send: Send) -> None:
-        """Send it. An ASGI answer by hand: a Response object would cost more than all of the parsing."""
+        """Send it as plain ASGI messages. A Response object would cost more than all of the parsing."""
         headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
     def response(self) -> Response:
-        """The same where time does not matter."""
+        """The same as a Response object, where time does not matter."""
         return Response(self.body, self.status, {name.decode(): value.decode() for name, value in self.headers})
 
 
@@ -95,13 +95,13 @@ def refused(error: RequestRefusedError) -> Answer:
 
 
 def refusal(status: int, code: str, message: str, more: Mapping[str, str] | None = None) -> Answer:
-    """Any refusal, with more headers."""
+    """Any refusal, with additional headers."""
     extra = [(name.encode(), value.encode()) for name, value in (more or {}).items()]
     return Answer(status, (*_HEADERS, *extra), _json({"success": False, "code": code, "message": message}))
 
 
 def not_now(error: TryLaterError) -> Answer:
-    """429, with a Retry-After that spreads the clients: between the wait and twice as long."""
+    """429 with a random Retry-After from the wait to twice the wait, which spreads the clients."""
     wait_s = int(error.wait_s * random.uniform(1, 2) + 0.5)  # noqa: S311 -- jitter
     more = {"retry-after": str(min(max(wait_s, 1), RETRY_AFTER_S_MAX))}
     if error.code == "body_too_slow":

@@ -1,4 +1,4 @@
-"""The group commit with traces: used in place of the plain one where the environment asks for them."""
+"""The group commit with traces. It replaces the plain one if the environment enables traces."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
 from pipeline_platform.telemetry.tracing import Tracer, never_in_the_way
 
-# Requests of a batch that get a span, and events of a request whose messageId is in it.
+# The number of requests of a batch that get a span, and of messageIds in the span of a request.
 _REQUESTS_MAX = 100
 _MESSAGE_IDS_MAX = 5
 _arrived_ns: ContextVar[int] = ContextVar("arrived_ns")
@@ -33,7 +33,7 @@ _named = msgspec.json.Decoder(_Named)
 
 @dataclass(frozen=True, slots=True)
 class NotingArrival:
-    """`inner`, with the time at which its request came. No function: Starlette would take it for another thing."""
+    """`inner`, with the time at which its request arrived. It is a class: Starlette handles a function differently."""
 
     inner: ASGIApp
 
@@ -44,7 +44,7 @@ class NotingArrival:
 
 
 class TracedCommit(GroupCommit):
-    """Makes the root span of each batch, one of its commit and one of each request in it."""
+    """Makes the root span of each batch, a span of its commit and a span of each request in it."""
 
     def __init__(
         self, settings: Settings, url: str, committed: Callable[[], None], numbers: GatewayNumbers, tracer: Tracer
@@ -54,7 +54,7 @@ class TracedCommit(GroupCommit):
         self._arrivals: dict[int, int] = {}
 
     async def commit(self, lane: Lane, judged: Judged) -> list[Late]:
-        """As the plain one."""
+        """The same as in GroupCommit."""
         self._arrivals[id(judged)] = _arrived_ns.get(time.time_ns())
         try:
             return await super().commit(lane, judged)
@@ -65,7 +65,7 @@ class TracedCommit(GroupCommit):
         super()._done(group, result, seconds)
         end_ns = time.time_ns()
         batch_id, received_at = (result.get_value(0, column) for column in (0, 1)) if result else (None, None)
-        # What was rejected as a whole is no batch.
+        # A group in which all events were rejected makes no batch.
         if batch_id and received_at:
             commit_ns = (end_ns - int(seconds * 1e9), end_ns)
             with never_in_the_way():
@@ -75,7 +75,7 @@ class TracedCommit(GroupCommit):
         batch = self._tracer.batch(batch_id, received_at)
         if batch is None:
             return
-        # Who stopped waiting has no arrival any more.
+        # A request that stopped waiting has no arrival.
         came = [(self._arrivals.get(id(waiting.judged), commit_ns[0]), waiting) for waiting in group]
         events = sum(len(waiting.judged.accepted) for waiting in group)
         counted = {"pipeline.lane": group[0].lane.value, "pipeline.events": events, "pipeline.requests": len(group)}

@@ -1,7 +1,7 @@
-"""The queue's unit of work, the batch: encode what a commit accepts, claim it, read it back, complete it.
+"""The queue's unit of work, the batch: encode accepted events, claim them, read them back, complete them.
 
-A claim is held by the worker's own transaction (FOR UPDATE SKIP LOCKED): a crash rolls it back, so there is no lease
-that could expire. Nothing here commits; the caller's transaction does.
+The worker's own transaction holds a claim (FOR UPDATE SKIP LOCKED). A crash rolls it back, so there is no lease that
+could expire. Nothing here commits; the caller's transaction does.
 """
 
 from collections.abc import Sequence
@@ -26,18 +26,18 @@ from pipeline_platform.event.types import (
     WorkId,
 )
 
-# Below this, zstd saves little and costs the latency of a quiet hour.
+# Below this size, zstd saves little and adds latency in quiet hours.
 _COMPRESS_FROM_BYTES = 1_024
 _compressor = zstandard.ZstdCompressor(level=1)
 _decompressor = zstandard.ZstdDecompressor()
 
-# What a claim holds of uncompressed events, unless its first batch alone is larger. A worker needs some eight times as
-# much while it makes rows of them.
+# Bytes of uncompressed events in a claim, unless its first batch alone is larger. A worker needs about eight times as
+# much memory while it makes rows of them.
 CLAIM_BYTES_MAX = 16 << 20
 
 _SQL = queries("queue")
 
-# transaction_timeout of whoever accepts or imports: it holds its hour's lock as long. COMMIT is not covered by it.
+# transaction_timeout of accepting and importing. It limits how long the hour's lock is held. It does not cover COMMIT.
 ACCEPT_SECONDS_MAX = 10.0
 
 
@@ -60,7 +60,7 @@ class Work:
 
     @property
     def bytes(self) -> int:
-        """As the query `claim` counts them: of its events, and of what was said around each."""
+        """The bytes of its events and of an envelope for each, as the query `claim` counts them."""
         lengths, envelopes = self.row[4], self.row[7]
         around = max((len(envelope) for envelope in envelopes or ()), default=0)
         return sum(arrays.read_int4s(lengths)[self.first_event : self.end_event]) + self.events * around
@@ -76,14 +76,14 @@ def _unpack(payload: bytes) -> bytes:
     try:
         return _decompressor.decompress(payload)
     except zstandard.ZstdError:
-        # A corrupt batch: its events have no bytes and become dead letters; the batch keeps what there is.
+        # A corrupt batch. Its events get no bytes and become dead letters. The batch keeps its payload.
         return b""
 
 
 def _envelopes(
     accepted: Sequence[AcceptedEvent],
 ) -> tuple[arrays.BinaryArray | None, arrays.BinaryArray | None]:
-    """The distinct envelopes and each event's 1-based place among them; None where no event has one."""
+    """Each event's 1-based place among the distinct envelopes, and these. None if no event has one."""
     places: dict[bytes, int] = {}
     of = [places.setdefault(event.envelope, len(places) + 1) if event.envelope else 0 for event in accepted]
     if not places:
@@ -141,9 +141,9 @@ def claim(
 ) -> list[Work]:
     """Lock up to `limit` waiting pieces of work of a lane, oldest first, skipping what others hold.
 
-    low_water: no open work has a smaller id (see LowWater); 0 is always right, only slower. events_max: what follows
-    after so many events is not returned, and locked no longer than the transaction. bytes_max: nor what follows after
-    so many bytes. waited_s: only what was accepted so long ago.
+    low_water: no open work has a smaller id (see LowWater). 0 is always correct, but slower. events_max, bytes_max:
+    work after so many events or bytes is not returned. It stays locked until the transaction ends. waited_s: only work
+    that was accepted at least so long ago.
     """
     cursor = conn.cursor(binary=True)
     params = {
@@ -159,12 +159,12 @@ def claim(
 
 
 def is_full(works: Sequence[Work]) -> bool:
-    """Whether a claim ended because of its bytes: more may wait."""
+    """Whether a claim ended because of its bytes, so that more work may wait."""
     return sum(work.bytes for work in works) >= CLAIM_BYTES_MAX
 
 
 def claim_suspect(conn: psycopg.Connection[Any]) -> list[Work]:
-    """Lock one piece of work whose worker died before: it is processed alone."""
+    """Lock one piece of work whose worker died before. It is processed alone."""
     return [work_of(row) for row in conn.cursor(binary=True).execute(_SQL["claim_suspect"])]
 
 
@@ -228,7 +228,7 @@ def read(work: Work) -> list[QueuedEvent]:
 
 
 def complete(conn: psycopg.Connection[Any], works: Sequence[Work]) -> None:
-    """Remove done work; commits with the caller's load. All works are of one lane or the caller groups them."""
+    """Remove finished work. It commits with the caller's load. All works are of one lane or the caller groups them."""
     for lane in {work.lane for work in works}:
         conn.execute(
             _SQL["complete"],
@@ -238,5 +238,5 @@ def complete(conn: psycopg.Connection[Any], works: Sequence[Work]) -> None:
 
 
 def split(conn: psycopg.Connection[Any], work: Work, events: int) -> None:
-    """Replace a piece of work by parts of at most `events` events; all keep its attempts."""
+    """Replace a piece of work by parts of at most `events` events. All parts keep its attempts."""
     conn.execute(_SQL["split"], {"lane": work.lane.value, "work_id": work.work_id, "events": events})

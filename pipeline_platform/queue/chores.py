@@ -1,6 +1,6 @@
-"""Does chores in turn, each by itself: one that fails or is slow neither stops the others nor is forgotten.
+"""Runs chores in turn and independently: one that fails or is slow does not stop the others, and is recorded.
 
-When each was done last, and its error while it fails, is in queue.chores; the alert `chore_late` reads it.
+queue.chores has the time when each was last done, and its error while it fails. The alert `chore_late` reads it.
 """
 
 import logging
@@ -16,14 +16,14 @@ from pipeline_platform.db import queries
 
 _LOG = logging.getLogger(__name__)
 _SQL = queries("queue")
-# A chore of every second need not be noted every second.
+# A chore that runs every second is noted less often.
 _NOTE_EVERY_S = 10.0
 _ERROR_CHARS_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """`work` is a short piece of it, in autocommit mode; late_s: when an operator has to know that it is not done."""
+    """`work` does a short piece of it, in autocommit mode. late_s: the delay after which operators are alerted."""
 
     name: str
     every_s: float
@@ -32,7 +32,7 @@ class Chore:
 
 
 class Chores:
-    """Runs what is due. Not for use by several threads."""
+    """Runs the chores that are due. Not for use by several threads."""
 
     def __init__(self, chores: Sequence[Chore]) -> None:
         self._chores = chores
@@ -41,7 +41,7 @@ class Chores:
         self._failing: set[str] = set()
 
     def run_due(self, conn: psycopg.Connection[Any]) -> None:
-        """One piece of each chore that is due. Raises psycopg errors only where the connection is lost."""
+        """Run one piece of each chore that is due. Raises psycopg errors only if the connection is lost."""
         for chore in self._chores:
             if time.monotonic() < self._due_at[chore.name]:
                 continue
@@ -62,7 +62,7 @@ class Chores:
 
 
 def _error_of(chore: Chore, conn: psycopg.Connection[Any]) -> str | None:
-    """What went wrong with it now; None: nothing."""
+    """Run a piece of the chore. Returns its error, or None."""
     try:
         chore.work(conn)
     except psycopg.Error as error:

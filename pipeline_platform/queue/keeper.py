@@ -1,8 +1,8 @@
-"""The queue's chores, one tick a second, wherever a worker pool runs: any number of keepers do no harm.
+"""The queue's chores, one tick a second, in every worker pool. Any number of keepers may run.
 
-Folds the account, counts roll-ups anew, opens partitions ahead, seals hours, drops what is past retention, rotates the
-identity keys. Each is bounded and independent of the others (see Chores). What a tick cannot do now the next one does;
-an operator is told by the alerts `chore_late` and `hours_overdue`.
+Folds the account, recounts roll-ups, opens partitions ahead, seals hours, drops hours past retention, rotates the
+identity keys. Each chore is bounded and independent of the others (see Chores). The next tick does what a tick could
+not do. The alerts `chore_late` and `hours_overdue` tell an operator.
 """
 
 import logging
@@ -22,24 +22,24 @@ _LOG = logging.getLogger(__name__)
 _SQL = queries("queue")
 _SELDOM_S = 30.0
 _SOON_S, _LATER_S = 300.0, 3600.0
-# Deltas that one statement folds, some 0.2 s, and how long a tick folds: 12 million take minutes, in short statements.
+# Deltas that one statement folds, in about 0.2 s, and how long a tick folds. 12 million take minutes this way.
 _DELTAS, _DELTAS_MIN = 20_000, 500
 _FOLD_S = 0.5
-# Part of the keeper's time that roll-ups may take: how fresh they are follows from it, since the hour under way is
-# counted as a whole each time. In pieces that no other chore notices.
+# The part of the keeper's time that roll-ups may take. It decides how fresh they are, because the current hour is
+# recounted as a whole each time. The pieces are too short to delay other chores.
 _ROLLUPS_SHARE = 0.05
 _ROLLUPS_S = 0.05
-# Hours that one round drops: no fault of a clock or a setting may take all of them at once.
+# Hours that one round drops, so that a wrong clock or setting cannot drop all of them at once.
 _HOURS_A_ROUND = 1
 
-# For a keeper's connection: it does many things, and none of them may wait long for a lock.
+# For a keeper's connection. It runs many chores, and none of them may wait long for a lock.
 LOCK_TIMEOUT_S = 0.25
 
 Conn = psycopg.Connection[Any]
 
 
 class Keeper:
-    """Does the chores on one connection at a time, which has `LOCK_TIMEOUT_S`. Lives as long as its pool."""
+    """Runs the chores on one connection at a time, which has `LOCK_TIMEOUT_S`. Lives as long as its pool."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -59,17 +59,17 @@ class Keeper:
         ])  # fmt: skip
 
     def tick(self, conn: Conn) -> None:
-        """One round of chores. Raises psycopg errors where the connection is lost: the caller reconnects."""
+        """Run one round of chores. Raises psycopg errors if the connection is lost. The caller reconnects."""
         self._chores.run_due(conn)
 
     def _note_clock(self, conn: Conn) -> None:
-        """Compare the database's clock with the time that really passed since the last look."""
+        """Compare the database's clock with the time that has passed since the last look."""
         now = _boot_time()
         conn.execute(_SQL["note_clock"], (None if self._looked_at is None else now - self._looked_at,))
         self._looked_at = now
 
     def _fold(self, conn: Conn) -> None:
-        """Fold by portions, smaller ones where PostgreSQL is too slow for them."""
+        """Fold in portions. Make them smaller if PostgreSQL is too slow for them."""
         until = time.monotonic() + _FOLD_S
         try:
             while fold(conn, self._deltas) == self._deltas and time.monotonic() < until:
@@ -104,12 +104,12 @@ class Keeper:
 
 
 def _boot_time() -> float:
-    """Seconds since some moment, sleep of the machine included."""
+    """Seconds since a fixed moment, including the sleep of the machine."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def fold(conn: Conn, most: int) -> int:
-    """Move up to `most` deltas of the account into the counters; fewer than `most`: no more are left."""
+    """Move up to `most` deltas of the account into the counters. Fewer than `most`: no more are left."""
     row = conn.execute(_SQL["fold"], (most,)).fetchone()
     return row[0] if row else 0
 
@@ -120,7 +120,7 @@ def open_partitions(conn: Conn) -> None:
 
 
 def seal_due_hours(conn: Conn) -> None:
-    """Seal every past hour that nobody writes into any more; the others stay for the next tick."""
+    """Seal every past hour that no transaction can write into. The next tick tries the others again."""
     for (hour,) in conn.execute(_SQL["unsealed_hours"]).fetchall():
         conn.execute(_SQL["seal_hour"], (hour,))
 
@@ -128,10 +128,11 @@ def seal_due_hours(conn: Conn) -> None:
 def drop_old_hours(
     conn: Conn, retention: timedelta, *, archived_only: bool = False, most: int | None = None
 ) -> dict[str, str]:
-    """Drop the batches of hours sealed longer than `retention` ago; returns why any had to stay, by hour (ISO).
+    """Drop the batches of hours sealed longer than `retention` ago. Returns why others had to stay, by hour (ISO).
 
-    archived_only: not before they are in an archive. The keeper archives nothing: an hour waits for who does. most: how
-    many are dropped in one call. A long reader ends the round, since each further try would hold up the gateway.
+    archived_only: only hours that are in an archive. The keeper archives nothing itself, so an hour waits for that.
+    most: how many are dropped in one call. A long-running reader ends the round, because each further try would block
+    the gateway.
     """
     conn.execute(_SQL["note_clock"], (None,))
     refused: dict[str, str] = {}

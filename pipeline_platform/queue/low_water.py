@@ -1,8 +1,8 @@
-"""Where claiming may start in the index, so that entries of work long done are not walked.
+"""Where claims may start in the index, so that they do not read the entries of work that is done.
 
-A mark is safe when no transaction can still commit work with a smaller id. Ids become visible in another order than
-they were drawn, and a commit may hang for any time. Whoever inserts a row holds the table's ROW EXCLUSIVE lock from
-before the id is drawn until the row can be seen by everybody. So an id is settled once each transaction that held this
+A mark is safe if no transaction can still commit work with a smaller id. Ids become visible in another order than
+they are drawn, and a commit may take any time. A transaction that inserts a row holds the table's ROW EXCLUSIVE lock
+from before the id is drawn until the row is visible to all. So an id is settled once each transaction that held this
 lock after the id was drawn has ended (docs/decisions/0004).
 """
 
@@ -22,7 +22,7 @@ _SQL = queries("queue")
 
 @dataclass
 class SettledIds:
-    """Up to which drawn id every row is visible now, or never will be. Of one table and one server connection."""
+    """The id up to which each drawn id has a visible row or never will. For one table and one server connection."""
 
     settled: int = 0
     _drawn: int = 0
@@ -30,9 +30,9 @@ class SettledIds:
     _writers: set[str] = field(default_factory=set[str])
 
     def look(self, drawn: int, writers: Iterable[str]) -> int:
-        """`settled` after one look, which read the highest drawn id and the transactions that write the table.
+        """Update `settled` after a look that read the highest drawn id and the transactions that write the table.
 
-        One statement may read both in any order, so the writers are compared with the id of the look before.
+        One statement may read both in any order, so the writers are compared with the id of the previous look.
         """
         now = set(writers)
         self._writers &= now
@@ -45,14 +45,14 @@ class SettledIds:
 
 @dataclass
 class LowWater:
-    """The mark of one worker, by lane; refreshed at most once a second."""
+    """The marks of one worker, by lane, refreshed at most once a second."""
 
     marks: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
     _ids: SettledIds = field(default_factory=SettledIds)
     _refreshed_at: float = float("-inf")
 
     def refresh(self, conn: psycopg.Connection[Any]) -> None:
-        """Advance the marks by what one look at the queue allows. Call outside a transaction."""
+        """Advance the marks as far as one look at the queue allows. Call it outside a transaction."""
         now = time.monotonic()
         if now - self._refreshed_at < _EVERY_S:
             return

@@ -13,7 +13,7 @@ from pipeline_platform.worker.process import Worker
 
 def main() -> None:
     """Run until told to stop."""
-    # What it writes is its user's alone.
+    # Only its user may read the files that it writes.
     os.umask(0o077)
     settings = Settings.read()
     parser = argparse.ArgumentParser(prog="python -m pipeline_platform.worker", description=__doc__)

@@ -1,7 +1,7 @@
-"""Drains one hour through the workers' own engine: what the control plane runs to finish an hour.
+"""Drains one hour with the workers' own engine. The control plane runs it to finish an hour.
 
-It has no pool that counts what it held when it dies. The next drain of the same home does: work that may have killed a
-drain is left to the workers, which try it alone.
+A drain has no pool that counts what it held when it died. The next drain of the same home counts it. Work that may have
+killed a drain is left to the workers, which try it alone.
 """
 
 import os
@@ -30,9 +30,9 @@ _PAUSE_S = 0.2
 
 
 def drain_hour(settings: Settings, hour: datetime, *, wait_s: float = 60.0) -> Processed:
-    """Process all open work of `hour` (UTC, whole); returns what was done here, not what live workers did meanwhile.
+    """Process all open work of `hour` (UTC, whole). Returns what was done here, without what live workers did.
 
-    Work that a live worker holds is waited for. NotNowError after `wait_s` seconds without progress.
+    Waits for work that a live worker holds. Raises NotNowError after `wait_s` seconds without progress.
     """
     done = Processed()
     lookups = Lookups(settings, settings.redis_url)
@@ -69,7 +69,7 @@ def drain_hour(settings: Settings, hour: datetime, *, wait_s: float = 60.0) -> P
 
 @contextmanager
 def _note(home: Path, hour: datetime) -> Generator[ClaimNote]:
-    """The note of this drain, gone when it ends in any way that leaves the process alive."""
+    """The note of this drain. It is deleted when the drain ends, unless the process dies."""
     path = home / "claims" / f"drain-{os.getpid()}-{hour:%Y%m%d%H}"
     try:
         yield ClaimNote(path)
@@ -78,7 +78,7 @@ def _note(home: Path, hour: datetime) -> Generator[ClaimNote]:
 
 
 def count_dead_drains(conn: psycopg.Connection[Any], home: Path) -> None:
-    """Count a death against what drains held that are gone, as the pool does for its workers."""
+    """Count a death against what dead drains held, as the pool does for its workers."""
     for path in (home / "claims").glob("drain-*"):
         if psutil.pid_exists(int(path.name.split("-")[1])):
             continue

@@ -1,7 +1,7 @@
 """One step of processing: a claim is transformed, enriched, loaded, counted and completed in one transaction.
 
-A crash anywhere rolls all of it back. Bad data never costs neighbours: the claim is redone carefully, split until only
-the bad events remain, and those become dead letters. Errors that go away by themselves are raised to the caller, who
+A crash anywhere rolls all of it back. Bad data does not affect other events: the claim is processed again and split
+until only the bad events remain, and those become dead letters. Transient errors are raised to the caller, which
 waits; nothing is counted against the events.
 """
 
@@ -24,8 +24,8 @@ from pipeline_platform.worker.enrich import Enriched, enrich
 from pipeline_platform.worker.load import keep_traits, load, new_rows, subjects_of
 from pipeline_platform.worker.transform import Row, transform
 
-# For an engine's connection. Planning the load anew each time costs a millisecond, more than loading three events. A
-# plan made once knows no sizes, so it must not join two inputs by a nested loop.
+# For an engine's connection. Planning the load each time costs a millisecond, more than loading three events. A generic
+# plan does not know the sizes, so it must not join two inputs by a nested loop.
 PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_nestloop=off -c jit=off"
 
 Claim = Callable[[psycopg.Connection[Any]], list[Work]]
@@ -33,7 +33,7 @@ Claim = Callable[[psycopg.Connection[Any]], list[Work]]
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """What one step did, in events."""
+    """The result of one step, in events."""
 
     claimed: int = 0
     delivered: int = 0
@@ -51,7 +51,7 @@ class Processed:
 
 @dataclass(frozen=True, slots=True)
 class _Loading:
-    """A load that is on its way: its count can be read once the pipeline is through."""
+    """A load in progress. Its count can be read after the pipeline has ended."""
 
     works: Sequence[Work]
     rows: Sequence[Enriched]
@@ -65,13 +65,13 @@ class _Loading:
 
 
 def transform_all(events: Sequence[QueuedEvent]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
-    """Every event's row, or why it has none: an event's own error is never its neighbours'."""
+    """Every event's row, or its failure. An error of one event does not affect the others."""
     rows: list[tuple[QueuedEvent, Row]] = []
     failures: list[Failure] = []
     for event in events:
         try:
             rows.append((event, transform(event)))
-        except Exception as error:  # noqa: BLE001 -- whatever the transform raises is the event's, and is kept with it
+        except Exception as error:  # noqa: BLE001 -- any error of the transform is kept with its event
             failures.append(failure(event, "transform", error))
     return rows, failures
 
@@ -92,12 +92,12 @@ class Engine:
         self._circuit = circuit
 
     def step(self, claim: Claim, noted: Callable[[Sequence[Work]], None] | None = None) -> Processed:
-        """Process what `claim` locks; nothing claimed: all zeros. `noted` is told what is held before the work starts.
+        """Process what `claim` locks; all zeros if that is nothing. `noted` gets what is held before the work starts.
 
-        Raises psycopg errors that are not the data's (see errors.is_transient): all is as before the claim.
+        Raises psycopg errors that the data did not cause (see errors.is_transient). The claim is then rolled back.
         """
         try:
-            # A pipeline: BEGIN travels with the claim, and the load with all behind it up to COMMIT.
+            # A pipeline: BEGIN is sent with the claim, and the load with everything after it up to COMMIT.
             with self._conn.pipeline(), self._conn.transaction():
                 works = claim(self._conn)
                 if not works:
@@ -113,7 +113,7 @@ class Engine:
             return loading.processed()
         except Exception as error:
             if not self._conn.closed:
-                # Where the pipeline broke at COMMIT, the transaction block is still open.
+                # If the pipeline failed at COMMIT, the transaction block is still open.
                 self._conn.rollback()
             if not _may_be_the_datas(error):
                 raise
@@ -127,7 +127,7 @@ class Engine:
         return done
 
     def _process(self, works: Sequence[Work]) -> "_Loading":
-        """The fast way: all or nothing; nothing of it waits for an answer before the commit."""
+        """The fast path: all or nothing. No statement waits for a result before the commit."""
         transformed, failures = self._transform(works)
         rows = self._enrich(transformed)
         reach("worker.after_enrich")
@@ -139,7 +139,7 @@ class Engine:
         return _Loading(works, rows, failures, buried, changed, loading)
 
     def _process_carefully(self, works: Sequence[Work]) -> tuple[Processed, list[Enriched], list[Failure]]:
-        """The slow way after bad data: every part is enriched and loaded in a savepoint, down to the single event."""
+        """The slow path after bad data: every part is enriched and loaded in a savepoint, down to single events."""
         transformed, unsound = self._transform(works)
         loaded, delivered, unloadable = self._load_splitting(transformed)
         failures = [*unsound, *unloadable]
@@ -157,7 +157,7 @@ class Engine:
         return load(self._conn, rows)
 
     def _note(self, rows: Sequence[Enriched], failures: Sequence[Failure]) -> None:
-        """Count what was committed; a way that failed says nothing about its events."""
+        """Count what was committed. A path that failed does not count."""
         row_numbers().made(sum(item.row.is_time_unusable for item in rows), self._lookups.left_out)
         self._lookups.left_out = 0
         if self._circuit:
@@ -166,7 +166,7 @@ class Engine:
     def _load_splitting(
         self, transformed: Sequence[tuple[QueuedEvent, Row]]
     ) -> tuple[list[Enriched], int, list[Failure]]:
-        """In order, so that a part sees the traits that the parts before it wrote, and none of an event that failed."""
+        """Load in order, so that a part sees the traits of the parts before it, and none of an event that failed."""
         if not transformed:
             return [], 0, []
         stage: Stage = "enrich"
@@ -189,7 +189,7 @@ class Engine:
 
 
 def _may_be_the_datas(error: Exception) -> bool:
-    """False where the database says that it is not; an error of Python's own may be of one event."""
+    """False if PostgreSQL says that the data is not the cause. A Python error may come from one event."""
     return is_bad_data(error) if isinstance(error, psycopg.Error) else True
 
 

@@ -1,6 +1,6 @@
 """What the look-ups add to rows: the tenant's name and plan, the traits of the event's user and group.
 
-Events in order of acceptance see what earlier ones of the same sequence say of a user or group.
+Events in order of acceptance see the traits that earlier events of the same sequence set for a user or group.
 """
 
 import functools
@@ -29,7 +29,7 @@ _decode_tenant = msgspec.json.Decoder(_Tenant).decode
 
 @dataclass(slots=True)
 class Enriched:
-    """A row with what is known around it; traits are JSON text."""
+    """A row with the values of the look-ups. Traits are JSON text."""
 
     event: QueuedEvent
     row: Row
@@ -60,10 +60,10 @@ def enrich(
     cached: bool = True,
     in_order: bool = True,
 ) -> list[Enriched]:
-    """Look up all that the rows need in one go. Raises psycopg errors where PostgreSQL cannot be read.
+    """Look up all values for the rows at once. Raises psycopg errors if PostgreSQL cannot be read.
 
-    cached: false where the transaction may have written traits that nobody else may see yet. in_order: the events are
-    in order of acceptance, and will be loaded together or not at all.
+    cached: false if the transaction may have written traits that others must not see yet. in_order: the events are in
+    order of acceptance, and will be loaded together or not at all.
     """
     keys = [_keys(event, row) for event, row in transformed]
     apart = read_after_change(transformed, [three[1:] for three in keys]) if in_order else set[Key]()
@@ -92,7 +92,7 @@ def _traits(key: Key | None, known: dict[Key, bytes], changing: ChangingSubjects
 def enrich_each(
     conn: psycopg.Connection[Any], lookups: Lookups, transformed: Sequence[tuple[QueuedEvent, Row]]
 ) -> tuple[list[Enriched], list[Failure]]:
-    """Rows of events that belong to no sequence, and why others have none: the bad ones are found by halving."""
+    """The rows of events that belong to no sequence, and the failures of others. Halving finds the bad events."""
     if not transformed:
         return [], []
     try:

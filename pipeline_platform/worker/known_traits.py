@@ -1,8 +1,8 @@
-"""The traits of users and groups that a claim itself changes, as of each of its events.
+"""The traits of users and groups that a claim itself changes, as each of its events sees them.
 
-An identify and a track of a new user often travel in one request. The track sees what the identify says, as it would
-in a claim of its own: by the rules of the queries `keep_traits` (the newest client time wins, by name) and `known` (the
-newest traits, up to a number and a size). So rows do not depend on how events are shared out over claims.
+An identify and a track of a new user often arrive in one request. The track sees the traits of the identify, as in a
+claim of its own. The rules are those of the queries `keep_traits` (the newest client time wins, by name) and `known`
+(the newest traits, up to a number and a size). So rows do not depend on how events are distributed over claims.
 """
 
 import uuid
@@ -18,13 +18,13 @@ from pipeline_platform.event.types import EventType, QueuedEvent
 from pipeline_platform.lookups import TRAITS_BYTES_MAX, TRAITS_MAX, Key, Lookups
 from pipeline_platform.worker.transform import Row, traits_of
 
-# An entry of PostgreSQL's index holds 2,704 bytes; a trait's has its subject's id, its name and some 40 bytes more.
+# A PostgreSQL index entry holds 2,704 bytes. A trait's entry has its subject's id, its name and about 40 bytes more.
 _INDEXED_BYTES_MAX = 2_600
 _Pair = tuple[QueuedEvent, Row]
 
 
 def changes(event: QueuedEvent, row: Row) -> Key | None:
-    """Whose traits an event changes; None: nobody's."""
+    """The user or group whose traits an event changes, or None."""
     if not row.traits or row.type not in (EventType.IDENTIFY, EventType.GROUP):
         return None
     is_group = row.type is EventType.GROUP
@@ -33,9 +33,9 @@ def changes(event: QueuedEvent, row: Row) -> Key | None:
 
 
 def kept_traits(event: QueuedEvent, row: Row) -> list[tuple[Key, str, bytes]]:
-    """The traits that an event brings: whose, name and JSON text.
+    """The traits that an event sets: user or group, name and JSON text.
 
-    One whose name is too long to be indexed beside its subject's id is left out: the event's own row has it.
+    A trait whose name is too long to be indexed with its subject's id is left out. The event's own row has it.
     """
     key = changes(event, row)
     if key is None:
@@ -45,13 +45,13 @@ def kept_traits(event: QueuedEvent, row: Row) -> list[tuple[Key, str, bytes]]:
 
 
 def as_of(event: QueuedEvent, row: Row) -> datetime:
-    """What the newest is told by; a time in the future counts as received_at."""
+    """The time that decides which trait is newest. A time in the future counts as received_at."""
     return min(row.occurred_at, event.received_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Trait:
-    """value: JSON as PostgreSQL writes it; None: it is too large to be copied. size: bytes of name and value."""
+    """value: JSON as PostgreSQL writes it, or None if it is too large to be copied. size: bytes of name and value."""
 
     as_of: datetime
     event_id: uuid.UUID
@@ -67,14 +67,14 @@ class Subject:
     _text: bytes | None = None
 
     def learn(self, name: str, trait: Trait) -> None:
-        """Take a trait in, unless a newer one of its name is known."""
+        """Add a trait, unless a newer one of its name is known."""
         old = self._traits.get(name)
         if old is None or (old.as_of, old.event_id) < (trait.as_of, trait.event_id):
             self._traits[name] = trait
             self._text = None
 
     def text(self) -> bytes:
-        """The JSON object that is copied into a row; no bytes where nothing is known."""
+        """The JSON object that is copied into a row. Empty if no trait is known."""
         if self._text is None:
             self._text = self._written()
         return self._text
@@ -95,7 +95,7 @@ class Subject:
 
 
 class ChangingSubjects:
-    """Of the users and groups whose traits are changed by one event of a sequence and read by a later one."""
+    """The users and groups whose traits one event of a sequence changes and a later one reads."""
 
     def __init__(self, conn: psycopg.Connection[Any], lookups: Lookups, pairs: Sequence[_Pair], keys: set[Key]) -> None:
         brought: list[tuple[int, str, bytes]] = [
@@ -114,11 +114,11 @@ class ChangingSubjects:
                 self._subjects[Key(kind, tenant_id, subject_id)].learn(name, Trait(at, event_id, size, value))
 
     def text(self, key: Key) -> bytes:
-        """What is known now; see `Subject.text`."""
+        """The traits that are known now; see `Subject.text`."""
         return self._subjects[key].text()
 
     def happened(self, place: int, event: QueuedEvent, row: Row) -> None:
-        """The event at `place` is past: later ones know what it said."""
+        """Add the traits of the event at `place`, so that later events see them."""
         key = changes(event, row)
         if key is not None:
             at = as_of(event, row)
@@ -127,7 +127,7 @@ class ChangingSubjects:
 
 
 def read_after_change(pairs: Sequence[_Pair], keys: Sequence[Iterable[Key | None]]) -> set[Key]:
-    """Which of the keys that each event reads are changed by an event before it."""
+    """The keys that an event reads and an earlier event changes."""
     changed: set[Key] = set()
     found: set[Key] = set()
     for (event, row), wanted in zip(pairs, keys, strict=True):

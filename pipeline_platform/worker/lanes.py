@@ -1,7 +1,7 @@
-"""Which lane a worker serves next: every lane has a minimum share of its time and a cap.
+"""Decides which lane a worker serves next. Every lane has a minimum share of the worker's time and a cap.
 
-The lane furthest below its share goes first, so a busy lane never starves another; time that nobody wants goes to
-whoever has work, up to its cap.
+The lane furthest below its share goes first, so a busy lane never starves another. Unused time goes to the lanes that
+have work, up to their caps.
 """
 
 import time
@@ -13,7 +13,7 @@ _MEMORY_S = 2.0
 
 
 class LaneShares:
-    """The time a worker gave to each lane lately (exponentially forgotten)."""
+    """The time that a worker recently spent on each lane, with exponential decay."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class LaneShares:
         self._as_of = clock()
 
     def limit(self, lane: Lane, share: float | None, cap: float | None) -> None:
-        """Change what a lane may use from now on; None: as configured."""
+        """Change a lane's share and cap. None: as configured."""
         self._shares[lane] = max(share or self._default_shares.get(lane.value, 0.0), 0.001)
         self._caps[lane] = cap or self._default_caps.get(lane.value, 1.0)
 
@@ -41,7 +41,7 @@ class LaneShares:
         self._used_s[lane] += seconds
 
     def order(self) -> list[Lane]:
-        """The lanes to try, most entitled first; a lane over its cap is left out."""
+        """The lanes to try, most entitled first. A lane over its cap is left out."""
         self._forget()
         window_s = _MEMORY_S / 0.693
         within_cap = [
@@ -50,7 +50,7 @@ class LaneShares:
         return sorted(within_cap, key=lambda lane: self._used_s[lane] / self._shares[lane])
 
     def _forget(self) -> None:
-        """Idle time counts too: a lane over its cap comes back though no other lane is served meanwhile."""
+        """Decay the used time. Idle time counts: a lane over its cap returns even if no other lane is served."""
         now = self._clock()
         keep = 0.5 ** ((now - self._as_of) / _MEMORY_S)
         self._used_s = {lane: spent * keep for lane, spent in self._used_s.items()}

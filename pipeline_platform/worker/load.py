@@ -1,4 +1,4 @@
-"""Enriched rows into the analytics tables, by the unique key, with their account: one statement."""
+"""Writes enriched rows into the analytics tables, by the unique key, with their account, in one statement."""
 
 from collections.abc import Sequence
 from typing import Any, LiteralString
@@ -14,7 +14,7 @@ from pipeline_platform.worker.known_traits import as_of, changes, kept_traits
 from pipeline_platform.worker.transform import Row
 
 _SQL = queries("worker")
-# By whether the rows were accepted in a shadow epoch.
+# True: the rows were accepted in a shadow epoch.
 _LOAD: dict[bool, LiteralString] = {
     False: _SQL["load"],
     True: _SQL["load"].replace("INTO analytics.events", "INTO shadow.events"),
@@ -22,12 +22,12 @@ _LOAD: dict[bool, LiteralString] = {
 
 
 def _firsts(rows: Sequence[Enriched]) -> list[bool]:
-    """Which rows are the first of their identity: twins within one load are duplicates of it."""
+    """Which rows are the first of their identity. The others within one load are duplicates."""
     keys = [(item.event.tenant_id, item.event.event_id.int) for item in rows]
     if len(set(keys)) == len(keys):
         return [True] * len(keys)
     seen: set[tuple[int, int]] = set()
-    # `add` returns None: a key is first where it was not in the set before.
+    # `add` returns None: a key is first if it was not in the set before.
     return [not (key in seen or seen.add(key)) for key in keys]
 
 
@@ -68,7 +68,7 @@ def enriched_columns(rows: Sequence[Enriched]) -> dict[str, Any]:
 
 def _columns(rows: Sequence[Enriched], *, redelivery: bool) -> dict[str, Any]:
     return enriched_columns(rows) | {
-        # A dead letter's way took as long as it took to mend it.
+        # A dead letter's latency is the time until its cause was corrected.
         "is_measured": arrays.bools([not (redelivery or item.event.is_history) for item in rows]),
         "is_first": arrays.bools(_firsts(rows)),
         "lane": arrays.texts([item.event.lane.value for item in rows]),
@@ -83,10 +83,10 @@ def load(
     redelivery: bool = False,
     adds_enriched: bool = True,
 ) -> list[psycopg.Cursor[Any]]:
-    """Write rows and their account, each into the table of its epoch; `new_rows` of the answer were no duplicates.
+    """Write rows and their account, each into the table of its epoch. `new_rows` counts those that were no duplicates.
 
-    The caller holds key_lock (query enter_keys) from a statement before. redelivery: the rows were dead letters until
-    now. adds_enriched: whether this is the first time that they got as far as the load.
+    The caller holds key_lock (query enter_keys) from an earlier statement. redelivery: the rows were dead letters.
+    adds_enriched: whether the rows reach the load for the first time.
     """
     cursors: list[psycopg.Cursor[Any]] = []
     for is_shadow in (False, True):
@@ -97,14 +97,14 @@ def load(
 
 
 def new_rows(cursors: Sequence[psycopg.Cursor[Any]]) -> int:
-    """How many rows a load added; in a pipeline to be asked after its end."""
+    """How many rows a load added. In a pipeline, call it after the end."""
     return sum((cursor.fetchone() or (0,))[0] for cursor in cursors)
 
 
 def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list[Key]:
-    """Merge the traits of identify and group events into what look-ups read; returns whose were written.
+    """Merge the traits of identify and group events into those of the look-ups. Returns whose traits were written.
 
-    The newest client time wins by trait, whatever the order of arrival; a time in the future counts as received_at.
+    The newest client time wins for each trait, in any order of arrival. A time in the future counts as received_at.
     """
     merged: list[tuple[Key, str, bytes, Enriched]] = []
     for item in rows:
@@ -126,5 +126,5 @@ def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list
 
 
 def subjects_of(rows: Sequence[Enriched]) -> list[Key]:
-    """Whose traits the rows change."""
+    """The users and groups whose traits the rows change."""
     return list(dict.fromkeys(key for item in rows if (key := changes(item.event, item.row))))

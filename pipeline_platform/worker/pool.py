@@ -1,7 +1,7 @@
 """The pool: starts worker processes, replaces those that die, counts what they held, and does the queue's chores.
 
-SIGTERM lets every worker finish its batch. If the pool itself is killed its workers end with it, and the next pool
-counts what they left behind.
+SIGTERM lets every worker finish its batch. If the pool itself is killed, its workers end with it, and the next pool
+counts what they held.
 """
 
 import logging
@@ -33,7 +33,7 @@ _STOP_S = 30.0
 
 
 class Pool:
-    """`workers` processes, a slot each: what a slot's last process held is counted before its next one starts."""
+    """`workers` processes, one per slot. What a slot's last process held is counted before its next one starts."""
 
     def __init__(self, settings: Settings, workers: int) -> None:
         self._settings = settings
@@ -47,7 +47,7 @@ class Pool:
         return self._settings.home / "pool.ready"
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Run until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
@@ -78,12 +78,12 @@ class Pool:
             time.sleep(_WATCH_S)
 
     def _say_ready(self) -> None:
-        """Once every worker is connected, which its first note tells."""
+        """Write the ready file once every worker is connected. Its first note shows that."""
         if all(note_path(self._settings, slot).exists() for slot in self._slots):
             self.ready_file.write_text(f"{os.getpid()}\n")
 
     def _watch(self, conn: psycopg.Connection[Any]) -> None:
-        """Replace dead workers, after counting what they held against it."""
+        """Replace dead workers. First count their deaths against what they held."""
         for slot, process in self._slots.items():
             if process is not None and process.poll() is not None:
                 _LOG.warning("worker %d ended with %s; starting another", slot, process.returncode)
@@ -96,7 +96,7 @@ class Pool:
             self._slots[slot] = self._start(slot)
 
     def _reap(self, conn: psycopg.Connection[Any], slot: int) -> None:
-        """Count a death against what the slot's last process held; what it had completed is gone and not counted."""
+        """Count a death against what the slot's last process held. Completed work is gone and not counted."""
         held = read_claim_note(note_path(self._settings, slot))
         suspects = conn.execute(_SQL["reap"], (list(held.work_ids),)).fetchall()
         if held.letters:

@@ -1,7 +1,7 @@
-"""One worker process: waits to be woken, takes what is there, processes it, until told to stop.
+"""One worker process: waits until it is woken, claims work and processes it, until it is stopped.
 
-SIGTERM and SIGINT finish the batch in hand. While PostgreSQL is away it waits and reconnects; no attempt is counted.
-An operator needs to do nothing when it dies: the pool starts another, and its transaction was rolled back.
+After SIGTERM or SIGINT it finishes the current batch. While PostgreSQL is unreachable it waits and reconnects; no
+attempt is counted. When it dies, its transaction is rolled back and the pool starts another. An operator need not act.
 """
 
 import gc
@@ -38,31 +38,31 @@ from pipeline_platform.worker.suspects import isolate_suspect
 from pipeline_platform.worker.traced import TracedEngine
 
 _LOG = logging.getLogger(__name__)
-# Notifications can be lost (a gateway dies between its commit and its NOTIFY): nothing waits longer than this.
+# Work waits no longer than this if a notification is lost (a gateway dies between its commit and its NOTIFY).
 _POLL_S = 0.25
 _CHORES_EVERY_S = 0.5
-# Asking an empty lane costs a live event a round trip: the others are asked this often while they are empty.
+# A query of an empty lane delays a live event by a round trip. The other lanes are queried this often while empty.
 _EMPTY_LANE_S = 0.05
 _BATCHES_MAX = 256
-# Claims of one worker start at least this far apart: at 600 single events a second it then takes two or three at once,
+# Claims of one worker start at least this far apart. At 600 single events a second a claim then takes two or three,
 # which leaves the cores to the commits.
 _CLAIM_EVERY_S = 0.004
-# The first worker serves what comes; the others take live events that it left waiting for so long. At rates that one
-# can serve, two would share them out in smaller claims, of which each costs a load and a commit.
+# The first worker serves live events at once. The others take those that have waited this long. At rates that one
+# worker can serve, two would make smaller claims, and each claim costs a load and a commit.
 _HELP_AFTER_S, _HELP_AFTER_MAX_S = 0.008, 0.02
-# The first of several workers leaves replays to the others, from a live event until so long after it.
+# The first of several workers leaves replays to the others until this long after a live event.
 _KEEP_FREE_S = 0.1
-# After an error that goes away by itself: doubled with each, until something succeeds.
+# The wait after a transient error. It is doubled with each error until something succeeds.
 _WAIT_S, _WAIT_MAX_S = 0.1, 5.0
 
 
 def note_path(settings: Settings, slot: int) -> Path:
-    """Where the worker of a slot notes what it holds."""
+    """The file in which the worker of a slot notes what it holds."""
     return settings.home / "claims" / f"worker-{slot}"
 
 
 class Worker:
-    """Runs until `stop` is called or its process is told to."""
+    """Runs until `stop` is called or its process gets a signal to stop."""
 
     def __init__(self, settings: Settings, slot: int, workers: int, tracer: Tracer | None = None) -> None:
         self._settings = settings
@@ -84,7 +84,7 @@ class Worker:
         self._circuit = Circuit(settings)
         self._numbers = WorkerNumbers(Lane)
         self._pieces = 0
-        # What makes an engine of its parts.
+        # Makes an engine of its parts.
         self._engine = Engine if tracer is None else partial(TracedEngine, tracer)
 
     def stop(self) -> None:
@@ -94,7 +94,7 @@ class Worker:
         self.stop()
 
     def run(self) -> None:
-        """Work until stopped; outlives outages of PostgreSQL and Redis."""
+        """Work until stopped. Survives outages of PostgreSQL and Redis."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         while not self._stopping:
@@ -118,7 +118,7 @@ class Worker:
             self._note.write([])
             replaying = Replaying(conn, lookups)
             replaying.note_transform()
-            # What lives as long as the process need not be looked at by every collection.
+            # Garbage collection skips the objects that live as long as the process.
             gc.freeze()
             self._loop(conn, side, self._engine(self._settings, conn, lookups, self._circuit), lookups, replaying)
             self._note.write([])
@@ -151,7 +151,7 @@ class Worker:
                 self._later_s = self._help_after_s
             elif woken:
                 self._later_s = min(self._later_s * 2, _HELP_AFTER_MAX_S)
-            # A claim that took all there was is not asked again: what came since has sent a notification.
+            # A claim that took all work is not repeated: later work has sent a notification.
             woken = True if served and self._more_waits else self._sleep(side)
 
     def _serve_lanes(
@@ -162,7 +162,7 @@ class Worker:
         low_water: LowWater,
         replaying: Replaying,
     ) -> bool:
-        """Serve the most entitled lane that has work; False where none has."""
+        """Serve the most entitled lane that has work. False if none has."""
         self._more_waits = False
         for lane in self._lanes.order():
             start = time.monotonic()
@@ -206,7 +206,7 @@ class Worker:
         return done
 
     def _isolate_suspects(self, engine: Engine) -> None:
-        """One by one, at once, but for at most half of the time: live work goes on beside them."""
+        """Process suspects one by one at once, for at most half of the time, so that live work goes on."""
         until = time.monotonic() + _CHORES_EVERY_S / 2
         while time.monotonic() < until and not self._stopping:
             if not isolate_suspect(
@@ -215,7 +215,7 @@ class Worker:
                 return
 
     def _sleep(self, side: psycopg.Connection[Any]) -> bool:
-        """Until woken (true), or the poll is due."""
+        """Sleep until woken (true) or until the poll is due."""
         woken = bool(list(side.notifies(timeout=0)))
         if not woken:
             select.select([side.fileno()], [], [], _POLL_S)

@@ -1,9 +1,8 @@
-"""One chunk of a replay: diffed, committed or undone in one transaction, in the replay lane's share of a worker.
+"""Diffs, commits or undoes one chunk of a replay in one transaction, in the replay lane's share of a worker.
 
-What a chunk is and what has been done of it stands in replay.chunks, so any worker goes on where another died. The
-attempt is committed before the work: of a death there is no other trace, and a chunk that keeps killing its workers
-pauses its replay with an alert. So does a chunk whose batches hold less than was planned: a diff that did not read all
-of an hour says nothing about it.
+replay.chunks has each chunk and its progress, so any worker can continue where another died. The attempt is committed
+before the work, because a death leaves no other trace. A chunk that keeps killing its workers pauses its replay with an
+alert. So does a chunk whose batches hold less than was planned: a diff that did not read all of an hour is not valid.
 """
 
 from collections import Counter
@@ -38,7 +37,7 @@ _IN_SHADOW: Sequence[tuple[LiteralString, LiteralString]] = (
 
 
 def _in_both(*names: str) -> Sequence[LiteralString]:
-    """Statements for analytics.events, then the same for rows that are, or belong, in shadow.events."""
+    """Statements for analytics.events, then the same statements for rows of shadow.events."""
     own: list[LiteralString] = [_WRITE[name] for name in names]
     return own + [_in_shadow(statement) for statement in own]
 
@@ -58,12 +57,12 @@ _UNDO: Sequence[LiteralString] = [_WRITE["undo_keep_newer"], *_in_both("undo_tak
 
 
 class UnreadableHourError(PipelineError):
-    """The batches of an hour are not all there; the replay is paused, and its diff stays incomplete."""
+    """Batches of an hour are missing. The replay is paused, and its diff stays incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A row of replay.chunks with what its replay says."""
+    """A row of replay.chunks with the options of its replay."""
 
     replay_id: int
     chunk: int
@@ -83,7 +82,7 @@ class Chunk:
 
     @property
     def entrance(self) -> LiteralString:
-        """Takes its locks: alone where it looks for identities and may then take their keys away."""
+        """The query that takes its locks. It enters alone if it looks for identities and may delete identity keys."""
         if self.state == "undoing" or (self.state == "committing" and self.is_sweep):
             return _SQL["enter_alone"]
         return _SQL["enter"]
@@ -104,15 +103,15 @@ class Replaying:
         self._lookups = lookups
 
     def note_transform(self) -> None:
-        """Say which version makes rows from now on."""
+        """Store which version of the transform makes rows from now on."""
         self._conn.execute(_SQL["note_transform"], {"version": TRANSFORM_VERSION})
 
     def state_of_lane(self) -> tuple[bool, float | None, float | None]:
-        """Whether a replay has something to do; the lane's share and cap where they were set while it ran."""
+        """Whether a replay has work to do, and the lane's share and cap if they were set while it ran."""
         return self._conn.execute(_SQL["state_of_lane"]).fetchone() or (False, None, None)
 
     def step(self) -> int:
-        """Do the next chunk; returns its events and one, 0 where there is nothing to do. Raises psycopg errors."""
+        """Do the next chunk. Returns its number of events plus one, 0 if there is none. Raises psycopg errors."""
         row = self._conn.execute(_SQL["take"]).fetchone()
         if row is None:
             self._conn.execute(_SQL["finish"])
@@ -147,7 +146,7 @@ class Replaying:
         return chunk.events + 1
 
     def _work(self, chunk: Chunk, params: dict[str, Any]) -> int:
-        """How many events a diff read; of a sweep 0, as its hour's other chunks read them."""
+        """Returns how many events a diff read. 0 for a sweep, because its hour's other chunks read them."""
         if chunk.state == "diffing":
             return self._sweep(chunk, params) if chunk.is_sweep else self._diff(chunk, params)
         self._conn.execute(_WRITE["by_index"])
@@ -193,7 +192,7 @@ class Replaying:
     def _compare(
         self, chunk: Chunk, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]
     ) -> list[QueuedEvent]:
-        """Keep what differs; returns the events that PostgreSQL takes no row of, found by halving."""
+        """Keep the rows that differ. Returns the events whose rows PostgreSQL rejects, found by halving."""
         if not rows:
             return []
         try:
@@ -242,7 +241,7 @@ def _unreadable(chunk: Chunk, read: int, planned: int) -> UnreadableHourError:
 
 
 def _firsts(rows: Sequence[_Pair]) -> list[bool]:
-    """Which rows are the first of their identity within the chunk: their twins are duplicates."""
+    """Which rows are the first of their identity within the chunk. The others are duplicates."""
     seen: set[tuple[int, int]] = set()
     keys = [(event.tenant_id, event.event_id.int) for event, _ in rows]
     return [not (key in seen or seen.add(key)) for key in keys]

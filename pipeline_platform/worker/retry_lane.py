@@ -1,7 +1,7 @@
-"""The retry lane: dead letters that are due go through the same engine again, together where that works.
+"""The retry lane: dead letters that are due go through the same engine again, together if that works.
 
-What a worker holds is noted before it is tried. A death in company says only that one of these letters may kill its
-worker: each of them is tried alone next. A death alone is an attempt; the last one exhausts the letter.
+What a worker holds is noted before it is tried. A death with several letters shows only that one of them may kill its
+worker, so each of them is tried alone next. A death with one letter is an attempt. The last one exhausts the letter.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from pipeline_platform.worker.load import keep_traits, load, new_rows
 
 _SQL = queries("worker")
 _AT_ONCE = 500
-# The first attempt buried the letter; at this one it was alone.
+# The first attempt buried the letter. At this attempt it was tried alone.
 _ATTEMPTS_ALONE_MIN = 2
 
 
@@ -45,16 +45,16 @@ class _Letter:
 
 
 class _MixedError(Exception):
-    """Of a load some rows were new and some were duplicates: which is which is found by halving."""
+    """Some rows of a load were new and some were duplicates. Halving finds out which."""
 
 
 def redeliver(
     settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, noted: Noted | None = None
 ) -> Processed:
-    """Try the dead letters that are due; one transaction. Transient errors roll it back: no attempt is burned.
+    """Try the dead letters that are due, in one transaction. Transient errors roll it back and use up no attempt.
 
-    Letters that were in a dead worker's hand are tried one by one, after all others. `noted` is told what is held
-    before the work starts.
+    Letters that a dead worker held are tried one by one, after all others. `noted` gets what is held before the work
+    starts.
     """
     done = Processed()
     if conn.execute(_SQL["any_due_dead_letter"], prepare=True).fetchone() == (False,):
@@ -77,7 +77,7 @@ def redeliver(
 
 
 def count_death(conn: psycopg.Connection[Any], settings: Settings, letters: Sequence[HeldLetter]) -> None:
-    """Count a worker's death against the letters of its note; what it had settled is not counted."""
+    """Count a worker's death against the letters of its note, except those that it had settled."""
     again_at = None
     if len(letters) == 1:
         again_at = next_attempt_at(settings, letters[0].attempts + 1) or datetime.now(UTC)
@@ -152,7 +152,7 @@ def _try_again(
 def _deliver(
     settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, items: Sequence[tuple[_Letter, Enriched]]
 ) -> Processed:
-    """All at once where that works, else by halves, down to the one that is bad."""
+    """Deliver all at once if that works, else by halves, down to the one that is bad."""
     if not items:
         return Processed()
     rows = [row for _, row in items]

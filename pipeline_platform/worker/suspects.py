@@ -1,7 +1,7 @@
-"""Work whose worker died: tried alone, in ever smaller parts, until one event remains; that one is buried as exhausted.
+"""When a worker dies, its work is tried alone in ever smaller parts. A last single event is buried as exhausted.
 
-Deaths are counted outside the dead worker's transaction, which left no trace (query reap). Every part is tried
-before it is split again, so no event is buried that did not kill a worker all alone.
+Deaths are counted outside the dead worker's transaction, which left no trace (query reap). Every part is tried before
+it is split again, so an event is buried only if it killed a worker while it was processed alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +14,15 @@ from pipeline_platform.queue.batches import Work, claim_suspect, complete, read,
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine
 
-# Most events tried at once after so many deaths; single ones after more. The first death was in the company of all
-# that was claimed with it, the second alone: 5,000 events are down to one after four, in some 60 short transactions.
+# The most events tried at once, by the number of deaths; single events after more. Before the first death the work was
+# processed with the rest of its claim, before the second alone. 5,000 events are reduced to one after four deaths, in
+# about 60 short transactions.
 _EVENTS_AFTER_DEATHS = {0: 1 << 31, 1: 1 << 31, 2: 256, 3: 16}
 _DEATHS_MAX = 5
 
 
 def isolate_suspect(settings: Settings, engine: Engine, noted: Callable[[Sequence[Work]], None]) -> bool:
-    """Take one suspect piece of work and try, split or bury it; False where there is none."""
+    """Take one suspect piece of work and try, split or bury it. False if there is none."""
     found = False
 
     def claim(conn: psycopg.Connection[Any]) -> list[Work]:
@@ -35,7 +36,7 @@ def isolate_suspect(settings: Settings, engine: Engine, noted: Callable[[Sequenc
 
 
 def _settled(settings: Settings, conn: psycopg.Connection[Any], work: Work) -> bool:
-    """Split or bury work that killed once too often; False: it is to be tried as it is."""
+    """Split or bury work that caused too many deaths. False: it is to be tried as it is."""
     events_max = _EVENTS_AFTER_DEATHS.get(work.attempts, 1)
     if work.events > events_max:
         split(conn, work, events_max)

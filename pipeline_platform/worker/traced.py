@@ -1,4 +1,4 @@
-"""The engine with traces: used in place of the plain one where the environment asks for them."""
+"""The engine with traces. It replaces the plain one if the environment enables traces."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from pipeline_platform.worker.transform import Row
 
 
 class TracedEngine(Engine):
-    """Makes a span of the step for each batch in it, with one for each part. A step that failed makes none."""
+    """Makes a span of the step for each batch in it, with a span for each part. A failed step makes none."""
 
     def __init__(
         self,
@@ -32,11 +32,11 @@ class TracedEngine(Engine):
         super().__init__(settings, conn, lookups, circuit)
         self._tracer = tracer
         self._works: Sequence[Work] = ()
-        # When each part began; it ends where the next one begins, the load with its commit.
+        # When each part began. A part ends when the next one begins. The load ends with its commit.
         self._began_ns: dict[str, int] = {}
 
     def step(self, claim: Claim, noted: Callable[[Sequence[Work]], None] | None = None) -> Processed:
-        """As the plain one."""
+        """The same as in Engine."""
 
         def traced_claim(conn: psycopg.Connection[Any]) -> list[Work]:
             self._began_ns = {"worker.claim": time.time_ns()}
@@ -59,7 +59,7 @@ class TracedEngine(Engine):
         return super()._enrich(transformed, cached=cached)
 
     def _load(self, rows: Sequence[Enriched]) -> list[psycopg.Cursor[Any]]:
-        # The careful way enriches and loads in parts.
+        # The slow path enriches and loads in parts.
         self._began_ns.setdefault("worker.load", time.time_ns())
         return super()._load(rows)
 

@@ -1,8 +1,8 @@
-"""From an event's original bytes to its row: pure, the same bytes always give the same row.
+"""Makes an event's row from its original bytes. Pure: the same bytes always give the same row.
 
-Numbers and strings of properties, traits and context pass as their JSON text, so nothing a parser would round is
-rounded. Whatever event_reader accepts has a row: what is only of use where it has a form (times, context.groupId) is
-left unread where it has another. Damaged bytes raise InvalidEventError, and the event becomes a dead letter.
+Numbers and strings of properties, traits and context stay JSON text, so no parser rounds them. Every event that
+event_reader accepts has a row. Fields that need a certain form (times, context.groupId) are ignored in any other form.
+Damaged bytes raise InvalidEventError, and the event becomes a dead letter.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from pipeline_platform.event.client_time import parse_time
 from pipeline_platform.event.reader import text_of, usable_text
 from pipeline_platform.event.types import EventType, QueuedEvent
 
-# Part of every materialization and replay: raise it with each change of what a row holds.
+# Part of every materialization and replay. Raise it with each change of what a row holds.
 TRANSFORM_VERSION = "2"
 
 _Raw = msgspec.Raw
 _NOTHING = (b"", b"null")
-# What says nothing, and is not kept among the rest: SDKs send `"integrations": {}` with every event.
+# Values without content, which are not kept in `rest`. SDKs send `"integrations": {}` with every event.
 _EMPTY = (b"null", b"{}")
 # The largest value of PIPELINE_ID_BYTES_MAX.
 _GROUP_ID_BYTES_MAX = 2_000
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True, rename={"metadata": "_metadata"}):
-    """The fields that common SDKs send: with others, an event takes a second look."""
+    """The fields that common SDKs send. An event with other fields is decoded a second time."""
 
     type: _Raw = _Raw()
     messageId: _Raw = _Raw()
@@ -84,9 +84,9 @@ class Row:
     properties: bytes | None
     traits: bytes | None
     context: bytes | None
-    # What has no column of its own, and the times as they were sent.
+    # Fields without a column of their own, and the times as they were sent.
     rest: bytes | None = None
-    # The event says when it happened, in a way that nobody can read: occurred_at is received_at.
+    # The event has a time that cannot be read. Its occurred_at is its received_at.
     is_time_unusable: bool = False
 
 
@@ -102,7 +102,7 @@ def _json(raw: _Raw) -> bytes | None:
 
 
 def _read_body(payload: bytes) -> tuple[_Body, dict[str, _Raw]]:
-    """The fields that have a place in `_Body`, and all others."""
+    """The fields of `_Body`, and all others."""
     try:
         return _decode_body(payload), {}
     except msgspec.ValidationError:
@@ -114,7 +114,7 @@ def _read_body(payload: bytes) -> tuple[_Body, dict[str, _Raw]]:
 
 
 def _context(own: _Raw, around: dict[str, _Raw]) -> bytes | None:
-    """The envelope's context under the event's own."""
+    """The envelope's context, overwritten by the event's own."""
     mine = _json(own)
     if not around:
         return mine
@@ -128,7 +128,7 @@ def _add(found: list[bytes], name: bytes, raw: _Raw) -> None:
 
 
 def _rest(kind: EventType, body: _Body, envelope: _Envelope, others: dict[str, _Raw]) -> bytes | None:
-    """An object of what has no column; NULL where that is nothing. A write key is a credential: it is left out."""
+    """An object of the fields without a column, or None. A write key is a credential and is left out."""
     found: list[bytes] = []
     if body.timestamp:
         _add(found, b'"timestamp":', body.timestamp)
@@ -159,7 +159,7 @@ def _rest(kind: EventType, body: _Body, envelope: _Envelope, others: dict[str, _
 
 
 def _sent_at(*said: _Raw) -> datetime | None:
-    """The first of them that is a time."""
+    """The first value that is a time."""
     for raw in said:
         text = usable_text(bytes(raw)) if raw else None
         at = parse_time(text) if text else None
@@ -179,7 +179,7 @@ def _occurred_at(event: QueuedEvent, sent_at: datetime | None) -> datetime | Non
 
 
 def _group_and_traits(kind: EventType, body: _Body, context: bytes | None) -> tuple[str | None, bytes | None]:
-    """From where they are: some SDKs of RudderStack send a user's traits in the context of an identify only."""
+    """The group id and the traits. Some SDKs of RudderStack send a user's traits only in an identify's context."""
     group_id = _text(body.groupId) if kind is EventType.GROUP else None
     traits = _json(body.traits)
     wants_group = kind is not EventType.GROUP and context is not None and b'"groupId"' in context
@@ -194,7 +194,7 @@ def _group_and_traits(kind: EventType, body: _Body, context: bytes | None) -> tu
 
 
 def transform(event: QueuedEvent) -> Row:
-    """The row of one event. Raises InvalidEventError where its bytes are not what the gateway lets in."""
+    """The row of one event. Raises InvalidEventError if the gateway would not accept its bytes."""
     try:
         body, others = _read_body(event.payload)
         envelope = _decode_envelope(event.envelope) if event.envelope else _NO_ENVELOPE
