@@ -12,7 +12,7 @@ import dagster as dg
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.engine import make_url as url_of
 
 from pipeline_platform.definitions import build_defs
@@ -87,3 +87,12 @@ def defs(platform: Platform) -> dg.Definitions:
 @pytest.fixture
 def tenants(conn: psycopg.Connection[Any]) -> list[TenantId]:
     return [add_tenant(conn, name) for name in ("acme", "globex")]
+
+
+@pytest.fixture
+def storage(instance: dg.DagsterInstance) -> Iterator[psycopg.Connection[Any]]:
+    """The instance's own database, in autocommit mode."""
+    url = url_of(os.environ["DAGSTER_PG_URL"])
+    named = {"dbname": url.database, "user": url.username, "password": url.password, **url.query}
+    with psycopg.connect(make_conninfo(**named), autocommit=True) as conn:
+        yield conn

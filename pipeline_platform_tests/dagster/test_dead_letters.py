@@ -1,6 +1,5 @@
 """Dead letters in Dagster: seen by cause, tried again by a job."""
 
-import os
 import uuid
 from typing import Any
 
@@ -55,7 +54,7 @@ _ADDRESS = "planted-ann@example.org"
 
 def test_dagster_keeps_nothing_that_an_error_quotes(
     conn: psycopg.Connection[Any], platform: Platform, defs: dg.Definitions, instance: dg.DagsterInstance,
-    settings: Settings, tenants: list[TenantId], capfd: pytest.CaptureFixture[str],
+    settings: Settings, tenants: list[TenantId], capfd: pytest.CaptureFixture[str], storage: psycopg.Connection[Any],
 ) -> None:  # fmt: skip
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
     event = AcceptedEvent(tenants[0], uuid.uuid4(), EventType.TRACK, None, f'{{"userId":"{_ADDRESS}"'.encode())
@@ -85,11 +84,7 @@ def test_dagster_keeps_nothing_that_an_error_quotes(
     failed = fails.execute_in_process(instance=instance, raise_on_error=False)
     assert "InvalidTextRepresentation" in str(failed.failure_data_for_node("meets_bad_data"))
     assert "22P02" in str(failed.failure_data_for_node("meets_bad_data_in_an_hour"))
-    with psycopg.connect(
-        host=os.environ["DAGSTER_PG_HOST"], port=os.environ["DAGSTER_PG_PORT"], user=os.environ["DAGSTER_PG_USER"],
-        password=os.environ["DAGSTER_PG_PASSWORD"], dbname=os.environ["DAGSTER_PG_DB"],
-    ) as storage:  # fmt: skip
-        assert tables_with(storage, "meets_bad_data")
-        assert tables_with(storage, _ADDRESS) == {}
+    assert tables_with(storage, "meets_bad_data")
+    assert tables_with(storage, _ADDRESS) == {}
     assert _ADDRESS not in "".join(capfd.readouterr())
     assert {table.split(".")[0] for table in tables_with(conn, _ADDRESS)} == {"queue"}

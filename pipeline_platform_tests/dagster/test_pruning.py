@@ -1,7 +1,5 @@
 """What goes with a pruned run and what stays, on a real instance."""
 
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,6 @@ import dagster as dg
 import psycopg
 import pytest
 from dagster import DagsterRunStatus
-from psycopg.conninfo import make_conninfo
-from sqlalchemy.engine import make_url
 
 from pipeline_platform.defs.hours import HOURS, key_of
 from pipeline_platform.defs.pruning import prune, prune_runs
@@ -30,15 +26,6 @@ def hourly(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
 @dg.asset
 def whole() -> None:
     pass
-
-
-@pytest.fixture
-def storage(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conn]:
-    """The instance's own database."""
-    url = make_url(os.environ["DAGSTER_PG_URL"])
-    named = {"dbname": url.database, "user": url.username, "password": url.password, **url.query}
-    with psycopg.connect(make_conninfo(**named), autocommit=True) as conn:
-        yield conn
 
 
 def _run(instance: dg.DagsterInstance, asset: Any, partition: str | None = None) -> str:

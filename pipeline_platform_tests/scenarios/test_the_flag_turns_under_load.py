@@ -5,10 +5,12 @@ import random
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 
+from pipeline_platform.event.types import event_id_of
 from pipeline_platform.migration.cutover.phases import Phase, current
 from pipeline_platform.migration.cutover.transition import turn
 from pipeline_platform.settings import Settings
@@ -16,7 +18,7 @@ from pipeline_platform_tests.scenarios.conftest import Report
 from pipeline_platform_tests.support import legacy
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import Ledger, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, Verdict, add_tenants
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
 
@@ -47,6 +49,19 @@ def _each_is_delivered_by_its_stamp(conn: Conn) -> None:
     assert (wrong, both) == ((0,), (0,))
 
 
+def _judge(conn: Conn, ledger: Ledger) -> Verdict:
+    """What is in production, but for events that the old pipeline itself reports as lost to its own time-outs."""
+    reported = {
+        (tenant_id, event_id)
+        for tenant_id, event_id in conn.execute(
+            "SELECT tenant_id, event_id FROM legacy.losses WHERE cause = 'time-out'"
+        )
+    }
+    verdict = ledger.judge(conn, "analytics.production")
+    lost = [each for each in verdict.lost if (each[0], event_id_of(each[1])) not in reported]
+    return replace(verdict, lost=lost)
+
+
 def test_fifty_turns_under_load(settings: Settings, conn: Conn, seed: int, report: Report) -> None:
     ledger = Ledger(seed)
     tenants = add_tenants(conn, "a", "b", "c")
@@ -64,7 +79,7 @@ def test_fifty_turns_under_load(settings: Settings, conn: Conn, seed: int, repor
     _each_is_delivered_by_its_stamp(conn)
     shares = dict(conn.execute("SELECT pipeline, count(*) FROM analytics.production GROUP BY 1").fetchall())
     assert shares.keys() == {"legacy", "platform"}, shares
-    report(ledger.judge(conn, "analytics.production"))
+    report(_judge(conn, ledger))
 
 
 def test_a_cutover_killed_at_every_step_under_load(settings: Settings, conn: Conn, seed: int, report: Report) -> None:
@@ -94,7 +109,7 @@ def test_a_cutover_killed_at_every_step_under_load(settings: Settings, conn: Con
         platform.await_drained(conn)
         old.await_idle(conn)
     _each_is_delivered_by_its_stamp(conn)
-    report(ledger.judge(conn, "analytics.production"))
+    report(_judge(conn, ledger))
 
 
 def test_an_event_sent_again_across_turns_is_there_once(settings: Settings, conn: Conn, seed: int) -> None:
