@@ -1,7 +1,7 @@
 """What an erasure finds, removes and leaves; what it says of it, in the account too."""
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,100 +9,26 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.dead_letters.operations import Filter, redrive
-from pipeline_platform.erasure.erase import Erasure, erase, plan
-from pipeline_platform.erasure.person import Person, find_person
-from pipeline_platform.event.person_ids import Ids
+from pipeline_platform.erasure.erase import erase, plan
 from pipeline_platform.event.types import (
-    AcceptedEvent,
-    EventType,
     Lane,
     RejectedEvent,
-    TenantId,
-    event_id_of,
 )
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.replay.report import show
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform.worker.replay_lane import Replaying
-from pipeline_platform.worker.retry_lane import redeliver
+from pipeline_platform.worker.engine import Engine
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.everything import places_of
+from pipeline_platform_tests.support.erasure import SECRET, World
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
-SECRET = "planted-7f3a"
 _NUL = {"a": "\0"}
-
-
-class World:
-    """The queue's front door, an engine, and a tenant."""
-
-    def __init__(self, conn: Conn, settings: Settings, engine: Engine, lookups: Lookups) -> None:
-        self.conn, self.settings, self._engine, self._lookups = conn, settings, engine, lookups
-        self.tenant = self.add_tenant("acme")
-
-    def add_tenant(self, name: str) -> TenantId:
-        row = self.conn.execute(
-            "INSERT INTO control.tenants (name) VALUES (%s) RETURNING tenant_id", (name,)
-        ).fetchone()
-        assert row
-        return TenantId(row[0])
-
-    def event(
-        self, message_id: str, envelope: bytes = b"", tenant: TenantId | None = None, **body: Any
-    ) -> AcceptedEvent:
-        body = {"type": "track", "event": "E", "messageId": message_id} | body
-        kind = EventType(body["type"])
-        payload = json.dumps(body).encode()
-        return AcceptedEvent(tenant or self.tenant, event_id_of(message_id), kind, None, payload, envelope)
-
-    def accept(
-        self, *events: AcceptedEvent, lane: Lane = Lane.LIVE, rejected: list[RejectedEvent] | None = None
-    ) -> int:
-        row = self.conn.execute(queries("queue")["accept"], accept_params(lane, events, rejected or [])).fetchone()
-        assert row
-        return row[0]
-
-    def drain(self) -> None:
-        for lane in (Lane.LIVE, Lane.OVERFLOW):
-            while self._engine.step(lambda conn, lane=lane: claim(conn, lane, 10, 0)).claimed:
-                pass
-
-    def redeliver(self) -> None:
-        redeliver(self.settings, self.conn, self._lookups)
-
-    def replay(self, begin: Callable[[], None]) -> None:
-        begin()
-        with connect(self.settings.database_url, "test worker work", more=PLANNING) as conn:
-            replaying = Replaying(conn, self._lookups)
-            while replaying.step():
-                pass
-
-    def erase(self, user: str = SECRET) -> Erasure:
-        return erase(self.settings, "acme", user, "request 1")
-
-    def numbers(self) -> dict[str, int]:
-        """Of the account, which a recount agrees with."""
-        found = audit(self.conn)
-        assert found.differences == []
-        counted = funnel_of(self.conn)
-        assert found.numbers == counted.numbers
-        assert found.balanced and counted.balanced
-        return {name: value for name, value in counted.numbers.totals().items() if value}
-
-    def places(self, value: str = SECRET) -> dict[str, int]:
-        return places_of(self.conn, self.settings.redis_url, value)
-
-    def rows(self) -> list[str]:
-        return [row[0] for row in self.conn.execute("SELECT message_id FROM account.delivered ORDER BY 1").fetchall()]
 
 
 @pytest.fixture
@@ -441,44 +367,3 @@ def test_bytes_that_nobody_can_read_are_dead_letters_still(world: World) -> None
     world.conn.execute("UPDATE queue.batches SET codec = 'zstd'")
     world.drain()
     assert world.numbers() == {"received": 1, "accepted": 1, "dead_lettered": 1}
-
-
-def links(*events: tuple[str | None, ...], also: Collection[str] = (), buried: Collection[str] = ()) -> Person:
-    """The person U among events of (user, anonymous, previous)."""
-    ids = [Ids(*event) for event in events]
-    return find_person(1, "U", lambda wanted: [one for one in ids if set(one) & set(wanted)], also, buried)
-
-
-def test_whose_ids_they_are() -> None:
-    person = links(("U", "phone"), ("U", "kiosk"), ("bob", "kiosk"), (None, "phone"))
-    assert (person.users, person.anonymous, person.shared) == ({"U"}, {"phone"}, {"kiosk"})
-    assert person.has(Ids(None, "phone")) and not person.has(Ids(None, "kiosk")) and not person.has(Ids("bob", "phone"))
-
-
-def test_other_users_are_named_with_their_link_and_followed_only_where_the_operator_names_them() -> None:
-    events: list[tuple[str | None, ...]] = [
-        ("U", None, "old"), ("old", "tablet", "oldest"), (None, "tablet"), ("new", None, "U"), ("oldest",)
-    ]  # fmt: skip
-    person = links(*events)
-    assert (person.users, person.anonymous) == ({"U"}, set())
-    assert person.linked == {"old": "alias: old became U", "new": "alias: U became new"}
-    both = links(*events, also=["old"])
-    assert (both.users, both.anonymous - both.users) == ({"U", "old"}, {"tablet"})
-    assert set(both.linked) == {"oldest", "new"}
-
-
-def test_an_earlier_id_that_is_no_user_is_the_persons_unless_others_claim_it() -> None:
-    assert links(("U", None, "old"), (None, "old")).anonymous == {"old"}
-    assert links(("U", None, "joint"), ("bob", None, "joint")).shared == {"joint"}
-
-
-def test_a_claim_on_another_users_id_is_no_reason_to_erase_that_user() -> None:
-    claims: list[tuple[str | None, ...]] = [("U", None, "bob"), ("U", "bob"), ("bob",), (None, "bob")]
-    person = links(*claims)
-    assert (person.users, person.anonymous) == ({"U"}, set())
-    assert not person.has(Ids("bob")) and not person.has(Ids(None, "bob"))
-
-
-def test_ids_of_an_interrupted_run_are_found_without_their_links() -> None:
-    assert links((None, "phone"), buried=["phone"]).anonymous == {"phone"}
-    assert links((None, "phone"), ("bob", "phone"), buried=["phone"]).anonymous == set()

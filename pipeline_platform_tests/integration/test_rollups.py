@@ -22,8 +22,8 @@ from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform_tests.integration.test_erasure import SECRET, World
 from pipeline_platform_tests.support.command import run_command
+from pipeline_platform_tests.support.erasure import SECRET, World
 from pipeline_platform_tests.support.ledger import Ledger, Tenant, add_tenants
 from pipeline_platform_tests.support.legacy import turn
 from pipeline_platform_tests.support.load import Load
