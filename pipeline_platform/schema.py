@@ -99,6 +99,11 @@ def _apply_migrations(conn: psycopg.Connection[Any]) -> list[str]:
 def _replace_functions(conn: psycopg.Connection[Any]) -> list[str]:
     """Apply files whose text differs from the database's. A file that depends on another is tried again after it."""
     current = _recorded(conn, "pipeline_functions")
+    if unknown := sorted(current.keys() - _files("functions", "*/*.sql").keys()):
+        raise ConfigError(
+            f"the database has functions without a file in sql/functions ({', '.join(unknown)}): deploy the code that "
+            "belongs to this database. A migration that drops a function also deletes its row of pipeline_functions"
+        )
     waiting = {name: body for name, body in _files("functions", "*/*.sql").items() if current.get(name) != body}
     changed = list(waiting)
     while waiting:
@@ -108,7 +113,11 @@ def _replace_functions(conn: psycopg.Connection[Any]) -> list[str]:
                 with conn.transaction():
                     conn.execute(cast("LiteralString", body))
                     _record(conn, "pipeline_functions", name, body)
-            except (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable) as error:
+            except (
+                psycopg.errors.UndefinedFunction,
+                psycopg.errors.UndefinedTable,
+                psycopg.errors.UndefinedColumn,
+            ) as error:
                 failures[name] = error
         if len(failures) == len(waiting):
             raise next(iter(failures.values()))

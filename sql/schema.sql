@@ -245,7 +245,8 @@ BEGIN
         SELECT DISTINCT ON (d.tenant_id, d.event_id) open_generation, d.tenant_id, d.event_id, d.received_at
         FROM unnest(left_tenants, left_events) AS i(tenant_id, event_id)
         JOIN account.delivered AS d USING (tenant_id, event_id)
-        WHERE d.received_at >= greatest(since, a_day::timestamp AT TIME ZONE 'UTC')
+        -- The primary key begins with the tenant.
+        WHERE d.tenant_id = ANY(left_tenants) AND d.received_at >= greatest(since, a_day::timestamp AT TIME ZONE 'UTC')
           AND d.received_at < least(keyed_since, (a_day + 1)::timestamp AT TIME ZONE 'UTC')
         ORDER BY d.tenant_id, d.event_id, d.received_at
         ON CONFLICT DO NOTHING;
@@ -503,6 +504,7 @@ CREATE FUNCTION queue.drop_hour(an_hour timestamp with time zone, retention inte
     AS $$
 DECLARE
     why text;
+    newest bigint;
     unwatched interval;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(queue.hour_lock(an_hour)) THEN
@@ -518,8 +520,10 @@ BEGIN
         RAISE EXCEPTION 'hour % was not sealed % ago: the clock moved by % while no keeper looked', an_hour, retention,
             unwatched USING ERRCODE = 'object_in_use';
     END IF;
+    SELECT max(batch_id) INTO newest FROM queue.batches
+    WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour';
     EXECUTE format('DROP TABLE IF EXISTS queue.%I', 'batches_' || to_char(an_hour AT TIME ZONE 'UTC', 'YYYYMMDD_HH24'));
-    UPDATE queue.hours SET dropped_at = clock_timestamp() WHERE hour = an_hour;
+    UPDATE queue.hours SET dropped_at = clock_timestamp(), last_batch = newest WHERE hour = an_hour;
 END $$;
 
 CREATE FUNCTION queue.enter_hour() RETURNS timestamp with time zone
@@ -806,9 +810,9 @@ CREATE FUNCTION queue.why_kept(an_hour timestamp with time zone, retention inter
          WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour' HAVING count(*) > 0),
         (SELECT format('still has %s batches for the mirror', count(*)) FROM queue.mirror
          WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour' HAVING count(*) > 0),
-        (SELECT format('is needed by the diff of replay %s', r.replay_id)
+        (SELECT format('is needed by replay %s', r.replay_id)
          FROM replay.replays AS r
-         WHERE r.state = 'diffing'
+         WHERE r.state IN ('diffing', 'diffed', 'committing') AND r.pruned_at IS NULL
            AND EXISTS (SELECT FROM replay.chunks AS c WHERE c.replay_id = r.replay_id AND c.hour = an_hour)
          ORDER BY r.replay_id LIMIT 1))
 $$;
@@ -889,7 +893,7 @@ CREATE FUNCTION replay.is_erased(a_tenant integer, an_event uuid, a_received_at 
         OR EXISTS (
             SELECT FROM (VALUES ('user', a_row ->> 'user_id'), ('user', a_row ->> 'previous_id'),
                                 ('anonymous', a_row ->> 'previous_id'),
-                                ('anonymous', CASE WHEN a_row ->> 'user_id' IS NULL THEN a_row ->> 'anonymous_id' END))
+                                ('anonymous', CASE WHEN control.known_id(a_row ->> 'user_id') IS NULL THEN a_row ->> 'anonymous_id' END))
                 AS id(kind, value)
             JOIN control.tombstones AS t
               ON t.tenant_id = a_tenant AND t.kind = id.kind AND t.id_hash = control.id_hash(a_tenant, id.value)
@@ -904,24 +908,27 @@ CREATE FUNCTION replay.missing_events(an_hour timestamp with time zone) RETURNS 
                        WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour'), 0)::bigint
 $$;
 
-CREATE FUNCTION replay.prune(retention interval) RETURNS bigint
+CREATE FUNCTION replay.prune(retention interval, rows_max integer) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
 DECLARE
-    old bigint[];
+    diffs bigint;
+    images bigint;
 BEGIN
-    SELECT array_agg(replay_id) INTO old FROM (
+    UPDATE replay.replays SET pruned_at = clock_timestamp() WHERE replay_id IN (
         SELECT replay_id FROM replay.replays
         WHERE pruned_at IS NULL AND state IN ('planned', 'diffed', 'committed', 'undone', 'cancelled')
           AND greatest(created_at, diffed_at, committed_at, undone_at) + retention < clock_timestamp()
-        FOR UPDATE SKIP LOCKED) AS r;
-    IF old IS NULL THEN
-        RETURN 0;
-    END IF;
-    DELETE FROM replay.scratch WHERE replay_id = ANY(old);
-    DELETE FROM replay.before_images WHERE replay_id = ANY(old);
-    UPDATE replay.replays SET pruned_at = clock_timestamp() WHERE replay_id = ANY(old);
-    RETURN cardinality(old);
+        FOR UPDATE SKIP LOCKED);
+    DELETE FROM replay.scratch WHERE ctid = ANY(ARRAY(
+        SELECT s.ctid FROM replay.replays AS r JOIN replay.scratch AS s USING (replay_id)
+        WHERE r.pruned_at IS NOT NULL LIMIT rows_max));
+    GET DIAGNOSTICS diffs = ROW_COUNT;
+    DELETE FROM replay.before_images WHERE ctid = ANY(ARRAY(
+        SELECT i.ctid FROM replay.replays AS r JOIN replay.before_images AS i USING (replay_id)
+        WHERE r.pruned_at IS NOT NULL LIMIT rows_max));
+    GET DIAGNOSTICS images = ROW_COUNT;
+    RETURN diffs + images;
 END $$;
 
 CREATE FUNCTION replay.require_whole_diff() RETURNS trigger
@@ -1848,6 +1855,7 @@ CREATE TABLE queue.hours (
     seals integer DEFAULT 0 NOT NULL,
     dropped_at timestamp with time zone,
     opened_at timestamp with time zone DEFAULT clock_timestamp(),
+    last_batch bigint,
     CONSTRAINT hours_hour_check CHECK ((hour = date_trunc('hour'::text, hour, 'UTC'::text)))
 );
 

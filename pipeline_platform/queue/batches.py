@@ -169,8 +169,10 @@ def claim_suspect(conn: psycopg.Connection[Any]) -> list[Work]:
 
 
 def claim_hour(conn: psycopg.Connection[Any], hour: datetime, limit: int) -> list[Work]:
-    """Lock up to `limit` waiting pieces of work of one hour of received_at, in any lane."""
-    cursor = conn.cursor(binary=True).execute(_SQL["claim_hour"], {"hour": hour, "limit": limit})
+    """Lock up to `limit` waiting pieces of work of one hour of received_at, in any lane, and up to CLAIM_BYTES_MAX."""
+    cursor = conn.cursor(binary=True).execute(
+        _SQL["claim_hour"], {"hour": hour, "limit": limit, "bytes_max": CLAIM_BYTES_MAX}
+    )
     return [work_of(row) for row in cursor]
 
 

@@ -15,7 +15,7 @@ import psycopg
 from pipeline_platform.analytics import rollups
 from pipeline_platform.db import queries
 from pipeline_platform.queue.chores import Chore, Chores
-from pipeline_platform.queue.pruning import prune
+from pipeline_platform.queue.pruning import ROWS_AT_ONCE, prune
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +54,9 @@ class Keeper:
             Chore("open_partitions", _SELDOM_S, _SOON_S, open_partitions),
             Chore("drop_hours", _SELDOM_S, _LATER_S, self._drop_hours),
             Chore("rotate_keys", _SELDOM_S, _LATER_S, self._rotate_keys),
-            Chore("prune", _SELDOM_S, _LATER_S, self._prune),
+            Chore("prune_replays", _SELDOM_S, _LATER_S, self._prune_replays),
+            Chore("prune_dead_letters", _SELDOM_S, _LATER_S, self._prune_dead_letters),
+            Chore("prune_worker_deaths", _SELDOM_S, _LATER_S, prune_worker_deaths),
             Chore("prune_rejected", _SELDOM_S, _LATER_S, self._prune_rejected),
         ])  # fmt: skip
 
@@ -94,10 +96,11 @@ class Keeper:
         span = timedelta(hours=self._settings.key_generation_h)
         conn.execute(_SQL["rotate_keys"], (span, self._settings.retention))
 
-    def _prune(self, conn: Conn) -> None:
-        conn.execute(_SQL["prune_replays"], (self._settings.retention,))
-        conn.execute(_SQL["prune_dead_letters"], (self._settings.retention,))
-        conn.execute(_SQL["prune_worker_deaths"])
+    def _prune_replays(self, conn: Conn) -> None:
+        conn.execute(_SQL["prune_replays"], (self._settings.retention, ROWS_AT_ONCE))
+
+    def _prune_dead_letters(self, conn: Conn) -> None:
+        conn.execute(_SQL["prune_dead_letters"], (self._settings.retention, ROWS_AT_ONCE))
 
     def _prune_rejected(self, conn: Conn) -> None:
         prune(conn, self._settings)
@@ -106,6 +109,11 @@ class Keeper:
 def _boot_time() -> float:
     """Seconds since a fixed moment, including the sleep of the machine."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def prune_worker_deaths(conn: Conn) -> None:
+    """Forget the deaths of workers that are a day old."""
+    conn.execute(_SQL["prune_worker_deaths"])
 
 
 def fold(conn: Conn, most: int) -> int:

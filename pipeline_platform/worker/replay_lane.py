@@ -56,6 +56,10 @@ _COMMIT: Sequence[LiteralString] = [
 _UNDO: Sequence[LiteralString] = [_WRITE["undo_keep_newer"], *_in_both("undo_take_out", "undo_put_back")]
 
 
+class _KeysInUseError(Exception):
+    """The locks of a chunk are held for long, for example by a restored archive. The chunk is tried again later."""
+
+
 class UnreadableHourError(PipelineError):
     """Batches of an hour are missing. The replay is paused, and its diff stays incomplete."""
 
@@ -125,7 +129,7 @@ class Replaying:
             return 0
         try:
             with self._conn.transaction():
-                self._conn.execute(chunk.entrance)
+                self._enter(chunk)
                 held = self._conn.execute(_SQL["hold"], params).fetchone()
                 if held and held[0]:
                     read = self._work(chunk, params)
@@ -137,6 +141,9 @@ class Replaying:
             self._conn.execute(_SQL["give_back"], params)
             self._conn.execute(_SQL["pause"], params | {"why": str(error)})
             return 0
+        except _KeysInUseError:
+            self._conn.execute(_SQL["give_back"], params)
+            return 0
         except psycopg.Error as error:
             if is_transient(error) and not self._conn.closed:
                 self._conn.execute(_SQL["give_back"], params)
@@ -144,6 +151,12 @@ class Replaying:
         reach("replay.after_commit")
         self._conn.execute(_SQL["finish"])
         return chunk.events + 1
+
+    def _enter(self, chunk: Chunk) -> None:
+        try:
+            self._conn.execute(chunk.entrance)
+        except psycopg.errors.LockNotAvailable as error:
+            raise _KeysInUseError from error
 
     def _work(self, chunk: Chunk, params: dict[str, Any]) -> int:
         """Returns how many events a diff read. 0 for a sweep, because its hour's other chunks read them."""

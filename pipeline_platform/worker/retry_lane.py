@@ -15,7 +15,8 @@ from pipeline_platform.db import queries
 from pipeline_platform.dead_letters.store import Failure, Stage, exhaust, failure, next_attempt_at, postpone
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import EventType, Lane, QueuedEvent
-from pipeline_platform.lookups import Lookups
+from pipeline_platform.lookups import Key, Lookups
+from pipeline_platform.queue.batches import CLAIM_BYTES_MAX
 from pipeline_platform.queue.claim_notes import HeldLetter
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Processed, transform_all
@@ -57,10 +58,13 @@ def redeliver(
     starts.
     """
     done = Processed()
+    changed: list[Key] = []
     if conn.execute(_SQL["any_due_dead_letter"], prepare=True).fetchone() == (False,):
         return done
     with conn.transaction():
-        letters = _due(conn, "due_dead_letters", _AT_ONCE) or _due(conn, "due_suspect_letters", 1)
+        # Before the letters, in the order of an erasure and of a replay's undo.
+        conn.execute(_SQL["enter_keys"])
+        letters = _due(conn, "due_dead_letters", _AT_ONCE, CLAIM_BYTES_MAX) or _due(conn, "due_suspect_letters")
         if not letters:
             return done
         if letters[0].deaths and letters[0].attempts >= max(settings.attempts_max, _ATTEMPTS_ALONE_MIN):
@@ -68,11 +72,11 @@ def redeliver(
             return Processed(claimed=1)
         if noted:
             noted([letter.held for letter in letters])
-        conn.execute(_SQL["enter_keys"])
         for was_loaded in (False, True):
-            done += _try_again(
-                settings, conn, lookups, [it for it in letters if (it.failed_at == "load") is was_loaded]
-            )
+            part = [letter for letter in letters if (letter.failed_at == "load") is was_loaded]
+            done += _try_again(settings, conn, lookups, part, changed)
+    # After the commit: another worker would read and cache the earlier traits again.
+    lookups.forget(changed)
     return done
 
 
@@ -92,8 +96,8 @@ def count_death(conn: psycopg.Connection[Any], settings: Settings, letters: Sequ
     )
 
 
-def _due(conn: psycopg.Connection[Any], query: str, limit: int) -> list[_Letter]:
-    rows = conn.execute(_SQL[query], (limit,)).fetchall()
+def _due(conn: psycopg.Connection[Any], query: str, *limits: int) -> list[_Letter]:
+    rows = conn.execute(_SQL[query], limits).fetchall()
     return [_Letter(row[0], row[1], row[2], row[3], _event(row[4:])) for row in rows]
 
 
@@ -136,8 +140,13 @@ def _event(row: tuple[Any, ...]) -> QueuedEvent:
 
 
 def _try_again(
-    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, letters: Sequence[_Letter]
+    settings: Settings,
+    conn: psycopg.Connection[Any],
+    lookups: Lookups,
+    letters: Sequence[_Letter],
+    changed: list[Key],
 ) -> Processed:
+    """Transform, enrich and deliver. Adds to `changed` whose traits were written."""
     by_place = {(letter.event.batch_id, letter.event.event_index): letter for letter in letters}
     rows, failures = transform_all([letter.event for letter in letters])
     enriched, unenriched = enrich_each(conn, lookups, rows)
@@ -146,11 +155,14 @@ def _try_again(
         letter = by_place[failed.event.batch_id, failed.event.event_index]
         postpone(conn, settings, letter.dead_letter_id, letter.attempts, failed)
     items = [(by_place[row.event.batch_id, row.event.event_index], row) for row in enriched]
-    return Processed(claimed=len(failures)) + _deliver(settings, conn, lookups, items)
+    return Processed(claimed=len(failures)) + _deliver(settings, conn, items, changed)
 
 
 def _deliver(
-    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, items: Sequence[tuple[_Letter, Enriched]]
+    settings: Settings,
+    conn: psycopg.Connection[Any],
+    items: Sequence[tuple[_Letter, Enriched]],
+    changed: list[Key],
 ) -> Processed:
     """Deliver all at once if that works, else by halves, down to the one that is bad."""
     if not items:
@@ -161,7 +173,7 @@ def _deliver(
             new = new_rows(load(conn, rows, redelivery=True, adds_enriched=items[0][0].failed_at != "load"))
             if 0 < new < len(rows):
                 raise _MixedError
-            lookups.forget(keep_traits(conn, rows))
+            written = keep_traits(conn, rows)
     except _MixedError:
         pass
     except psycopg.Error as error:
@@ -178,7 +190,8 @@ def _deliver(
             "dead_letter_id": [letter.dead_letter_id for letter, _ in items],
         }
         conn.execute(_SQL["resolve_dead_letters"], params)
+        changed += written
         return Processed(claimed=len(items), delivered=new, duplicate=len(items) - new)
     middle = len(items) // 2
-    first = _deliver(settings, conn, lookups, items[:middle])
-    return first + _deliver(settings, conn, lookups, items[middle:])
+    first = _deliver(settings, conn, items[:middle], changed)
+    return first + _deliver(settings, conn, items[middle:], changed)

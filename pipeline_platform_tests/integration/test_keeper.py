@@ -141,7 +141,15 @@ def test_a_chore_that_fails_stops_no_other(conn: Conn, database_url: str, settin
         failing = conn.execute("SELECT name, last_error FROM queue.chores WHERE failing_since IS NOT NULL").fetchall()
         assert failing == [("fold", "canceling statement due to lock timeout")]
         assert conn.execute("SELECT count(*) FROM queue.hours WHERE sealed_at IS NOT NULL").fetchone() == (2,)
-        others = {"drop_hours", "note_clock", "open_partitions", "prune", "roll_up", "rotate_keys", "seal_hours"}
+        others = {
+            "drop_hours",
+            "note_clock",
+            "open_partitions",
+            "prune_replays",
+            "roll_up",
+            "rotate_keys",
+            "seal_hours",
+        }
         assert others <= {name for (name,) in conn.execute(done)}
         other.rollback()
         chores.tick(keeper)
@@ -160,3 +168,20 @@ def _dropped(conn: Conn) -> int:
     row = conn.execute("SELECT count(*) FROM queue.hours WHERE dropped_at IS NOT NULL").fetchone()
     assert row
     return row[0]
+
+
+def test_replays_are_pruned_in_portions(conn: Conn) -> None:
+    (replay,) = conn.execute(
+        "INSERT INTO replay.replays (window_start, window_end, planned_events, actor, reason, state, created_at)"
+        " VALUES (now() - interval '1 hour', now(), 5, 'a', 'a test', 'committed', now() - interval '9 days')"
+        " RETURNING replay_id"
+    ).fetchone() or (0,)
+    conn.execute(
+        "INSERT INTO replay.before_images"
+        " (replay_id, chunk, tenant_id, event_id, received_at, action, is_shadow, had_key)"
+        " SELECT %s, 1, 1, gen_random_uuid(), now(), 'added', false, false FROM generate_series(1, 5)",
+        (replay,),
+    )
+    deleted = [conn.execute("SELECT replay.prune('72 hours', 2)").fetchone() for _ in range(4)]
+    assert deleted == [(2,), (2,), (1,), (0,)]
+    assert conn.execute("SELECT pruned_at IS NOT NULL FROM replay.replays").fetchone() == (True,)

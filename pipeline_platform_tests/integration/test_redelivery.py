@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect
+from pipeline_platform.db import connect, queries
 from pipeline_platform.dead_letters.store import Failure, bury
 from pipeline_platform.event.types import Lane, QueuedEvent
 from pipeline_platform.lookups import Lookups
@@ -114,3 +114,12 @@ def test_a_note_names_work_and_letters(settings: Settings) -> None:
     assert read_claim_note(path) == Held([], [HeldLetter(1, 2, 3)])
     note.write([])
     assert read_claim_note(path) == Held([], [])
+
+
+@pytest.mark.usefixtures("letters")
+def test_letters_that_are_tried_together_are_bounded_by_bytes(conn: Conn) -> None:
+    size = conn.execute("SELECT min(octet_length(payload)) FROM queue.dead_letters").fetchone()
+    assert size
+    due = queries("worker")["due_dead_letters"]
+    assert [len(conn.execute(due, (most, size[0] * 3)).fetchall()) for most in (2, 500)] == [2, 3]
+    assert len(conn.execute(due, (500, 1)).fetchall()) == 1

@@ -248,14 +248,16 @@ def test_a_dead_letter_is_delivered_and_buried_again(
 
 
 @pytest.mark.usefixtures("mangled")
-def test_a_commit_does_not_need_the_batches(conn: Conn, replaying: Replaying) -> None:
+def test_hours_are_held_until_the_commit_is_done(conn: Conn, settings: Settings, replaying: Replaying) -> None:
     replay = _plan(conn)
     steps.start_diff(conn, replay)
     _run(conn, replaying, replay)
     _age(conn)
-    conn.execute("SELECT queue.drop_hour(hour, '72 hours') FROM queue.hours")
+    assert drop_old_hours(conn, settings.retention)
     steps.start_commit(conn, replay)
+    assert drop_old_hours(conn, settings.retention)
     assert _run(conn, replaying, replay)["committed"]["changed"] == 300
+    assert drop_old_hours(conn, settings.retention) == {}
     with pytest.raises(PastRetentionError, match="past the retention"):
         _plan(conn)
 
@@ -278,12 +280,14 @@ def test_a_paused_diff_holds_its_hours_and_is_named(conn: Conn, settings: Settin
     conn.execute("UPDATE replay.replays SET step_began_at = now() - interval '5 days'")
     _age(conn)
     refused = drop_old_hours(conn, settings.retention)
-    assert refused and all(f"needed by the diff of replay {replay}" in why for why in refused.values())
+    assert refused and all(f"needed by replay {replay}" in why for why in refused.values())
     found = [each for each in look_at(conn, settings) if each.kind == "replay_holds_hours"]
     assert [(each.fingerprint, each.occurrences) for each in found] == [(str(replay), len(refused))]
     steps.set_paused(conn, replay, is_paused=False)
     totals = _run(conn, replaying, replay)["totals"]
     assert (totals["changed"], totals["removed"]) == (300, 0)
+    assert [each for each in look_at(conn, settings) if each.kind == "replay_holds_hours"]
+    steps.cancel(conn, replay)
     assert not [each for each in look_at(conn, settings) if each.kind == "replay_holds_hours"]
     assert drop_old_hours(conn, settings.retention) == {}
 

@@ -28,6 +28,7 @@ from pipeline_platform.lookups import Lookups
 from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.keeper import drop_old_hours
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
@@ -215,6 +216,50 @@ def test_the_later_decision_holds(
         step(world)
     assert world.fate() == fates[place]
     world.is_exact()
+
+
+def test_what_a_retry_delivered_and_a_recovery_moved_is_not_added(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn(world.conn, "shadow")
+    bury(world, monkeypatch, _SUBJECT)
+    world.diff()
+    _redrive(world)
+    _recover(world)
+    world.commit()
+    assert world.fate() == ("delivered", 1)
+    world.is_exact()
+
+
+def test_an_undo_waits_briefly_for_identity_keys_that_are_in_use(
+    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(world, monkeypatch, _SUBJECT)
+    world.diff()
+    world.commit()
+    steps.start_undo(world.conn, world.replay_id, "a test")
+    with connect(settings.database_url, "test restore") as other, other.transaction():
+        other.execute(queries("worker")["enter_keys"])
+        world.work()
+        assert report.show(world.conn, world.replay_id)["state"] == "undoing"
+    world.work()
+    assert report.show(world.conn, world.replay_id)["state"] == "undone"
+    assert world.fate() == ("exhausted", 0)
+    world.is_exact()
+
+
+def test_an_undo_keeps_a_row_if_a_later_batch_is_gone(
+    conn: Conn, world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(world, monkeypatch, _SUBJECT)
+    world.diff()
+    world.commit()
+    world.accept(_SUBJECT)
+    world.drain()
+    conn.execute("UPDATE queue.hours SET sealed_at = now() - interval '80 hours'")
+    assert drop_old_hours(conn, settings.retention) == {}
+    assert world.undo() == {"restored": 0, "kept_newer": 1, "left_alone": 0}
+    assert world.fate() == ("delivered", 1)
 
 
 def test_a_commit_waits_for_a_discard_under_way(

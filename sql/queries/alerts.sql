@@ -158,7 +158,8 @@ SELECT 'replay_holds_hours', NULL::integer, r.replay_id::text,
 FROM replay.replays AS r
 CROSS JOIN LATERAL (SELECT DISTINCT hour FROM replay.chunks AS c WHERE c.replay_id = r.replay_id) AS own
 JOIN queue.hours AS h USING (hour)
-WHERE r.state = 'diffing' AND h.dropped_at IS NULL AND h.sealed_at + %(retention)s::interval < now()
+WHERE r.state IN ('diffing', 'diffed', 'committing') AND r.pruned_at IS NULL
+  AND h.dropped_at IS NULL AND h.sealed_at + %(retention)s::interval < now()
 GROUP BY r.replay_id
 
 -- name: channels

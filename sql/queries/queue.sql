@@ -76,13 +76,26 @@ picked AS MATERIALIZED (
     ORDER BY lane, work_id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
+), taken AS MATERIALIZED (
+    -- As many as the limit of bytes allows (see claim).
+    SELECT * FROM (
+        SELECT p.*, size.bytes, sum(size.bytes) OVER (ORDER BY p.lane, p.work_id) AS all_bytes
+        FROM picked AS p
+        CROSS JOIN LATERAL (
+            SELECT (SELECT sum(length) FROM unnest(b.lengths[p.first_event + 1 : p.end_event]) AS length)
+                   + (p.end_event - p.first_event) * coalesce(
+                       (SELECT max(octet_length(envelope)) FROM unnest(b.envelopes) AS envelope), 0) AS bytes
+            FROM queue.batches AS b WHERE b.batch_id = p.batch_id AND b.received_at = p.received_at OFFSET 0
+        ) AS size
+    ) AS sized
+    WHERE all_bytes - bytes < %(bytes_max)s
 )
 SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
        array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
        array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
        (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
 FROM entered
-CROSS JOIN picked AS p
+CROSS JOIN taken AS p
 -- One index probe of one partition for each work, under any settings of the planner.
 CROSS JOIN LATERAL (
     SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
@@ -181,13 +194,15 @@ DELETE FROM queue.worker_deaths WHERE died_at + interval '1 day' < clock_timesta
 SELECT account.fold(%s)
 
 -- name: prune_replays
--- Prunes old replays.
-SELECT replay.prune(%s::interval + queue.unwatched_since('-infinity'))
+-- Prunes old replays, a portion of their rows.
+SELECT replay.prune(%s::interval + queue.unwatched_since('-infinity'), %s)
 
 -- name: prune_dead_letters
 -- Deletes dead letters that were delivered or found to be duplicates, once their hour is dropped. Unresolved and
 -- discarded ones are kept, because each stands for an event.
-DELETE FROM queue.dead_letters AS d
-USING queue.hours AS h
-WHERE d.state IN ('delivered', 'duplicate') AND d.resolved_at + %s::interval < clock_timestamp() AND h.hour = date_trunc('hour', d.batch_received_at, 'UTC')
-  AND h.dropped_at IS NOT NULL
+DELETE FROM queue.dead_letters WHERE ctid = ANY(ARRAY(
+    SELECT d.ctid FROM queue.dead_letters AS d
+    JOIN queue.hours AS h ON h.hour = date_trunc('hour', d.batch_received_at, 'UTC')
+    WHERE d.state IN ('delivered', 'duplicate') AND d.resolved_at + %s::interval < clock_timestamp()
+      AND h.dropped_at IS NOT NULL
+    LIMIT %s))

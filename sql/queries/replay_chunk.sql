@@ -71,8 +71,9 @@ SELECT pg_advisory_xact_lock_shared(control.erasure_lock()), pg_advisory_xact_lo
 
 -- name: enter_alone
 -- For a chunk that looks for an identity and then deletes its identity key. The exclusive lock prevents that an event
--- is delivered meanwhile.
-SELECT pg_advisory_xact_lock_shared(control.erasure_lock()), pg_advisory_xact_lock(analytics.key_lock()),
+-- is delivered meanwhile. Claims wait behind a waiter for it, so the wait is short. Fails with LockNotAvailable.
+SELECT pg_advisory_xact_lock_shared(control.erasure_lock()), set_config('lock_timeout', '250ms', true),
+       pg_advisory_xact_lock(analytics.key_lock()), set_config('lock_timeout', '10s', true),
        set_config('synchronous_commit', 'off', true)
 
 -- name: hold

@@ -81,6 +81,9 @@ todo AS MATERIALIZED (
                       WHERE d.tenant_id = s.tenant_id AND d.event_id = s.event_id
                         AND d.batch_id = (s.row ->> 'batch_id')::bigint AND d.state IN ('discarded', 'duplicate'))
       AND NOT replay.is_erased(s.tenant_id, s.event_id, s.received_at, s.row)
+      -- A retry may have delivered it to one table since, and a recovery may have moved it to the other.
+      AND NOT EXISTS (SELECT FROM account.delivered AS e
+                      WHERE e.tenant_id = s.tenant_id AND e.received_at = s.received_at AND e.event_id = s.event_id)
       -- Everything that was delivered since the diff must still have its identity key.
       AND (SELECT min(opened_at) FROM analytics.key_generations)
           <= (SELECT diffed_at FROM replay.chunks WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s)
@@ -222,6 +225,8 @@ WITH todo AS MATERIALIZED (
     SELECT t.tenant_id, t.event_id FROM added AS t
     WHERE EXISTS (SELECT FROM sent_again AS a WHERE a.tenant_id = t.tenant_id AND a.event_id = t.event_id
                                                 AND a.batch_id IS DISTINCT FROM t.batch_id)
+       -- A batch that was processed after the commit is gone, so nobody knows what was sent again.
+       OR EXISTS (SELECT FROM queue.hours AS h WHERE h.dropped_at >= t.committed_at AND h.last_batch >= t.seen_batches)
        OR EXISTS (SELECT FROM queue.dead_letters AS d
                   WHERE d.tenant_id = t.tenant_id AND d.event_id = t.event_id AND d.state = 'duplicate')
     UNION

@@ -124,23 +124,29 @@ SELECT batch_id, event_index FROM met
 SELECT EXISTS (SELECT FROM queue.dead_letters WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp())
 
 -- name: due_dead_letters
--- Locks due dead letters that never killed a worker.
+-- Locks due dead letters that never killed a worker: up to so many, and as long as they have less than so many bytes.
+WITH due AS MATERIALIZED (
+    SELECT d.*, e.is_shadow, octet_length(payload) + coalesce(octet_length(envelope), 0) AS bytes
+    FROM queue.dead_letters AS d JOIN control.epochs AS e USING (epoch)
+    WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp() AND deaths = 0
+    ORDER BY next_attempt_at
+    LIMIT %s
+    FOR UPDATE OF d SKIP LOCKED
+)
 SELECT dead_letter_id, attempts, stage, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
-       coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, d.epoch, e.is_shadow
-FROM queue.dead_letters AS d JOIN control.epochs AS e USING (epoch)
-WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp() AND deaths = 0
-ORDER BY next_attempt_at
-LIMIT %s
-FOR UPDATE OF d SKIP LOCKED
+       coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, epoch, is_shadow
+FROM (SELECT *, sum(bytes) OVER (ORDER BY next_attempt_at, dead_letter_id) AS all_bytes FROM due) AS sized
+WHERE all_bytes - bytes < %s
+ORDER BY next_attempt_at, dead_letter_id
 
 -- name: due_suspect_letters
--- Locks due dead letters that were held when a worker died.
+-- Locks one due dead letter that was held when a worker died.
 SELECT dead_letter_id, attempts, stage, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
        coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, d.epoch, e.is_shadow
 FROM queue.dead_letters AS d JOIN control.epochs AS e USING (epoch)
 WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp() AND deaths > 0
 ORDER BY next_attempt_at
-LIMIT %s
+LIMIT 1
 FOR UPDATE OF d SKIP LOCKED
 
 -- name: count_death_of_letters

@@ -41,7 +41,8 @@ BEGIN
         SELECT DISTINCT ON (d.tenant_id, d.event_id) open_generation, d.tenant_id, d.event_id, d.received_at
         FROM unnest(left_tenants, left_events) AS i(tenant_id, event_id)
         JOIN account.delivered AS d USING (tenant_id, event_id)
-        WHERE d.received_at >= greatest(since, a_day::timestamp AT TIME ZONE 'UTC')
+        -- The primary key begins with the tenant.
+        WHERE d.tenant_id = ANY(left_tenants) AND d.received_at >= greatest(since, a_day::timestamp AT TIME ZONE 'UTC')
           AND d.received_at < least(keyed_since, (a_day + 1)::timestamp AT TIME ZONE 'UTC')
         ORDER BY d.tenant_id, d.event_id, d.received_at
         ON CONFLICT DO NOTHING;

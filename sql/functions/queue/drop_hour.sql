@@ -4,6 +4,7 @@ CREATE OR REPLACE FUNCTION queue.drop_hour(an_hour timestamptz, retention interv
 SET lock_timeout = '250ms' AS $$
 DECLARE
     why text;
+    newest bigint;
     unwatched interval;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(queue.hour_lock(an_hour)) THEN
@@ -19,6 +20,8 @@ BEGIN
         RAISE EXCEPTION 'hour % was not sealed % ago: the clock moved by % while no keeper looked', an_hour, retention,
             unwatched USING ERRCODE = 'object_in_use';
     END IF;
+    SELECT max(batch_id) INTO newest FROM queue.batches
+    WHERE received_at >= an_hour AND received_at < an_hour + interval '1 hour';
     EXECUTE format('DROP TABLE IF EXISTS queue.%I', 'batches_' || to_char(an_hour AT TIME ZONE 'UTC', 'YYYYMMDD_HH24'));
-    UPDATE queue.hours SET dropped_at = clock_timestamp() WHERE hour = an_hour;
+    UPDATE queue.hours SET dropped_at = clock_timestamp(), last_batch = newest WHERE hour = an_hour;
 END $$;

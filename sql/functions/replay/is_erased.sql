@@ -6,7 +6,7 @@ RETURNS boolean LANGUAGE sql STABLE AS $$
         OR EXISTS (
             SELECT FROM (VALUES ('user', a_row ->> 'user_id'), ('user', a_row ->> 'previous_id'),
                                 ('anonymous', a_row ->> 'previous_id'),
-                                ('anonymous', CASE WHEN a_row ->> 'user_id' IS NULL THEN a_row ->> 'anonymous_id' END))
+                                ('anonymous', CASE WHEN control.known_id(a_row ->> 'user_id') IS NULL THEN a_row ->> 'anonymous_id' END))
                 AS id(kind, value)
             JOIN control.tombstones AS t
               ON t.tenant_id = a_tenant AND t.kind = id.kind AND t.id_hash = control.id_hash(a_tenant, id.value)

@@ -1,19 +1,22 @@
--- Deletes the before-images and diffs of replays whose last step is older than `retention`. These replays can no longer
--- be undone.
-CREATE OR REPLACE FUNCTION replay.prune(retention interval) RETURNS bigint LANGUAGE plpgsql AS $$
+-- Marks replays whose last step is older than `retention` as pruned: they can no longer be undone. Then deletes up to
+-- rows_max of the diffs and as many of the before-images of pruned replays. Returns how many rows were deleted.
+CREATE OR REPLACE FUNCTION replay.prune(retention interval, rows_max integer) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-    old bigint[];
+    diffs bigint;
+    images bigint;
 BEGIN
-    SELECT array_agg(replay_id) INTO old FROM (
+    UPDATE replay.replays SET pruned_at = clock_timestamp() WHERE replay_id IN (
         SELECT replay_id FROM replay.replays
         WHERE pruned_at IS NULL AND state IN ('planned', 'diffed', 'committed', 'undone', 'cancelled')
           AND greatest(created_at, diffed_at, committed_at, undone_at) + retention < clock_timestamp()
-        FOR UPDATE SKIP LOCKED) AS r;
-    IF old IS NULL THEN
-        RETURN 0;
-    END IF;
-    DELETE FROM replay.scratch WHERE replay_id = ANY(old);
-    DELETE FROM replay.before_images WHERE replay_id = ANY(old);
-    UPDATE replay.replays SET pruned_at = clock_timestamp() WHERE replay_id = ANY(old);
-    RETURN cardinality(old);
+        FOR UPDATE SKIP LOCKED);
+    DELETE FROM replay.scratch WHERE ctid = ANY(ARRAY(
+        SELECT s.ctid FROM replay.replays AS r JOIN replay.scratch AS s USING (replay_id)
+        WHERE r.pruned_at IS NOT NULL LIMIT rows_max));
+    GET DIAGNOSTICS diffs = ROW_COUNT;
+    DELETE FROM replay.before_images WHERE ctid = ANY(ARRAY(
+        SELECT i.ctid FROM replay.replays AS r JOIN replay.before_images AS i USING (replay_id)
+        WHERE r.pruned_at IS NOT NULL LIMIT rows_max));
+    GET DIAGNOSTICS images = ROW_COUNT;
+    RETURN diffs + images;
 END $$;
