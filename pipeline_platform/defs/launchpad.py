@@ -1,17 +1,13 @@
-"""Helpers for the launchpad: every field of a config with its default, and errors in plain words.
+"""Helpers for the launchpad: every field of a config with its default.
 
 Dagster fills the launchpad of a job of ops with `prefilled`. The dialog for a range of partitions begins with an empty
 config: `example` is the text to paste there, and the job's description shows it.
 """
 
 import json
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-
-from pipeline_platform.errors import NotNowError, PipelineError
 
 
 def prefilled(op: str, config: type[dg.Config]) -> dict[str, Any]:
@@ -37,14 +33,3 @@ def require_reason(reason: str) -> None:
             "done, in control.audit_log. Nothing was changed",
             allow_retries=False,
         )
-
-
-@contextmanager
-def in_plain_words(where: str = "") -> Generator[None]:
-    """Turn a refusal into the run's one-line error without a retry. Transient errors keep their retries."""
-    try:
-        yield
-    except NotNowError:
-        raise
-    except PipelineError as error:
-        raise dg.Failure(f"{where}{error}", allow_retries=False) from error

@@ -15,7 +15,7 @@ import yaml
 import pipeline_platform.defs
 from pipeline_platform.definitions import build_defs
 from pipeline_platform.defs.launchpad import prefilled
-from pipeline_platform.defs.pruning import PruneConfig
+from pipeline_platform.defs.operations.pruning import PruneConfig
 from pipeline_platform.defs.summaries import markdown_table
 
 _ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def test_every_op_and_asset_function_says_what_it_does(repository: dg.Repository
 
 
 def test_pages_that_are_named_are_there() -> None:
-    for module in _ROOT.glob("pipeline_platform/defs/*.py"):
+    for module in _ROOT.glob("pipeline_platform/defs/**/*.py"):
         lines = module.read_text().splitlines()
         summarized = [line for line in lines if "look_further(" in line or "_words(" in line]
         pages = [f"docs/how-to/{name}.md" for line in summarized for name in _KEBAB.findall(line)]
@@ -71,8 +71,8 @@ def test_pages_that_are_named_are_there() -> None:
 
 
 def _configs() -> Iterator[type[dg.Config]]:
-    for found in pkgutil.iter_modules(pipeline_platform.defs.__path__):
-        module = importlib.import_module(f"pipeline_platform.defs.{found.name}")
+    for found in pkgutil.walk_packages(pipeline_platform.defs.__path__, "pipeline_platform.defs."):
+        module = importlib.import_module(found.name)
         for _, value in inspect.getmembers(module, inspect.isclass):
             is_here = issubclass(value, dg.Config) and value.__module__ == module.__name__
             if is_here and not issubclass(value, dg.ConfigurableResource):

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.processing import retried_where_it_helps
+from pipeline_platform.defs.policies import retried_where_it_helps
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.queue.batches import accept_params

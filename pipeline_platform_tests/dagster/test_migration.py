@@ -8,9 +8,9 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipeline_platform.defs.cutover import cutover_watch
 from pipeline_platform.defs.hours import key_of
-from pipeline_platform.defs.reconciliation import hourly_reconciliation
+from pipeline_platform.defs.migration.cutover import cutover_watch
+from pipeline_platform.defs.migration.reconciliation import hourly_reconciliation
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.dagster.test_processing import materialized, metadata

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from pipeline_platform.analytics import rollups
+from pipeline_platform.defs.customers.rollups import hourly_rollups
 from pipeline_platform.defs.hours import HOUR, key_of
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.defs.rollups import hourly_rollups
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.dagster.planting import plant

@@ -10,7 +10,7 @@ import pytest
 from pipeline_platform.account.audit import Audit, audit
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.db import connect
-from pipeline_platform.defs.account_check import check_hour
+from pipeline_platform.defs.events.account_check import check_hour
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import claim_hour

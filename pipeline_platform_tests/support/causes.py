@@ -16,9 +16,9 @@ from pipeline_platform.db import connect, queries
 from pipeline_platform.dead_letters.circuit import Circuit
 from pipeline_platform.dead_letters.circuit_switch import close_circuit
 from pipeline_platform.dead_letters.operations import Filter, discard
-from pipeline_platform.defs.alerts import sensor_reports
+from pipeline_platform.defs.operations.alerts import sensor_reports
+from pipeline_platform.defs.operations.run_failures import failed_runs
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.defs.run_failures import failed_runs
 from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.migration.cutover.transition import back

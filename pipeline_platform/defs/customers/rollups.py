@@ -15,16 +15,14 @@ from pydantic import Field
 from pipeline_platform.analytics.agreement import Agreement, Difference, agree
 from pipeline_platform.analytics.rollups import mark
 from pipeline_platform.db import queries
+from pipeline_platform.defs.events.processing import DELIVERED
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
-from pipeline_platform.defs.owners import OWNED, OWNERS
-from pipeline_platform.defs.processing import DELIVERED
+from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
 from pipeline_platform.defs.resources import Platform
 
 _SQL = queries("rollups")
-_HOURS_A_RUN_MAX = 96
 _RANGES_MAX = 4
 _DIFFERENCES_SHOWN = 20
-_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 ROLLUPS = dg.AssetKey("rollups")
 
@@ -70,9 +68,9 @@ class RollupsConfig(dg.Config):
     ],
     check_specs=[SAME_TOTALS],
     partitions_def=HOURS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
-    pool="hours",
+    backfill_policy=ONE_RUN,
+    retry_policy=RETRY,
+    pool=HOURS_POOL,
 )
 def roll_up_hours(context: dg.AssetExecutionContext, platform: Platform, config: RollupsConfig):
     # Without a return type: Dagster would read one as the types of the outputs.
@@ -171,12 +169,12 @@ def hourly_rollups(context: dg.ScheduleEvaluationContext, platform: Platform):
         due = [hour for (hour,) in conn.execute(_SQL["unchecked_hours"], {"first": first}).fetchall()]
     if not due:
         return dg.SkipReason("no hour ended or changed since it was compared")
-    pieces = list(ranges(due, _HOURS_A_RUN_MAX))
+    pieces = list(ranges(due, HOURS_A_RUN_MAX))
     # The next hourly run takes the rest. Scattered hours that a replay changed would need one run each.
     return [
         dg.RunRequest(
             run_key=f"{context.scheduled_execution_time.isoformat()} {key_of(piece[0])}",
-            tags={_RANGE_START: key_of(piece[0]), _RANGE_END: key_of(piece[-1])},
+            tags=range_tags(piece),
         )
         for piece in pieces[:_RANGES_MAX]
     ]

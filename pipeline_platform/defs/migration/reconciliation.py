@@ -13,15 +13,13 @@ import psycopg
 
 from pipeline_platform.db import queries
 from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, hour_of, key_of, ranges
-from pipeline_platform.defs.owners import OWNED, OWNERS
+from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.tables import tenant_table
 from pipeline_platform.migration.reconcile import Reconciliation, reconcile, settled_until
 
 _SQL = queries("control_plane")
 _COLUMNS = ("accepted", "matched", "mismatched", "dropped", "missing", "extra", "duplicates", "recovered")
-_HOURS_A_RUN_MAX = 96
-_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 RECONCILED = dg.AssetKey("reconciled_hours")
 
@@ -53,9 +51,9 @@ NO_DRIFT = dg.AssetCheckSpec(
     ],
     check_specs=[NO_DRIFT],
     partitions_def=HOURS_SO_FAR,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
-    pool="hours",
+    backfill_policy=ONE_RUN,
+    retry_policy=RETRY,
+    pool=HOURS_POOL,
 )
 def reconcile_hours(context: dg.AssetExecutionContext, platform: Platform):
     # Without a return type: Dagster would read one as the types of the outputs.
@@ -176,7 +174,7 @@ def hourly_reconciliation(context: dg.ScheduleEvaluationContext, platform: Platf
     return [
         dg.RunRequest(
             run_key=f"{context.scheduled_execution_time.isoformat()} {key_of(piece[0])}",
-            tags={_RANGE_START: key_of(piece[0]), _RANGE_END: key_of(piece[-1])},
+            tags=range_tags(piece),
         )
-        for piece in ranges(due, _HOURS_A_RUN_MAX)
+        for piece in ranges(due, HOURS_A_RUN_MAX)
     ]

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from pipeline_platform.db import queries
 from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, hour_of, key_of, ranges
-from pipeline_platform.defs.launchpad import example, in_plain_words, require_reason
-from pipeline_platform.defs.owners import OWNED, OWNERS
-from pipeline_platform.defs.replay_summary import samples, summary
+from pipeline_platform.defs.launchpad import example, require_reason
+from pipeline_platform.defs.policies import LONG, ONE_RUN, OWNED, OWNERS, REPLAYS_POOL, in_plain_words
+from pipeline_platform.defs.replay.summary import samples, summary
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.errors import ClosedGateError
 from pipeline_platform.migration.recovery.dropped import tenant_ids_of
@@ -29,8 +29,6 @@ _SQL = queries("replay")
 DIFFED, REPLAYED = dg.AssetKey("replay_diffs"), dg.AssetKey("replayed_hours")
 _HOURS_A_REPLAY = 10_000
 _NUMBERS = ("events", "added", "changed", "removed", "unchanged", "failed")
-# Enough for a window of days with the lane at its cap of a tenth; a stalled replay fails long before.
-LONG = {"dagster/max_runtime": str(24 * 3600)}
 
 _common: dict[str, Any] = {
     "group_name": "replay",
@@ -87,9 +85,9 @@ class ReplayConfig(dg.Config):
     ],
     can_subset=True,
     partitions_def=HOURS_SO_FAR,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=ONE_RUN,
     # Not in the pool of the hourly runs: a replay may take hours.
-    pool="replays",
+    pool=REPLAYS_POOL,
 )
 def replay_hours(context: dg.AssetExecutionContext, platform: Platform, config: ReplayConfig):
     # Without a return type: Dagster would read one as the types of the outputs.

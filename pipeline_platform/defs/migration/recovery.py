@@ -14,9 +14,9 @@ import dagster as dg
 from pydantic import Field
 
 from pipeline_platform.defs.hours import HOURS_SO_FAR, hour_of
-from pipeline_platform.defs.launchpad import example, in_plain_words, require_reason
-from pipeline_platform.defs.owners import OWNED, OWNERS
-from pipeline_platform.defs.reconciliation import RECONCILED, reconcile_hour, window_of
+from pipeline_platform.defs.launchpad import example, require_reason
+from pipeline_platform.defs.migration.reconciliation import RECONCILED, reconcile_hour, window_of
+from pipeline_platform.defs.policies import HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, in_plain_words
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.summaries import look_further, markdown_table
 from pipeline_platform.migration.recovery.dropped import Dropped, Window, find_dropped, tenant_ids_of
@@ -80,9 +80,9 @@ class RecoveryConfig(dg.Config):
     check_specs=[NOTHING_MISSING],
     can_subset=True,
     partitions_def=HOURS_SO_FAR,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
-    pool="hours",
+    backfill_policy=ONE_RUN,
+    retry_policy=RETRY,
+    pool=HOURS_POOL,
 )
 def recover_hours(context: dg.AssetExecutionContext, platform: Platform, config: RecoveryConfig):
     # Without a return type: Dagster would read one as the types of the outputs.

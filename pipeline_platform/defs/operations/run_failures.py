@@ -17,7 +17,7 @@ import psycopg
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.owners import OWNED
+from pipeline_platform.defs.policies import OWNED
 from pipeline_platform.defs.resources import Platform
 
 _SQL = queries("alerts")

@@ -19,7 +19,7 @@ from dagster._core.scheduler.instigation import (
 )
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.owners import OWNED
+from pipeline_platform.defs.policies import OWNED
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.watch.alerts.conditions import REPORTER, look_at
 from pipeline_platform.watch.alerts.ledger import list_alerts

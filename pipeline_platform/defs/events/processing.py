@@ -5,8 +5,7 @@ by hour through all three stages and records each stage before the next. So the 
 kept. An operator runs the same range again: finished hours take a moment, and no event is delivered twice.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,12 +13,11 @@ import dagster as dg
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.account_check import ACCOUNT_HOLDS, check_hour, conclude
+from pipeline_platform.defs.events.account_check import ACCOUNT_HOLDS, check_hour, conclude
+from pipeline_platform.defs.events.stages import Metadata, accept_stage, deliver_stage, enrich_stage
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of
-from pipeline_platform.defs.owners import OWNED, OWNERS
+from pipeline_platform.defs.policies import HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, retried_where_it_helps
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.defs.stages import Metadata, accept_stage, deliver_stage, enrich_stage
-from pipeline_platform.errors import is_bad_data, is_transient, without_values
 
 _SQL = queries("control_plane")
 
@@ -82,9 +80,9 @@ _SPECS = [
     check_specs=[ACCOUNT_HOLDS],
     can_subset=True,
     partitions_def=HOURS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
-    pool="hours",
+    backfill_policy=ONE_RUN,
+    retry_policy=RETRY,
+    pool=HOURS_POOL,
 )
 def process_hours(context: dg.AssetExecutionContext, platform: Platform):
     # Without a return type: Dagster would read one as the types of the outputs.
@@ -140,18 +138,3 @@ def _recorded(context: dg.AssetExecutionContext) -> set[tuple[dg.AssetKey, str]]
         if materialization and materialization.partition:
             found.add((materialization.asset_key, materialization.partition))
     return found
-
-
-@contextmanager
-def retried_where_it_helps(where: str) -> Generator[None]:
-    """Pass transient errors to the retry policy; any other error ends the run with its reason."""
-    try:
-        yield
-    except dg.Failure:
-        raise
-    except Exception as error:
-        if is_transient(error):
-            raise
-        # Dagster stores the cause with all data that it quotes.
-        cause = None if is_bad_data(error) else error
-        raise dg.Failure(f"{where}: {without_values(error)}", allow_retries=False) from cause

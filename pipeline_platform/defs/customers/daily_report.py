@@ -9,8 +9,8 @@ from typing import Any
 
 import dagster as dg
 
-from pipeline_platform.defs.owners import OWNED, OWNERS
-from pipeline_platform.defs.processing import DELIVERED
+from pipeline_platform.defs.events.processing import DELIVERED
+from pipeline_platform.defs.policies import OWNED, OWNERS, RETRY
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.tables import tenant_table
 from pipeline_platform.watch.reports.daily import Daily, Tenant, count_day
@@ -41,7 +41,7 @@ NOTHING_LOST = dg.AssetCheckSpec(
     check_specs=[NOTHING_LOST],
     # Its schedule runs once a day.
     freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(hours=54)),
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+    retry_policy=RETRY,
 )
 def daily_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
     # Imported here: plotly takes a moment to import, which would delay the loading of definitions.
