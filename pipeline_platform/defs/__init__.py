@@ -8,6 +8,7 @@ retention/      archives hours and drops them
 operations/     alerts, failed runs, and the pruning of Dagster's own runs
 dead_letters.py what could not be written, and its redrive
 
-Shared: hours.py (partitions), policies.py (owner, retries, time-outs, errors), resources.py, launchpad.py (configs),
-summaries.py and tables.py (metadata).
+Shared: recording.py (how a step over hours reports), verdicts.py (checks over hours), private_dagster.py (what is used
+of Dagster and is not public), hours.py (partitions), policies.py (owner, retries, time-outs, errors), resources.py,
+launchpad.py (configs), summaries.py and tables.py (metadata).
 """

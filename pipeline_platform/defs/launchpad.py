@@ -33,3 +33,11 @@ def require_reason(reason: str) -> None:
             "done, in control.audit_log. Nothing was changed",
             allow_retries=False,
         )
+
+
+def reason_of(context: dg.AssetExecutionContext, reason: str) -> str:
+    """The reason, or where the run was launched if none was given."""
+    if reason.strip():
+        return reason
+    where = "an asset page" if context.job_name.startswith("__ASSET_JOB") else context.job_name
+    return f"launched in Dagster from {where}, run {context.run_id}"

@@ -104,7 +104,7 @@ def test_jobs_of_ops_fill_their_launchpad_with_every_field(repository: dg.Reposi
         assert shown.keys() == schema.fields.keys(), job.name  # pyright: ignore
 
 
-@pytest.mark.parametrize("name", ["replay_job", "recovery_job"])
+@pytest.mark.parametrize("name", ["replay_job"])
 def test_the_config_in_the_description_of_a_job_over_partitions_is_accepted(
     repository: dg.RepositoryDefinition, name: str
 ) -> None:
@@ -112,8 +112,6 @@ def test_the_config_in_the_description_of_a_job_over_partitions_is_accepted(
     (shown,) = re.findall(r"```yaml\n(.*?)```", job.description or "", re.DOTALL)
     config: dict[str, Any] = yaml.safe_load(shown)
     assert dg.validate_run_config(job, config)
-    (values,) = (op["config"] for op in config["ops"].values())
-    assert values["dry_run"] is True
 
 
 def test_replays_do_not_take_the_slots_of_the_hourly_runs(repository: dg.RepositoryDefinition) -> None:

@@ -18,7 +18,9 @@ from pipeline_platform.db import queries
 from pipeline_platform.defs.events.processing import DELIVERED
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
 from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
+from pipeline_platform.defs.recording import Event, hour_record, over_hours
 from pipeline_platform.defs.resources import Platform
+from pipeline_platform.defs.verdicts import hour_verdict, last_verdict, red_hours
 
 _SQL = queries("rollups")
 _RANGES_MAX = 4
@@ -57,7 +59,6 @@ class RollupsConfig(dg.Config):
             code_version="1",
             kinds={"postgres", "table"},
             partitions_def=HOURS,
-            skippable=True,
             description="analytics.rollups: events by tenant, hour of occurred_at, type and name. A partition is what "
             "was received in the hour: its events, how many of them had occurred in an earlier hour, cells, tenants.",
             # Its schedule runs once an hour, and takes every hour that has ended.
@@ -74,53 +75,45 @@ class RollupsConfig(dg.Config):
 )
 def roll_up_hours(context: dg.AssetExecutionContext, platform: Platform, config: RollupsConfig):
     # Without a return type: Dagster would read one as the types of the outputs.
-    return _roll_up(context, platform, config)
+    return over_hours(context, _roll_up(context, platform, config))
 
 
-def _roll_up(
-    context: dg.AssetExecutionContext, platform: Platform, config: RollupsConfig
-) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult]:
-    differing: list[str] = []
+def _roll_up(context: dg.AssetExecutionContext, platform: Platform, config: RollupsConfig) -> Iterator[Event]:
+    verdicts: list[dg.AssetCheckEvaluation] = []
     with platform.connect() as conn:
         if config.recompute:
             mark(conn, [hour_of(key) for key in context.partition_keys])
         for key in context.partition_keys:
             found = agree(conn, hour_of(key))
-            yield dg.AssetMaterialization(ROLLUPS, partition=key, metadata=_described(found))
-            yield _verdict(found, key)
-            differing += [each.text() for each in found.differences]
-    yield dg.AssetCheckResult(
-        asset_key=ROLLUPS,
-        check_name=SAME_TOTALS.name,
-        passed=not differing,
-        metadata={
-            "differences": len(differing),
-            "first": dg.MetadataValue.md(_list(differing[:_DIFFERENCES_SHOWN])),
-        },
-    )
+            yield hour_record(ROLLUPS, key, _described(found))
+            verdicts.append(_verdict(found, key))
+            yield verdicts[-1]
+    yield last_verdict(SAME_TOTALS, red_hours(context.instance, SAME_TOTALS, verdicts), len(verdicts))
 
 
 def _described(found: Agreement) -> dict[str, Any]:
-    summary = (
-        f"{found.events:,} events of {found.tenants:,} tenants received in this hour, {found.late:,} of them late, in "
-        f"{found.cells:,} cells."
-    )
+    waiting = f" {len(found.waiting):,} tenants could not be judged yet." if found.waiting else ""
     return {
+        "result": f"{found.events:,} events of {found.tenants:,} tenants received in this hour, {found.late:,} of them "
+        f"late, in {found.cells:,} cells.{waiting}",
         "events": found.events,
         "late_events": found.late,
         "cells": found.cells,
         "tenants": found.tenants,
         "waiting_tenants": len(found.waiting),
-        "summary": dg.MetadataValue.md(summary),
     }
 
 
 def _verdict(found: Agreement, key: str) -> dg.AssetCheckEvaluation:
-    return dg.AssetCheckEvaluation(
-        asset_key=ROLLUPS,
-        check_name=SAME_TOTALS.name,
+    if found.holds:
+        said = f"roll-ups, export and account agree on {found.events:,} events"
+    else:
+        said = f"{len(found.differences)} differences; first: {found.differences[0].text()}"
+    return hour_verdict(
+        SAME_TOTALS,
+        key,
         passed=found.holds,
-        partition=key,
+        said=said,
         metadata={
             "events": found.events,
             "differences": len(found.differences),
@@ -137,10 +130,6 @@ def _table(differences: Sequence[Difference]) -> dg.TableMetadataValue:
         for each in differences[:_DIFFERENCES_SHOWN]
     ]
     return dg.MetadataValue.table(rows, dg.TableSchema([dg.TableColumn(name) for name in columns]))
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "\n".join(f"* {line}" for line in lines) or "none"
 
 
 rollups_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]

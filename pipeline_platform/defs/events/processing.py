@@ -7,6 +7,7 @@ kept. An operator runs the same range again: finished hours take a moment, and n
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from itertools import groupby
 from typing import Any
 
 import dagster as dg
@@ -17,7 +18,10 @@ from pipeline_platform.defs.events.account_check import ACCOUNT_HOLDS, check_hou
 from pipeline_platform.defs.events.stages import Metadata, accept_stage, deliver_stage, enrich_stage
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of
 from pipeline_platform.defs.policies import HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, retried_where_it_helps
+from pipeline_platform.defs.recording import Event, hour_record, over_hours, recorded
 from pipeline_platform.defs.resources import Platform
+from pipeline_platform.defs.verdicts import red_hours
+from pipeline_platform.settings import Settings
 
 _SQL = queries("control_plane")
 
@@ -25,10 +29,19 @@ ACCEPTED, ENRICHED, DELIVERED = (
     dg.AssetKey(name) for name in ("accepted_events", "enriched_events", "delivered_events")
 )
 
+Conn = psycopg.Connection[Any]
+
 _STAGES: dict[dg.AssetKey, Callable[..., Metadata]] = {
     ACCEPTED: accept_stage,
     ENRICHED: enrich_stage,
     DELIVERED: deliver_stage,
+}
+
+# What is recorded of an hour in which nothing was received. Thousands of them are launched at once.
+NOTHING_RECEIVED: dict[dg.AssetKey, Metadata] = {
+    ACCEPTED: {"result": "Nothing was received in this hour.", "received": 0, "accepted": 0, "rejected": 0},
+    ENRICHED: {"result": "Nothing was received in this hour, so nothing was open.", "in_flight": 0},
+    DELIVERED: {"result": "Nothing was received in this hour, so nothing was delivered.", "delivered": 0},
 }
 
 _common: dict[str, Any] = {
@@ -36,8 +49,6 @@ _common: dict[str, Any] = {
     "owners": OWNERS,
     "code_version": "1",
     "partitions_def": HOURS,
-    # Each hour is recorded by its own event; an output would record all of them again at the end.
-    "skippable": True,
 }
 
 _SPECS = [
@@ -86,7 +97,7 @@ _SPECS = [
 )
 def process_hours(context: dg.AssetExecutionContext, platform: Platform):
     # Without a return type: Dagster would read one as the types of the outputs.
-    return _process(context, platform)
+    return over_hours(context, _process(context, platform))
 
 
 process_hours_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
@@ -100,41 +111,63 @@ process_hours_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberT
 )
 
 
-def _process(
-    context: dg.AssetExecutionContext, platform: Platform
-) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+def _process(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Event]:
     settings = platform.settings()
-    recorded = _recorded(context)
+    done = recorded(context)
     verdicts: list[dg.AssetCheckEvaluation] = []
     with retried_where_it_helps("connecting"), platform.connect() as conn:
-        for key in _hours(context, conn):
-            hour = hour_of(key)
-            with retried_where_it_helps(f"hour {key}"):
-                for asset_key, stage in _STAGES.items():
-                    if asset_key in context.selected_asset_keys and (asset_key, key) not in recorded:
-                        yield dg.AssetMaterialization(asset_key, partition=key, metadata=stage(conn, settings, hour))
-                if ACCOUNT_HOLDS.key in context.selected_asset_check_keys:
-                    verdicts.append(check_hour(conn, hour))
-                    yield verdicts[-1]
-    if verdicts:
-        yield from conclude(verdicts)
+        keys = _hours(context, conn)
+        quiet = _quiet(conn, keys)
+        for is_quiet, some in groupby(keys, quiet.__contains__):
+            if is_quiet:
+                yield from _record_quiet(context, conn, list(some), done, verdicts)
+                continue
+            for key in some:
+                with retried_where_it_helps(f"hour {key}"):
+                    yield from _one_hour(context, conn, settings, key, done)
+                    if ACCOUNT_HOLDS.key in context.selected_asset_check_keys:
+                        verdicts.append(check_hour(conn, hour_of(key)))
+                        yield verdicts[-1]
+    if ACCOUNT_HOLDS.key in context.selected_asset_check_keys:
+        yield from conclude(context.instance, verdicts, len(keys))
 
 
-def _hours(context: dg.AssetExecutionContext, conn: psycopg.Connection[Any]) -> Sequence[str]:
+def _one_hour(
+    context: dg.AssetExecutionContext, conn: Conn, settings: Settings, key: str, done: set[tuple[dg.AssetKey, str]]
+) -> Iterator[dg.AssetMaterialization]:
+    for asset_key, stage in _STAGES.items():
+        if asset_key in context.selected_asset_keys and (asset_key, key) not in done:
+            yield hour_record(asset_key, key, stage(conn, settings, hour_of(key)))
+
+
+def _record_quiet(
+    context: dg.AssetExecutionContext, conn: Conn, keys: list[str], done: set[tuple[dg.AssetKey, str]],
+    verdicts: list[dg.AssetCheckEvaluation],
+) -> Iterator[Event]:  # fmt: skip
+    """Neighbouring hours in which nothing was received: a line each, and a verdict only where it is or was red.
+
+    Every hour of a run has to be recorded, or Dagster calls it failed. These are recorded together.
+    """
+    for asset_key, result in NOTHING_RECEIVED.items():
+        if asset_key in context.selected_asset_keys:
+            yield [hour_record(asset_key, key, result) for key in keys if (asset_key, key) not in done]
+    if ACCOUNT_HOLDS.key in context.selected_asset_check_keys:
+        red = set(red_hours(context.instance, ACCOUNT_HOLDS, ()))
+        for key in keys:
+            verdict = check_hour(conn, hour_of(key))
+            if not verdict.passed or key in red:
+                verdicts.append(verdict)
+                yield verdict
+
+
+def _hours(context: dg.AssetExecutionContext, conn: Conn) -> Sequence[str]:
     """The run's partitions. The check alone may run without any: it then covers every sealed hour that is kept."""
     if context.has_partition_key or context.has_partition_key_range:
         return context.partition_keys
     return [key_of(hour) for hour, _ in conn.execute(_SQL["sealed_hours"]).fetchall()]
 
 
-def _recorded(context: dg.AssetExecutionContext) -> set[tuple[dg.AssetKey, str]]:
-    """What an earlier attempt of this step recorded. A retry continues after it and records nothing twice."""
-    if context.retry_number == 0:
-        return set()
-    records = context.instance.get_records_for_run(context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    found: set[tuple[dg.AssetKey, str]] = set()
-    for record in records.records:
-        materialization = record.event_log_entry.asset_materialization
-        if materialization and materialization.partition:
-            found.add((materialization.asset_key, materialization.partition))
-    return found
+def _quiet(conn: Conn, keys: Sequence[str]) -> set[str]:
+    """Those of the hours that are over, sealed or never opened, and have no account."""
+    hours = {"hours": [hour_of(key) for key in keys]}
+    return {key_of(hour) for (hour,) in conn.execute(_SQL["quiet_hours"], hours).fetchall()}

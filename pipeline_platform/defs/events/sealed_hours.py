@@ -13,7 +13,7 @@ import dagster as dg
 
 from pipeline_platform.db import queries
 from pipeline_platform.defs.events.processing import process_hours_job
-from pipeline_platform.defs.hours import HOUR, has_partition, hour_of, key_of, ranges
+from pipeline_platform.defs.hours import HOUR, START, has_partition, hour_of, key_of, ranges
 from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, OWNED, range_tags
 from pipeline_platform.defs.resources import Platform
 
@@ -42,6 +42,10 @@ def sealed_hours(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     now = datetime.now(UTC)
     due = {hour: seals for hour, seals in sealed.items() if has_partition(hour, now)}
     new = [hour for hour, seals in due.items() if asked.get(hour, 0) != seals]
+    early = [hour for hour in sealed if hour < START]
+    if early and not new:
+        why = f"{len(early)} hours before {key_of(START)} are not in Dagster: it shows them after the next start (up)"
+        return dg.SensorResult(skip_reason=why, cursor=_write(due))
     if not new:
         newest = f"the newest is {key_of(max(sealed))}" if sealed else "none is sealed yet"
         return dg.SensorResult(skip_reason=f"no hour was sealed since the last tick; {newest}", cursor=_write(due))

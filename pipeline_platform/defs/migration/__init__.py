@@ -3,11 +3,12 @@
 import dagster as dg
 
 from pipeline_platform.defs.migration.cutover import cutover_watch
+from pipeline_platform.defs.migration.dropped import find_dropped_events
 from pipeline_platform.defs.migration.reconciliation import hourly_reconciliation, reconcile_hours, reconcile_job
-from pipeline_platform.defs.migration.recovery import recover_hours, recovery_job
+from pipeline_platform.defs.migration.recovery import recovered_events, recovery_job
 
 DEFS = dg.Definitions(
-    assets=[reconcile_hours, recover_hours],
+    assets=[reconcile_hours, find_dropped_events, recovered_events],
     jobs=[reconcile_job, recovery_job],
     schedules=[hourly_reconciliation],
     sensors=[cutover_watch],

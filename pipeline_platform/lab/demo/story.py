@@ -5,7 +5,7 @@ demo with its error. A promise that is not kept is reported and does not end the
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from pipeline_platform.account.numbers import delivery_rate
 from pipeline_platform.db import connect
 from pipeline_platform.errors import NotNowError, ServiceError
 from pipeline_platform.lab.demo import figures
-from pipeline_platform.lab.demo.dagster_runs import run_over_hours
+from pipeline_platform.lab.demo.dagster_runs import partition_of, run_job
 from pipeline_platform.lab.demo.figures import Conn
 from pipeline_platform.lab.demo.page import write_page
 from pipeline_platform.lab.demo.playing import Played, Playing
@@ -134,7 +134,7 @@ class Story:
     def reconciliation(self) -> None:
         """Compare both outputs event by event: in a Dagster run, and over exactly the events that the demo sent."""
         self._screen.act(3, "Reconciliation: both outputs compared by key and by content")
-        self._run("reconcile_job", {})
+        self._run("reconcile_job", {}, self._hours())
         found = self._reconcile()
         totals = found.totals
         self._screen.say(
@@ -167,9 +167,10 @@ class Story:
         dry = find_dropped(self._conn, window)
         self._found = dry.events
         self._screen.say(f"dry run: {dry.events:,} events of {len(dry.tenants)} tenants are missing in production")
-        self._run(
-            "recovery_job", {"ops": {"recover_hours": {"config": {"reason": "dropped in the demo", "dry_run": False}}}}
-        )
+        hours = self._hours()
+        span = f"[{partition_of(hours[0])}...{partition_of(hours[-1])}]"
+        config = {"hours": span, "reason": "dropped in the demo", "dry_run": False}
+        self._run("recovery_job", {"ops": {"recover_hours": {"config": config}}})
         self._recovered = find_dropped(self._conn, window).already
         totals = self._reconcile().totals
         self._missing = totals.missing
@@ -287,12 +288,12 @@ class Story:
                     raise
                 time.sleep(_TICK_S)
 
-    def _run(self, job: str, config: dict[str, Any]) -> None:
-        """Run a Dagster job over the hours of the demo; returns when it has succeeded."""
+    def _run(self, job: str, config: dict[str, Any], hours: Sequence[datetime] = ()) -> None:
+        """Run a Dagster job, over these partitions; returns when it has succeeded."""
         if self._running.dagster is None:
             raise ServiceError("the demo's platform runs without Dagster")
         began = time.monotonic()
-        run = run_over_hours(self._running.dagster, job, self._hours(), config)
+        run = run_job(self._running.dagster, job, config, hours)
         seconds = time.monotonic() - began
         self._screen.say(f"{job} ran in Dagster for {seconds:.0f} s: {self._running.dagster}/runs/{run}")
 

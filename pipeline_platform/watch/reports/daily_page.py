@@ -7,7 +7,17 @@ from pathlib import Path
 from pipeline_platform.watch.reports.daily import Daily, Tenant
 from pipeline_platform.watch.reports.frame import GREY, NEW, OLD, Figure, chart, row, tile, write_page
 
-COLUMNS = ("received", "delivered", "duplicate", "rejected", "dead_lettered", "discarded", "in_flight", "lost")
+COLUMNS = (
+    "received",
+    "delivered",
+    "duplicate",
+    "rejected",
+    "dead_lettered",
+    "discarded",
+    "in_flight",
+    "replayed",
+    "lost",
+)
 _MEANINGS = {
     "delivered": "in the tables, once",
     "duplicate": "sent again, and delivered before",
@@ -15,6 +25,7 @@ _MEANINGS = {
     "discarded": "given up by an operator, or erased",
     "in_flight": "not processed yet",
     "rejected": "in the quarantine",
+    "replayed": "processed again by replays, and in no other line",
     "lost": "nowhere",
 }
 
@@ -26,7 +37,7 @@ def page_path(home: Path, found: Daily) -> Path:
 
 def write_daily(found: Daily, path: Path) -> None:
     """Write the page atomically."""
-    totals = found.numbers.totals() | {"lost": found.lost}
+    totals = found.numbers.totals() | {"replayed": found.replayed, "lost": found.lost}
     body = (Path(__file__).parent / "daily.html").read_text()
     parts = {
         "day": f"{found.day:%A, %d %B %Y}",
