@@ -14,6 +14,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import AcceptedEvent, Lane, RejectedEvent
 from pipeline_platform.gateway.protocol import Judged
+from pipeline_platform.halving import Halves
 from pipeline_platform.queue.batches import accept_params
 
 _ACCEPT = queries("queue")["accept"]
@@ -43,20 +44,18 @@ async def _accept(
 
 
 async def _accept_splitting(conn: _Conn, lane: Lane, events: Sequence[tuple[int, AcceptedEvent]]) -> list[Late]:
-    if not events:
-        return []
-    try:
-        async with conn.transaction():
-            await _accept(conn, lane, [event for _, event in events], [])
-        return []
-    except psycopg.Error as error:
-        if not is_bad_data(error):
-            raise
-        if len(events) == 1:
-            return [_late(*events[0], error)]
-    middle = len(events) // 2
-    left = await _accept_splitting(conn, lane, events[:middle])
-    return left + await _accept_splitting(conn, lane, events[middle:])
+    late: list[Late] = []
+    parts = Halves(events)
+    for part in parts:
+        try:
+            async with conn.transaction():
+                await _accept(conn, lane, [event for _, event in part], [])
+        except psycopg.Error as error:
+            if not is_bad_data(error):
+                raise
+            if not parts.split(part):
+                late.append(_late(*part[0], error))
+    return late
 
 
 async def _quarantine(conn: _Conn, lane: Lane, event: RejectedEvent) -> None:

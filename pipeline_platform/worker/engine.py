@@ -15,6 +15,7 @@ from pipeline_platform.dead_letters.circuit import Circuit
 from pipeline_platform.dead_letters.store import Failure, Stage, bury, failure
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import QueuedEvent
+from pipeline_platform.halving import Halves
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Key, Lookups
 from pipeline_platform.queue.batches import Work, complete, read
@@ -167,25 +168,27 @@ class Engine:
         self, transformed: Sequence[tuple[QueuedEvent, Row]]
     ) -> tuple[list[Enriched], int, list[Failure]]:
         """Load in order, so that a part sees the traits of the parts before it, and none of an event that failed."""
-        if not transformed:
-            return [], 0, []
-        stage: Stage = "enrich"
-        try:
-            with self._conn.transaction():
-                rows = self._enrich(transformed, cached=False)
-                stage = "load"
-                delivered = new_rows(self._load(rows))
-                keep_traits(self._conn, rows)
-            return rows, delivered, []
-        except Exception as error:
-            if not _may_be_the_datas(error):
-                raise
-            if len(transformed) == 1:
-                return [], 0, [failure(transformed[0][0], stage, error)]
-        middle = len(transformed) // 2
-        left = self._load_splitting(transformed[:middle])
-        right = self._load_splitting(transformed[middle:])
-        return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+        loaded: list[Enriched] = []
+        delivered = 0
+        failures: list[Failure] = []
+        parts = Halves(transformed)
+        for part in parts:
+            stage: Stage = "enrich"
+            try:
+                with self._conn.transaction():
+                    rows = self._enrich(part, cached=False)
+                    stage = "load"
+                    new = new_rows(self._load(rows))
+                    keep_traits(self._conn, rows)
+            except Exception as error:
+                if not _may_be_the_datas(error):
+                    raise
+                if not parts.split(part):
+                    failures.append(failure(part[0][0], stage, error))
+            else:
+                loaded += rows
+                delivered += new
+        return loaded, delivered, failures
 
 
 def _may_be_the_datas(error: Exception) -> bool:

@@ -17,6 +17,7 @@ from pipeline_platform import arrays
 from pipeline_platform.db import queries
 from pipeline_platform.errors import PipelineError, is_bad_data, is_transient
 from pipeline_platform.event.types import QueuedEvent
+from pipeline_platform.halving import Halves
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import read, work_of
@@ -189,7 +190,7 @@ class Replaying:
         events = [event for event in found if chunk.wants(event)]
         gone = self._erased(params) if any(not event.payload for event in events) else set[tuple[int, int]]()
         rows, failures = transform_all([event for event in events if (event.batch_id, event.event_index) not in gone])
-        bad = [failed.event for failed in failures] + self._compare(chunk, params, rows, _firsts(rows))
+        bad = [failed.event for failed in failures] + self._compare(params, rows, _firsts(rows))
         erased = [event for event in events if (event.batch_id, event.event_index) in gone]
         if bad or erased:
             self._count_failed(params, bad, erased)
@@ -202,24 +203,21 @@ class Replaying:
     def _erased(self, params: dict[str, Any]) -> set[tuple[int, int]]:
         return set(self._conn.execute(_DIFF["erased"], params).fetchall())
 
-    def _compare(
-        self, chunk: Chunk, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]
-    ) -> list[QueuedEvent]:
+    def _compare(self, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]) -> list[QueuedEvent]:
         """Keep the rows that differ. Returns the events whose rows PostgreSQL rejects, found by halving."""
-        if not rows:
-            return []
-        try:
-            with self._conn.transaction():
-                self._keep(params, rows, firsts)
-            return []
-        except psycopg.Error as error:
-            if not is_bad_data(error):
-                raise
-            if len(rows) == 1:
-                return [rows[0][0]]
-        middle = len(rows) // 2
-        left = self._compare(chunk, params, rows[:middle], firsts[:middle])
-        return left + self._compare(chunk, params, rows[middle:], firsts[middle:])
+        bad: list[QueuedEvent] = []
+        parts = Halves(range(len(rows)))
+        for part in parts:
+            places = slice(part[0], part[-1] + 1)
+            try:
+                with self._conn.transaction():
+                    self._keep(params, rows[places], firsts[places])
+            except psycopg.Error as error:
+                if not is_bad_data(error):
+                    raise
+                if not parts.split(part):
+                    bad.append(rows[part[0]][0])
+        return bad
 
     def _keep(self, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]) -> None:
         columns = row_columns(rows) | {

@@ -15,6 +15,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.dead_letters.store import Failure, Stage, exhaust, failure, next_attempt_at, postpone
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import EventType, Lane, QueuedEvent
+from pipeline_platform.halving import Halves
 from pipeline_platform.lookups import Key, Lookups
 from pipeline_platform.queue.batches import CLAIM_BYTES_MAX
 from pipeline_platform.queue.claim_notes import HeldLetter
@@ -165,33 +166,36 @@ def _deliver(
     changed: list[Key],
 ) -> Processed:
     """Deliver all at once if that works, else by halves, down to the one that is bad."""
-    if not items:
-        return Processed()
-    rows = [row for _, row in items]
-    try:
-        with conn.transaction():
-            new = new_rows(load(conn, rows, redelivery=True, adds_enriched=items[0][0].failed_at != "load"))
-            if 0 < new < len(rows):
-                raise _MixedError
-            written = keep_traits(conn, rows)
-    except _MixedError:
-        pass
-    except psycopg.Error as error:
-        if not is_bad_data(error):
-            raise
-        if len(items) == 1:
-            [(letter, row)] = items
-            postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(row.event, "load", error))
-            return Processed(claimed=1)
-    else:
-        params = {
-            "delivered": new > 0,
-            "tenant_id": [letter.event.tenant_id for letter, _ in items],
-            "dead_letter_id": [letter.dead_letter_id for letter, _ in items],
-        }
-        conn.execute(_SQL["resolve_dead_letters"], params)
-        changed += written
-        return Processed(claimed=len(items), delivered=new, duplicate=len(items) - new)
-    middle = len(items) // 2
-    first = _deliver(settings, conn, items[:middle], changed)
-    return first + _deliver(settings, conn, items[middle:], changed)
+    done = Processed()
+    parts = Halves(items)
+    for part in parts:
+        rows = [row for _, row in part]
+        try:
+            with conn.transaction():
+                new = new_rows(load(conn, rows, redelivery=True, adds_enriched=part[0][0].failed_at != "load"))
+                if 0 < new < len(rows):
+                    raise _MixedError
+                written = keep_traits(conn, rows)
+        except _MixedError:
+            parts.split(part)
+        except psycopg.Error as error:
+            if not is_bad_data(error):
+                raise
+            if not parts.split(part):
+                letter, row = part[0]
+                postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(row.event, "load", error))
+                done += Processed(claimed=1)
+        else:
+            _resolve(conn, [letter for letter, _ in part], delivered=new > 0)
+            changed += written
+            done += Processed(claimed=len(part), delivered=new, duplicate=len(part) - new)
+    return done
+
+
+def _resolve(conn: psycopg.Connection[Any], letters: Sequence[_Letter], *, delivered: bool) -> None:
+    params = {
+        "delivered": delivered,
+        "tenant_id": [letter.event.tenant_id for letter in letters],
+        "dead_letter_id": [letter.dead_letter_id for letter in letters],
+    }
+    conn.execute(_SQL["resolve_dead_letters"], params)
