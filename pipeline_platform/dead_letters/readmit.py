@@ -25,12 +25,11 @@ from pipeline_platform.event.json_limits import doubts_of
 from pipeline_platform.event.reader import Limits, read_event
 from pipeline_platform.event.types import MESSAGE_ID_NAMESPACE, AcceptedEvent, Lane, TenantId
 from pipeline_platform.halving import Halves
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.queue.batches import accept
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants.tombstones import erased_places
 
 _SQL = queries("quarantine")
-_ACCEPT = queries("queue")["accept"]
 _AT_ONCE = 500
 
 Conn = psycopg.Connection[Any]
@@ -158,7 +157,7 @@ def _accept(conn: Conn, events: Sequence[tuple[int, AcceptedEvent]], done: Readm
     for part in parts:
         try:
             with conn.transaction():
-                conn.execute(_ACCEPT, accept_params(Lane.OVERFLOW, [event for _, event in part], []))
+                accept(conn.execute, Lane.OVERFLOW, [event for _, event in part], [])
         except psycopg.Error as error:
             if not is_bad_data(error):
                 raise

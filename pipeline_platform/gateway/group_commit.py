@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import pq
 
-from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import Lane
 from pipeline_platform.gateway.background import Background
@@ -26,11 +25,10 @@ from pipeline_platform.gateway.isolation import Late, accept_carefully
 from pipeline_platform.gateway.protocol import Judged
 from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.kill_points import reach
-from pipeline_platform.queue.batches import ACCEPT_SECONDS_MAX, accept_params
+from pipeline_platform.queue.batches import ACCEPT_SECONDS_MAX, accept
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
 
-_ACCEPT = queries("queue")["accept"]
 _LOG = logging.getLogger(__name__)
 _BACKOFF_S_MIN = 0.05
 _BACKOFF_S_MAX = 1.0
@@ -182,7 +180,7 @@ class GroupCommit:
         reach("gateway.before_commit")
         begin = time.perf_counter()
         try:
-            result = await link.run(_ACCEPT, accept_params(group[0].lane, accepted, rejected))
+            result = await accept(link.run, group[0].lane, accepted, rejected)
         except Exception as error:
             if _is_not_the_datas(error):
                 raise

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from pipeline_platform.db import queries
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import AcceptedEvent, Lane, RejectedEvent
 from pipeline_platform.gateway.protocol import Judged
 from pipeline_platform.halving import Halves
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.queue.batches import accept
 
-_ACCEPT = queries("queue")["accept"]
 _Conn = psycopg.AsyncConnection[Any]
 
 
@@ -37,19 +35,13 @@ async def accept_carefully(conn: _Conn, lane: Lane, judged: Judged) -> list[Late
     return late
 
 
-async def _accept(
-    conn: _Conn, lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Sequence[RejectedEvent]
-) -> None:
-    await conn.execute(_ACCEPT, accept_params(lane, accepted, rejected))
-
-
 async def _accept_splitting(conn: _Conn, lane: Lane, events: Sequence[tuple[int, AcceptedEvent]]) -> list[Late]:
     late: list[Late] = []
     parts = Halves(events)
     for part in parts:
         try:
             async with conn.transaction():
-                await _accept(conn, lane, [event for _, event in part], [])
+                await accept(conn.execute, lane, [event for _, event in part], [])
         except psycopg.Error as error:
             if not is_bad_data(error):
                 raise
@@ -62,11 +54,11 @@ async def _quarantine(conn: _Conn, lane: Lane, event: RejectedEvent) -> None:
     """Quarantine an event. If its texts cannot be written, drop the messageId and escape the message."""
     try:
         async with conn.transaction():
-            await _accept(conn, lane, [], [event])
+            await accept(conn.execute, lane, [], [event])
     except psycopg.Error as error:
         if not is_bad_data(error):
             raise
-        await _accept(conn, lane, [], [replace(event, message_id=None, message=ascii(event.message))])
+        await accept(conn.execute, lane, [], [replace(event, message_id=None, message=ascii(event.message))])
 
 
 def _late(index: int, event: AcceptedEvent, error: psycopg.Error) -> Late:

@@ -4,11 +4,11 @@ The worker's own transaction holds a claim (FOR UPDATE SKIP LOCKED). A crash rol
 could expire. Nothing here commits; the caller's transaction does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 import zstandard
@@ -36,6 +36,7 @@ _decompressor = zstandard.ZstdDecompressor()
 CLAIM_BYTES_MAX = 16 << 20
 
 _SQL = queries("queue")
+T = TypeVar("T")
 
 # transaction_timeout of accepting and importing. It limits how long the hour's lock is held. It does not cover COMMIT.
 ACCEPT_SECONDS_MAX = 10.0
@@ -119,9 +120,18 @@ def rejected_params(rejected: Sequence[RejectedEvent]) -> tuple[Any, ...]:
     )
 
 
-def accept_params(lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Sequence[RejectedEvent]) -> tuple[Any, ...]:
-    """Parameters of the query `accept` (sql/queries/queue.sql): one call makes all of them durable, or none."""
-    return (lane.value, *batch_params(accepted), *rejected_params(rejected))
+def accept(
+    execute: Callable[[LiteralString, tuple[Any, ...]], T],
+    lane: Lane,
+    accepted: Sequence[AcceptedEvent],
+    rejected: Sequence[RejectedEvent],
+) -> T:
+    """Write all of these events into the queue and the quarantine in one statement.
+
+    execute: runs a statement with parameters, for example the method of a connection. What it returns is returned: a
+    row of batch_id and received_at, both null if `accepted` is empty, or an awaitable of that. Raises its errors.
+    """
+    return execute(_SQL["accept"], (lane.value, *batch_params(accepted), *rejected_params(rejected)))
 
 
 def work_of(row: tuple[Any, ...]) -> Work:

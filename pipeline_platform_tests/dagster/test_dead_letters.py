@@ -7,11 +7,10 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipeline_platform.db import queries
 from pipeline_platform.defs.processing import retried_where_it_helps
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.queue.batches import accept
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.everything import tables_with
 from pipeline_platform_tests.support.migration import deliver_all
@@ -29,7 +28,7 @@ def test_they_are_shown_by_cause_and_redriven(
 ) -> None:  # fmt: skip
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
     events = [AcceptedEvent(tenants[n % 2], uuid.uuid4(), EventType.TRACK, None, b"{") for n in range(5)]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+    accept(conn.execute, Lane.LIVE, events, [])
     deliver_all(settings)
     made = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance, asset_selection=[dg.AssetKey("dead_letters")]
@@ -58,7 +57,7 @@ def test_dagster_keeps_nothing_that_an_error_quotes(
 ) -> None:  # fmt: skip
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
     event = AcceptedEvent(tenants[0], uuid.uuid4(), EventType.TRACK, None, f'{{"userId":"{_ADDRESS}"'.encode())
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], []))
+    accept(conn.execute, Lane.LIVE, [event], [])
     deliver_all(settings)
     conn.execute("UPDATE queue.dead_letters SET error = %s", (f'invalid input: "{_ADDRESS}"',))
     defs.resolve_implicit_global_asset_job_def().execute_in_process(

@@ -12,7 +12,7 @@ import pytest
 from pipeline_platform.account.audit import Audit, audit, audit_hour
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.account.trace import trace
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.errors import NoSuchThingError
 from pipeline_platform.event.types import (
     AcceptedEvent,
@@ -23,7 +23,7 @@ from pipeline_platform.event.types import (
     event_id_of,
 )
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.batches import accept, claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine
 
@@ -55,11 +55,11 @@ class Platform:
             )
             for message_id in message_ids
         ]
-        self.conn.execute(queries("queue")["accept"], accept_params(lane, events, []))
+        accept(self.conn.execute, lane, events, [])
 
     def reject(self, tenant: TenantId, message_id: str) -> None:
         bad = RejectedEvent(tenant, message_id, "missing_field", "type is missing", b"{}")
-        self.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], [bad]))
+        accept(self.conn.execute, Lane.LIVE, [], [bad])
 
     def drain(self) -> None:
         for lane in (Lane.LIVE, Lane.OVERFLOW):

@@ -10,11 +10,10 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import queries
 from pipeline_platform.dead_letters.circuit import Circuit
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.batches import accept, claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine
 from pipeline_platform_tests.support.command import run_command
@@ -36,7 +35,7 @@ def _accept(conn: Conn, tenants: Sequence[int], events: int) -> None:
         AcceptedEvent(TenantId(tenants[n % len(tenants)]), uuid.uuid4(), EventType.TRACK, None, b'{"event":"e"}')
         for n in range(events)
     ]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, made, []))
+    accept(conn.execute, Lane.LIVE, made, [])
 
 
 def test_a_bad_deploy_stops_and_after_it_is_mended_all_goes_on(conn: Conn, settings: Settings, tmp_path: Path) -> None:
@@ -88,7 +87,7 @@ def test_failures_of_the_load_open_it_too(conn: Conn, settings: Settings, part: 
                       unloadable if n // 3 % 100 < part else b'{"event":"e"}')
         for n in range(300)
     ]  # fmt: skip
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, made, []))
+    accept(conn.execute, Lane.LIVE, made, [])
     circuit, lookups = Circuit(settings), Lookups(settings, settings.redis_url)
     Engine(settings, conn, lookups, circuit).step(lambda own: claim(own, Lane.LIVE, 10, 0))
     lookups.close()

@@ -12,7 +12,7 @@ import pytest
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.queue.batches import accept
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants import tenants
 from pipeline_platform.tenants.write_keys import hash_write_key
@@ -87,7 +87,7 @@ def test_reading_commands_answer_with_one_object(conn: Conn, settings: Settings)
     tenant = TenantId(tenants.add_tenant(conn, "acme").tenant_id)
     event = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"event":"E","userId":"u"}')
     bad = RejectedEvent(tenant, "bad", "unknown_type", "no such type", b"\xff{}")
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], [bad]))
+    accept(conn.execute, Lane.LIVE, [event], [bad])
     funnel = run_command(settings, "funnel", "--since", "2h", "--tenant", "acme", "--json")
     assert funnel.code == 0
     assert funnel.answer["balanced"] is True

@@ -7,7 +7,6 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import queries
 from pipeline_platform.dead_letters.operations import (
     Filter,
     count_open,
@@ -19,7 +18,7 @@ from pipeline_platform.dead_letters.operations import (
 from pipeline_platform.errors import NoSuchThingError
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, QueuedEvent, TenantId
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.batches import accept, claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker import engine as engine_room
 from pipeline_platform.worker.engine import Engine
@@ -39,7 +38,7 @@ def buried(conn: Conn, settings: Settings) -> TenantId:
     tenant = TenantId(row[0])
     payloads = [NUL, NUL, b"{"]
     events = [AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, payload) for payload in payloads]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+    accept(conn.execute, Lane.LIVE, events, [])
     lookups = Lookups(settings, settings.redis_url)
     Engine(settings, conn, lookups).step(lambda own: claim(own, Lane.LIVE, 10, 0))
     lookups.close()
@@ -101,7 +100,7 @@ def test_ten_thousand_of_three_causes_are_redriven_by_one_command(
             AcceptedEvent(TenantId(row[0]), uuid.UUID(int=at + n), EventType.TRACK, None, b'{"event":"e"}')
             for n in range(1_000)
         ]
-        conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+        accept(conn.execute, Lane.LIVE, events, [])
     lookups = Lookups(settings, settings.redis_url)
     monkeypatch.setattr(engine_room, "transform", bad_deploy)
     Engine(settings, conn, lookups).step(lambda own: claim(own, Lane.LIVE, 10, 0))

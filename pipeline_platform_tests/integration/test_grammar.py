@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.event.reader import Limits
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
 from pipeline_platform.gateway.protocol import judge, open_request, salvage_request
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.batches import accept, claim
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine
@@ -73,7 +73,7 @@ def accepted(tenant: TenantId, body: bytes, kind: EventType | None = None) -> li
 def assert_all_become_rows(conn: Conn, engine: Engine, events: Sequence[AcceptedEvent]) -> None:
     if not events:
         return
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+    accept(conn.execute, Lane.LIVE, events, [])
     done = engine.step(lambda own: claim(own, Lane.LIVE, 100, 0))
     letters = conn.execute(
         "SELECT stage, error_class, error, convert_from(payload, 'UTF8'), convert_from(envelope, 'UTF8')"

@@ -13,9 +13,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import queries
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.queue.batches import accept
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants import tenants
 from pipeline_platform_tests.conftest import make_url, temporary_home
@@ -131,7 +130,7 @@ def _store(conn: psycopg.Connection[Any]) -> None:
     payload = b'{"messageId":"[/x]\x1b[31m","type":"nonsense\x9b\xc2\x9b"}'
     bad = [RejectedEvent(tenant, _HOSTILE, "unknown_type", f"no {_HOSTILE}\nforged line", payload)]
     event = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"event":"E","userId":"u"}')
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], bad))
+    accept(conn.execute, Lane.LIVE, [event], bad)
     conn.execute(
         "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES ('unknown_type', %s, %s, %s)",
         (_HOSTILE, tenant, f"{_HOSTILE}\nforged line"),

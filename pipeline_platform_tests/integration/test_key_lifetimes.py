@@ -11,7 +11,7 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.archive.hours import archive_hours, restore
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.event.types import (
     AcceptedEvent,
@@ -22,7 +22,8 @@ from pipeline_platform.event.types import (
     event_id_of,
 )
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim, claim_hour
+from pipeline_platform.queue import batches
+from pipeline_platform.queue.batches import claim, claim_hour
 from pipeline_platform.queue.keeper import drop_old_hours, seal_due_hours
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
@@ -248,7 +249,7 @@ def test_a_restored_hour_is_recognised_wherever_its_rows_are(world: World, tmp_p
 def test_a_rejected_event_that_was_sent_again_is_let_in_as_a_duplicate(world: World) -> None:
     good = json.dumps({"messageId": "a", "type": "track", "userId": "u1", "event": "Clicked"}).encode()
     rejected = RejectedEvent(world.tenant, "a", "missing_field", "type is missing", b"{}")
-    world.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], [rejected]))
+    batches.accept(world.conn.execute, Lane.LIVE, [], [rejected])
     accept(world.conn, event(world.tenant, "a"))
     world.drain()
     world.forget()

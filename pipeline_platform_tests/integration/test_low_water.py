@@ -12,11 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect, connect_async, queries
+from pipeline_platform.db import connect, connect_async
 from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.migration.mirror.low_water import Mark
-from pipeline_platform.queue.batches import accept_params, claim, complete
+from pipeline_platform.queue import batches
+from pipeline_platform.queue.batches import claim, complete
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.queue.low_water import LowWater
 from pipeline_platform.settings import Settings
@@ -52,7 +53,7 @@ def other(database_url: str) -> Iterator[Conn]:
 def accept(conn: Conn, tenant: TenantId) -> int:
     """Accept one event; its batch_id."""
     event = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, _EVENT)
-    row = conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], [])).fetchone()
+    row = batches.accept(conn.execute, Lane.LIVE, [event], []).fetchone()
     assert row
     return row[0]
 

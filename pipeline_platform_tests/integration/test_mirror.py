@@ -16,7 +16,7 @@ import pytest
 
 from pipeline_platform.db import queries
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.queue.batches import accept
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.gateway import Gateway
@@ -48,7 +48,7 @@ def _accept(conn: Conn, tenant_id: int, *names: str, envelope: bytes = b"") -> N
         )
         for name in names
     ]  # fmt: skip
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+    accept(conn.execute, Lane.LIVE, events, [])
 
 
 def _drained(conn: Conn) -> None:

@@ -9,11 +9,9 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.db import queries
 from pipeline_platform.dead_letters.operations import Filter, discard
 from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
-from pipeline_platform.queue import pruning
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.queue import batches, pruning
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.reports.daily import count_day
 from pipeline_platform_tests.support.everything import places_of
@@ -36,7 +34,7 @@ def old(conn: Conn, settings: Settings) -> Conn:
     discard(conn, Filter(), "a test")
     codes = ["missing_field"] * 5 + ["invalid_json"] * 2
     rejected = [RejectedEvent(tenant, _ADDRESS, code, f"{_ADDRESS} is odd", _ADDRESS.encode()) for code in codes]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.OVERFLOW, [], rejected))
+    batches.accept(conn.execute, Lane.OVERFLOW, [], rejected)
     conn.execute("UPDATE queue.dead_letters SET resolved_at = resolved_at - interval '31 days'")
     return conn
 

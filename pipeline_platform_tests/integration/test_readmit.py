@@ -10,12 +10,12 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.erasure.erase import erase
 from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.batches import accept, claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING, Engine
 from pipeline_platform_tests.support.command import run_command
@@ -46,7 +46,7 @@ def quarantine(conn: Conn, tmp_path: Path) -> Path:
     rejected = [
         RejectedEvent(TenantId(acme.tenant_id), None, "missing_field", "userId is missing", p) for p in payloads
     ]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], rejected))
+    accept(conn.execute, Lane.LIVE, [], rejected)
     file = tmp_path / "correct.py"
     file.write_text(_CORRECT)
     return file
@@ -96,7 +96,7 @@ def _reject(conn: Conn, **body: str) -> None:
     event = RejectedEvent(
         TenantId(acme.tenant_id), None, "missing_field", "event is missing", json.dumps(body).encode()
     )
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], [event]))
+    accept(conn.execute, Lane.LIVE, [], [event])
 
 
 def _named(payload: bytes) -> dict[str, Any]:

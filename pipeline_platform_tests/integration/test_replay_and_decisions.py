@@ -27,7 +27,7 @@ from pipeline_platform.event.types import (
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.batches import accept, claim
 from pipeline_platform.queue.keeper import drop_old_hours
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
@@ -65,11 +65,11 @@ class World:
 
     def accept(self, *message_ids: str) -> None:
         events = [self.event(message_id) for message_id in message_ids]
-        self.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+        accept(self.conn.execute, Lane.LIVE, events, [])
 
     def quarantine(self, message_id: str) -> None:
         rejected = RejectedEvent(self.tenant, message_id, "missing_field", "broken", self.event(message_id).payload)
-        self.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], [rejected]))
+        accept(self.conn.execute, Lane.LIVE, [], [rejected])
 
     def drain(self) -> None:
         for lane in (Lane.LIVE, Lane.OVERFLOW):

@@ -15,7 +15,8 @@ from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import NotNowError
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import Work, accept_params, claim, claim_suspect, read
+from pipeline_platform.queue import batches
+from pipeline_platform.queue.batches import Work, claim, claim_suspect, read
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.drain import drain_hour
 from pipeline_platform.worker.engine import Engine, Processed
@@ -51,7 +52,7 @@ def accept(conn: Conn, tenant: TenantId, events: int, poison_at: int | None = No
         )
         for at in range(events)
     ]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, batch, []))
+    batches.accept(conn.execute, Lane.LIVE, batch, [])
 
 
 def die(conn: Conn, work_ids: list[int]) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
 from pipeline_platform.lookups import Key, Lookups
-from pipeline_platform.queue.batches import accept_params, claim, is_full
+from pipeline_platform.queue import batches
+from pipeline_platform.queue.batches import claim, is_full
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine, Processed
@@ -52,7 +53,7 @@ def event(tenant: TenantId, message_id: str, kind: EventType = EventType.TRACK, 
 
 
 def accept(conn: Conn, *events: AcceptedEvent, lane: Lane = Lane.LIVE) -> None:
-    conn.execute(queries("queue")["accept"], accept_params(lane, events, []))
+    batches.accept(conn.execute, lane, events, [])
 
 
 def step(engine: Engine) -> Processed:

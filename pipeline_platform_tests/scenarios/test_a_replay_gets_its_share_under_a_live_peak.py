@@ -7,9 +7,8 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import queries
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.queue.batches import accept
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
@@ -54,4 +53,4 @@ def _accept(conn: Conn, tenant: TenantId, prefix: str, events: int) -> None:
         name = f"{prefix}-{number}"
         payload = f'{{"messageId":"{name}","userId":"u","event":"E"}}'.encode()
         batch.append(AcceptedEvent(tenant, event_id_of(name), EventType.TRACK, None, payload))
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, batch, []))
+    accept(conn.execute, Lane.LIVE, batch, [])

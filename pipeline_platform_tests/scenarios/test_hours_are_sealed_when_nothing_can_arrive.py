@@ -9,10 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue import batches
+from pipeline_platform.queue.batches import claim
 from pipeline_platform.queue.keeper import Keeper, drop_old_hours, open_partitions, seal_due_hours
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine
@@ -41,7 +42,7 @@ def other(database_url: str) -> Iterator[Conn]:
 def accept(conn: Conn, tenant: TenantId) -> datetime:
     """Accept one event; its received_at."""
     event = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"event":"x","userId":"u"}')
-    row = conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], [])).fetchone()
+    row = batches.accept(conn.execute, Lane.LIVE, [event], []).fetchone()
     assert row
     return row[1]
 

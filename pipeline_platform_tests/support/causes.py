@@ -23,7 +23,8 @@ from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.migration.cutover.transition import back
 from pipeline_platform.migration.reconcile.compare import reconcile
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue import batches
+from pipeline_platform.queue.batches import claim
 from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper, open_partitions, seal_due_hours
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
@@ -372,7 +373,7 @@ def rejected(world: World) -> Ended:
     """A tenant sends as many events that are none as events, and then good ones."""
     tenant = TenantId(world.tenant)
     refused = [RejectedEvent(tenant, None, "missing_field", "userId is missing", b"{}") for _ in range(10)]
-    world.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], refused))
+    batches.accept(world.conn.execute, Lane.LIVE, [], refused)
     world.accept(tenant, 10)
     yield
     world.accept(tenant, 200)

@@ -8,7 +8,7 @@ import psycopg
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.erasure.erase import Erasure, erase
 from pipeline_platform.event.types import (
     AcceptedEvent,
@@ -19,7 +19,7 @@ from pipeline_platform.event.types import (
     event_id_of,
 )
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue.batches import accept, claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING, Engine
 from pipeline_platform.worker.replay_lane import Replaying
@@ -55,7 +55,7 @@ class World:
     def accept(
         self, *events: AcceptedEvent, lane: Lane = Lane.LIVE, rejected: list[RejectedEvent] | None = None
     ) -> int:
-        row = self.conn.execute(queries("queue")["accept"], accept_params(lane, events, rejected or [])).fetchone()
+        row = accept(self.conn.execute, lane, events, rejected or []).fetchone()
         assert row
         return row[0]
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import psycopg
 
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.queue import batches
+from pipeline_platform.queue.batches import claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING, Engine
 
@@ -27,7 +28,7 @@ def accept(conn: Conn, tenant_id: int, ids: Iterable[uuid.UUID], **properties: A
         )
         for place, event_id in enumerate(ids)
     ]  # fmt: skip
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+    batches.accept(conn.execute, Lane.LIVE, events, [])
 
 
 def deliver_all(settings: Settings) -> None:
