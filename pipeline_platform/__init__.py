@@ -63,6 +63,7 @@ telemetry/      logs, tracing, metrics/ (catalogue.py names every metric), and t
 settings.py     every setting; errors.py: errors, named by what happens next
 db.py           connections and named queries; connections.py: what a session states; schema.py: migrations
 arrays.py       PostgreSQL's binary arrays; halving.py finds the bad items of what is written as a whole
+backoff.py      how long to wait before the next try
 lookups.py      cached reads; audit_log.py: who did what; kill_points.py: where tests may kill a process
 
 The data plane (gateway, queue, worker, dead_letters, account) never imports Dagster and does not need it. Tables,

@@ -5,7 +5,6 @@ one alert per fingerprint. A dead letter holds its own copy of the event, which 
 """
 
 import hashlib
-import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import psycopg
 
 from pipeline_platform import arrays
+from pipeline_platform.backoff import jittered_s
 from pipeline_platform.db import queries
 from pipeline_platform.event.person_ids import message_id_of
 from pipeline_platform.event.types import QueuedEvent
@@ -52,8 +52,8 @@ def next_attempt_at(settings: Settings, attempts: int) -> datetime | None:
     """When to try again after `attempts` attempts. None: never."""
     if attempts >= settings.attempts_max:
         return None
-    step_s = min(settings.retry_base_s * 2 ** (attempts - 1), settings.retry_max_s)
-    return datetime.now(UTC) + timedelta(seconds=step_s * random.uniform(0.5, 1.0))  # noqa: S311
+    wait_s = jittered_s(attempts, settings.retry_base_s, settings.retry_max_s)
+    return datetime.now(UTC) + timedelta(seconds=wait_s)
 
 
 def bury(

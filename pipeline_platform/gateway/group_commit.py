@@ -8,7 +8,6 @@ event. When commits fail, the log names the error and `GET /readyz` says what is
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import pq
 
+from pipeline_platform.backoff import jittered_s
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import Lane
 from pipeline_platform.gateway.background import Background
@@ -30,8 +30,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
 
 _LOG = logging.getLogger(__name__)
-_BACKOFF_S_MIN = 0.05
-_BACKOFF_S_MAX = 1.0
+_RETRY_S, _RETRY_S_MAX = 0.05, 1.0
 # After this time without another commit, a failed commit no longer counts as trouble.
 _TROUBLE_S = 10.0
 
@@ -106,20 +105,20 @@ class GroupCommit:
             self._events_in_hand -= events
 
     async def _run(self, link: StatementLink) -> None:
-        backoff_s = _BACKOFF_S_MIN
+        failures = 0
         while True:
             try:
                 await link.connect()
             except psycopg.Error as error:
-                _LOG.log(logging.WARNING if backoff_s == _BACKOFF_S_MIN else logging.DEBUG, "no database: %s", error)
+                failures += 1
+                _LOG.log(logging.WARNING if failures == 1 else logging.DEBUG, "no database: %s", error)
                 self._tried = True
                 if not self._connected:
                     self._failure = f"a connection that commits: {error}"
                     _refuse(self._take_all(), TryLaterError("database_down", "events cannot be stored now", 1.0))
-                await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 -- jitter
-                backoff_s = min(2 * backoff_s, _BACKOFF_S_MAX)
+                await asyncio.sleep(jittered_s(failures, _RETRY_S, _RETRY_S_MAX))
                 continue
-            backoff_s = _BACKOFF_S_MIN
+            failures = 0
             self._failed_at = float("-inf")
             self._connected += 1
             try:

@@ -6,7 +6,6 @@ attempt is counted. When it dies, its transaction is rolled back and the pool st
 
 import gc
 import logging
-import random
 import select
 import signal
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import psycopg
 
+from pipeline_platform.backoff import jittered_s
 from pipeline_platform.db import connect
 from pipeline_platform.dead_letters.circuit import Circuit
 from pipeline_platform.errors import is_transient
@@ -52,8 +52,8 @@ _CLAIM_EVERY_S = 0.004
 _HELP_AFTER_S, _HELP_AFTER_MAX_S = 0.008, 0.02
 # The first of several workers leaves replays to the others until this long after a live event.
 _KEEP_FREE_S = 0.1
-# The wait after a transient error. It is doubled with each error until something succeeds.
-_WAIT_S, _WAIT_MAX_S = 0.1, 5.0
+# The first and the longest wait after transient errors.
+_RETRY_S, _RETRY_S_MAX = 0.1, 5.0
 
 
 def note_path(settings: Settings, slot: int) -> Path:
@@ -74,7 +74,7 @@ class Worker:
         self._lanes = LaneShares(settings.lane_shares, settings.lane_caps)
         self._empty_until = dict.fromkeys(Lane, 0.0)
         self._events_a_batch = 1.0
-        self._wait_s = _WAIT_S
+        self._failures = 0
         self._later_s = self._help_after_s
         self._claimed_all = False
         self._claimed_at = 0.0
@@ -103,9 +103,10 @@ class Worker:
             except psycopg.Error as error:
                 if not is_transient(error):
                     raise
-                _LOG.warning("PostgreSQL cannot serve (%s); waiting %.1f s", str(error).strip(), self._wait_s)
-                time.sleep(self._wait_s * random.uniform(0.5, 1.0))  # noqa: S311
-                self._wait_s = min(self._wait_s * 2, _WAIT_MAX_S)
+                self._failures += 1
+                wait_s = jittered_s(self._failures, _RETRY_S, _RETRY_S_MAX)
+                _LOG.warning("PostgreSQL cannot serve (%s); waiting %.1f s", str(error).strip(), wait_s)
+                time.sleep(wait_s)
 
     def _run_connected(self) -> None:
         url = self._settings.database_url
@@ -146,7 +147,7 @@ class Worker:
                 self._numbers.looked_up(lookups.hits, lookups.misses)
                 lookups.hits = lookups.misses = 0
             served = not waits and self._serve_lanes(conn, engine, lookups, low_water, replaying)
-            self._wait_s = _WAIT_S
+            self._failures = 0
             if served:
                 self._later_s = self._help_after_s
             elif woken:
