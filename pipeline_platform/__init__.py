@@ -59,7 +59,7 @@ What all rooms use:
 
 event/          what an event is: types, reader (validation), json_limits, person_ids, client_time, ndjson
 tenants/        who may send: tenants, write_keys, and tombstones of erased people
-telemetry/      logs, tracing, metrics/ (catalogue.py names every metric), and text made safe for terminals
+telemetry/      logs, tracing, metrics/ (catalogue.py names every metric), redaction (what is secret), and text made safe for terminals
 settings.py     every setting; errors.py: errors, named by what happens next
 db.py           connections and named queries; connections.py: what a session states; schema.py: migrations
 arrays.py       PostgreSQL's binary arrays; halving.py finds the bad items of what is written as a whole
