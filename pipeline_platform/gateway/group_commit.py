@@ -20,7 +20,7 @@ from pipeline_platform.backoff import jittered_s
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import Lane
 from pipeline_platform.gateway.background import Background
-from pipeline_platform.gateway.db_connection import Link, StatementLink
+from pipeline_platform.gateway.db_connection import BoundedConnection, StatementConnection
 from pipeline_platform.gateway.isolation import Late, accept_carefully
 from pipeline_platform.gateway.protocol import Judged
 from pipeline_platform.gateway.responses import TryLaterError
@@ -61,11 +61,11 @@ class GroupCommit:
         self._failed_at = float("-inf")
         self._failure = ""
         more = f"-c transaction_timeout={int(ACCEPT_SECONDS_MAX * 1000)}"
-        self._links = [
-            StatementLink(url, f"gateway {number}", settings.answer_timeout_s, more, self._wake.set)
+        self._connections = [
+            StatementConnection(url, f"gateway {number}", settings.answer_timeout_s, more, self._wake.set)
             for number in range(settings.committers)
         ]
-        self._careful = Link(url, "gateway careful", settings.answer_timeout_s, more)
+        self._careful = BoundedConnection(url, "gateway careful", settings.answer_timeout_s, more)
         self._careful_turn = asyncio.Lock()
 
     @property
@@ -76,14 +76,14 @@ class GroupCommit:
 
     def start(self, background: Background) -> None:
         """Connect and commit in the background until the background is stopped."""
-        for number, link in enumerate(self._links):
-            background.start(f"committer {number}", self._run(link))
+        for number, connection in enumerate(self._connections):
+            background.start(f"committer {number}", self._run(connection))
 
     async def stop(self) -> None:
         """Called when the background is stopped. Requests still waiting get "not now"."""
         _refuse(list(self._pending), TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
-        for link in (*self._links, self._careful):
-            await link.close()
+        for connection in (*self._connections, self._careful):
+            await connection.close()
 
     async def commit(self, lane: Lane, judged: Judged) -> list[Late]:
         """Wait until all events are durable. Returns those that only the database could reject.
@@ -104,11 +104,11 @@ class GroupCommit:
         finally:
             self._events_in_hand -= events
 
-    async def _run(self, link: StatementLink) -> None:
+    async def _run(self, connection: StatementConnection) -> None:
         failures = 0
         while True:
             try:
-                await link.connect()
+                await connection.connect()
             except psycopg.Error as error:
                 failures += 1
                 _LOG.log(logging.WARNING if failures == 1 else logging.DEBUG, "no database: %s", error)
@@ -122,14 +122,14 @@ class GroupCommit:
             self._failed_at = float("-inf")
             self._connected += 1
             try:
-                await self._commit_while_connected(link)
+                await self._commit_while_connected(connection)
             finally:
                 self._connected -= 1
 
-    async def _commit_while_connected(self, link: StatementLink) -> None:
-        while group := await self._next_group(link):
+    async def _commit_while_connected(self, connection: StatementConnection) -> None:
+        while group := await self._next_group(connection):
             try:
-                await self._commit_group(link, group)
+                await self._commit_group(connection, group)
             except psycopg.Error as error:
                 _LOG.warning("a commit of %d requests failed, they were told to come again: %s", len(group), error)
                 self._failed_at, self._failure = time.monotonic(), f"commits: {error.diag.message_primary or error}"
@@ -138,9 +138,9 @@ class GroupCommit:
                 # Requests are still unanswered here only if this task is cancelled.
                 _refuse(group, TryLaterError("stopping", "the gateway is stopping: send this again", 1.0))
 
-    async def _next_group(self, link: StatementLink) -> list[Waiting]:
+    async def _next_group(self, connection: StatementConnection) -> list[Waiting]:
         """Wait for the next requests to commit. Empty if the connection was lost meanwhile."""
-        while link.is_connected:
+        while connection.is_connected:
             group = self._take_group()
             if group:
                 return group
@@ -173,13 +173,13 @@ class GroupCommit:
         self._pending.clear()
         return everyone
 
-    async def _commit_group(self, link: StatementLink, group: list[Waiting]) -> None:
+    async def _commit_group(self, connection: StatementConnection, group: list[Waiting]) -> None:
         accepted = [event for waiting in group for event in waiting.judged.accepted]
         rejected = [event for waiting in group for event in waiting.judged.rejected]
         reach("gateway.before_commit")
         begin = time.perf_counter()
         try:
-            result = await accept(link.run, group[0].lane, accepted, rejected)
+            result = await accept(connection.run, group[0].lane, accepted, rejected)
         except Exception as error:
             if _is_not_the_datas(error):
                 raise

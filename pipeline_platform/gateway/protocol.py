@@ -124,7 +124,7 @@ def key_of_query(query: bytes) -> str | None:
 def keys_of_body(body: bytes) -> list[str]:
     """The write keys that a body may have; only some of them if it is invalid JSON. Reads the body once.
 
-    `open_request` or `salvage_request` decides which of them counts. Raises RequestRefusedError (400).
+    `open_request` or `open_invalid_request` decides which of them counts. Raises RequestRefusedError (400).
     """
     try:
         key = _write_key(bytes(_decode_single(body.removeprefix(_BYTE_ORDER_MARK)).write_key))
@@ -137,7 +137,7 @@ def keys_of_body(body: bytes) -> list[str]:
 
 
 def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest | None:
-    """The envelope and its events. Returns None if only `salvage_request` may be able to read the body.
+    """The envelope and its events. Returns None if only `open_invalid_request` may be able to read the body.
 
     kind None: a batch. Raises RequestRefusedError: 400 if it is no request, 413 if it has too many events.
     """
@@ -164,7 +164,7 @@ def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max
     return _batch_request(body, events, around, bytes(batch.write_key), limits, events_max)
 
 
-def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
+def open_invalid_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
     """`open_request` for a body that is invalid JSON. Its valid events are still accepted."""
     body = body.removeprefix(_BYTE_ORDER_MARK)
     if kind is None and body.lstrip(_SPACE).startswith(b"["):

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.gateway.db_connection import Link
+from pipeline_platform.gateway.db_connection import BoundedConnection
 from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.kill_points import reach
 from pipeline_platform.settings import Settings
@@ -29,12 +29,14 @@ _WAIT_S = 10.0
 _PROVE_EVERY_S = 5.0
 
 
-class Watch:
+class Readiness:
     """The result of the last check. trouble: what the committers report."""
 
-    def __init__(self, settings: Settings, link: Link, trouble: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self, settings: Settings, connection: BoundedConnection, trouble: Callable[[], str] = lambda: ""
+    ) -> None:
         self._settings = settings
-        self._link = link
+        self._connection = connection
         self._trouble = trouble
         self._proved_at = float("-inf")
         self._full: TryLaterError | None = None
@@ -48,7 +50,7 @@ class Watch:
     async def run(self) -> None:
         """Check forever."""
         while True:
-            reach("gateway.watch")
+            reach("gateway.readiness")
             started = monotonic()
             self.missing, self._full = await self._look()
             took_s = monotonic() - started
@@ -57,7 +59,7 @@ class Watch:
     async def _look(self) -> tuple[list[str], TryLaterError | None]:
         full = self._disk_full()
         try:
-            async with self._link.bounded() as conn:
+            async with self._connection.bounded() as conn:
                 await self._prove_commit(conn)
                 await conn.execute(_SQL["open_hour"])
                 row = await (await conn.execute(_SQL["waiting_events"])).fetchone()

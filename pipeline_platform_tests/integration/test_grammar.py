@@ -16,7 +16,7 @@ from pipeline_platform.db import connect
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.event.reader import Limits
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.gateway.protocol import judge, open_request, salvage_request
+from pipeline_platform.gateway.protocol import judge, open_invalid_request, open_request
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import accept, claim
 from pipeline_platform.queue.keeper import open_partitions
@@ -64,7 +64,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 def accepted(tenant: TenantId, body: bytes, kind: EventType | None = None) -> list[AcceptedEvent]:
     try:
-        request = open_request(kind, body, LIMITS, 100_000) or salvage_request(kind, body, LIMITS, 100_000)
+        request = open_request(kind, body, LIMITS, 100_000) or open_invalid_request(kind, body, LIMITS, 100_000)
     except RequestRefusedError:
         return []
     return judge(request, tenant, LIMITS, None).accepted

@@ -20,9 +20,9 @@ from pipeline_platform.gateway.protocol import (
     key_of_header,
     key_of_query,
     keys_of_body,
+    open_invalid_request,
     open_lines,
     open_request,
-    salvage_request,
 )
 
 LIMITS = Limits(event_bytes_max=2_000, nesting_max=16, id_bytes_max=64)
@@ -31,7 +31,7 @@ GOOD = b'{"type":"track","event":"x","userId":"u","messageId":"good"}'
 
 
 def opened(body: bytes, kind: EventType | None = None, events_max: int = 100) -> OpenedRequest:
-    return open_request(kind, body, LIMITS, events_max) or salvage_request(kind, body, LIMITS, events_max)
+    return open_request(kind, body, LIMITS, events_max) or open_invalid_request(kind, body, LIMITS, events_max)
 
 
 def judged(body: bytes, kind: EventType | None = None, idempotency_key: str | None = None) -> Judged:
