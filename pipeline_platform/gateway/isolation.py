@@ -4,6 +4,7 @@ The gateway rejects data that PostgreSQL cannot hold before this step. An event 
 alone goes to quarantine as `unstorable`, with the database's reason, and the other events are accepted.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import psycopg
 
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import AcceptedEvent, Lane, RejectedEvent
+from pipeline_platform.gateway.db_connection import BoundedConnection
 from pipeline_platform.gateway.protocol import Judged
 from pipeline_platform.halving import Halves
 from pipeline_platform.queue.batches import accept
@@ -26,13 +28,24 @@ class Late(NamedTuple):
     event: RejectedEvent
 
 
-async def accept_carefully(conn: _Conn, lane: Lane, judged: Judged) -> list[Late]:
-    """Write one transaction. Events that cannot be written go to quarantine. Raises psycopg errors."""
-    async with conn.transaction():
-        late = await _accept_splitting(conn, lane, list(enumerate(judged.accepted)))
-        for event in [*judged.rejected, *(one.event for one in late)]:
-            await _quarantine(conn, lane, event)
-    return late
+class Isolation:
+    """Writes one request at a time on a connection of its own, since it takes many statements."""
+
+    def __init__(self, connection: BoundedConnection) -> None:
+        self._connection = connection
+        self._turn = asyncio.Lock()
+
+    async def accept(self, lane: Lane, judged: Judged) -> list[Late]:
+        """Write one transaction. Events that cannot be written go to quarantine. Raises psycopg errors."""
+        async with self._turn, self._connection.bounded() as conn, conn.transaction():
+            late = await _accept_splitting(conn, lane, list(enumerate(judged.accepted)))
+            for event in [*judged.rejected, *(one.event for one in late)]:
+                await _quarantine(conn, lane, event)
+        return late
+
+    async def close(self) -> None:
+        """Close its connection."""
+        await self._connection.close()
 
 
 async def _accept_splitting(conn: _Conn, lane: Lane, events: Sequence[tuple[int, AcceptedEvent]]) -> list[Late]:
