@@ -12,7 +12,8 @@ import pytest
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.db import connect
 from pipeline_platform.dead_letters.operations import Filter, redrive
-from pipeline_platform.erasure.erase import erase, plan
+from pipeline_platform.erasure.erase import erase
+from pipeline_platform.erasure.plan import plan
 from pipeline_platform.event.types import (
     Lane,
     RejectedEvent,

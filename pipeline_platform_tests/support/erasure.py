@@ -9,7 +9,8 @@ import psycopg
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.db import connect
-from pipeline_platform.erasure.erase import Erasure, erase
+from pipeline_platform.erasure.erase import erase
+from pipeline_platform.erasure.plan import Erasure
 from pipeline_platform.event.types import (
     AcceptedEvent,
     EventType,
