@@ -692,13 +692,13 @@ CREATE FUNCTION queue.prune_discarded(before timestamp with time zone, rows_max 
     ), gone AS (
         DELETE FROM queue.dead_letters AS d
         USING old WHERE d.tenant_id = old.tenant_id AND d.dead_letter_id = old.dead_letter_id AND old.is_gone
-        RETURNING d.tenant_id, d.batch_received_at, d.lane, d.stage, d.error_class, d.fingerprint
+        RETURNING d.tenant_id, d.batch_received_at, d.lane, d.failed_in, d.error_class, d.fingerprint
     ), noted AS (
-        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, stage, cause, fingerprint, events)
-        SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, 'discarded', stage, error_class, fingerprint,
-               count(*)
+        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint, events)
+        SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, 'discarded', failed_in, error_class,
+               fingerprint, count(*)
         FROM gone GROUP BY 1, 2, 3, 5, 6, 7
-        ON CONFLICT (tenant_id, hour, lane, outcome, stage, cause, fingerprint)
+        ON CONFLICT (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint)
         DO UPDATE SET events = p.events + excluded.events
     )
     SELECT count(*) FROM old
@@ -714,10 +714,10 @@ CREATE FUNCTION queue.prune_rejected(before timestamp with time zone, rows_max i
         WHERE q.tenant_id = old.tenant_id AND q.quarantine_id = old.quarantine_id
         RETURNING q.tenant_id, q.received_at, q.lane, q.code
     ), noted AS (
-        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, stage, cause, events)
-        SELECT tenant_id, date_trunc('hour', received_at, 'UTC'), lane, 'rejected', 'received', code, count(*)
+        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, failed_in, cause, events)
+        SELECT tenant_id, date_trunc('hour', received_at, 'UTC'), lane, 'rejected', 'validate', code, count(*)
         FROM gone GROUP BY 1, 2, 3, 6
-        ON CONFLICT (tenant_id, hour, lane, outcome, stage, cause, fingerprint)
+        ON CONFLICT (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint)
         DO UPDATE SET events = p.events + excluded.events
     )
     SELECT count(*) FROM gone
@@ -1806,7 +1806,7 @@ CREATE TABLE queue.dead_letters (
     client_at timestamp with time zone,
     envelope bytea,
     payload bytea NOT NULL,
-    stage text NOT NULL,
+    failed_in text CONSTRAINT dead_letters_stage_not_null NOT NULL,
     error_class text NOT NULL,
     error text NOT NULL,
     fingerprint text NOT NULL,
@@ -1822,7 +1822,7 @@ CREATE TABLE queue.dead_letters (
     CONSTRAINT dead_letters_check CHECK (((state = 'waiting'::text) = (next_attempt_at IS NOT NULL))),
     CONSTRAINT dead_letters_check1 CHECK (((state = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'discarded'::text])) = (resolved_at IS NOT NULL))),
     CONSTRAINT dead_letters_check2 CHECK (((state <> 'discarded'::text) OR (reason IS NOT NULL))),
-    CONSTRAINT dead_letters_stage_check CHECK ((stage = ANY (ARRAY['claim'::text, 'enrich'::text, 'transform'::text, 'load'::text]))),
+    CONSTRAINT dead_letters_failed_in_check CHECK ((failed_in = ANY (ARRAY['claim'::text, 'enrich'::text, 'transform'::text, 'load'::text]))),
     CONSTRAINT dead_letters_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'exhausted'::text, 'delivered'::text, 'duplicate'::text, 'discarded'::text])))
 );
 
@@ -1882,7 +1882,7 @@ CREATE TABLE queue.pruned (
     hour timestamp with time zone NOT NULL,
     lane queue.lane NOT NULL,
     outcome text NOT NULL,
-    stage text NOT NULL,
+    failed_in text CONSTRAINT pruned_stage_not_null NOT NULL,
     cause text NOT NULL,
     fingerprint text DEFAULT ''::text NOT NULL,
     events bigint NOT NULL,
@@ -2249,7 +2249,7 @@ ALTER TABLE ONLY queue.mirror
     ADD CONSTRAINT mirror_pkey PRIMARY KEY (mirror_id);
 
 ALTER TABLE ONLY queue.pruned
-    ADD CONSTRAINT pruned_pkey PRIMARY KEY (tenant_id, hour, lane, outcome, stage, cause, fingerprint);
+    ADD CONSTRAINT pruned_pkey PRIMARY KEY (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint);
 
 ALTER TABLE ONLY queue.quarantine
     ADD CONSTRAINT quarantine_pkey PRIMARY KEY (tenant_id, quarantine_id);

@@ -41,9 +41,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why events ended at a stage: outcome is rejected, dead_lettered or discarded."""
+    """Why events were not delivered: outcome is rejected, dead_lettered or discarded."""
 
-    stage: str
+    failed_in: str
     cause: str
     fingerprint: str
     outcome: str

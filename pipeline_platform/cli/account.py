@@ -68,7 +68,7 @@ def _print_funnel(found: Funnel) -> None:
         console.print(_numbers_table("Tenants", "tenant", [(part.tenant or "", part) for part in found.tenants]))
     if found.causes:
         causes = Table(
-            "stage",
+            "failed in",
             "outcome",
             "events",
             "cause",
@@ -78,7 +78,7 @@ def _print_funnel(found: Funnel) -> None:
             box=SIMPLE_HEAD,
         )
         for cause in found.causes:
-            causes.add_row(cause.stage, cause.outcome, f"{cause.events:,}", cause.cause, cause.example)
+            causes.add_row(cause.failed_in, cause.outcome, f"{cause.events:,}", cause.cause, cause.example)
         console.print(causes)
     if found.old_pipeline:
         _print_old_pipeline(found.old_pipeline)
@@ -92,7 +92,7 @@ def _print_old_pipeline(found: OldPipeline) -> None:
     console.print(stages)
     rows = [{**cause, "events": f"{cause['events']:,}"} for cause in found.causes]
     if rows:
-        print_rows(rows, ("stage", "cause", "events"), title="Where its events died", empty="")
+        print_rows(rows, ("stage", "cause", "events"), title="Where its events were lost", empty="")
     said = "does not say what it delivered" if found.delivered is None else f"reports {found.delivered:,} as delivered"
     console.print(f"of {found.mirrored:,} events it {said}; proof: pipeline-platform reconcile", highlight=False)
 
@@ -168,7 +168,7 @@ def trace(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every stage that one event passed. Exit 1 where nothing is known of it.
+    """Every stage that one event reached, and its outcome. Exit 1 where nothing is known of it.
 
     Example: pipeline-platform trace 89451a46-98e4-55a3-baba-163cc8211618
     """

@@ -38,8 +38,8 @@ def demo(
 
     Example: pipeline-platform demo --seed 7
     """
+    from pipeline_platform.lab.demo.platform import running_platform, settings_of_demo
     from pipeline_platform.lab.demo.report import table
-    from pipeline_platform.lab.demo.stage import running_platform, settings_of_demo
     from pipeline_platform.lab.demo.story import play
 
     began = time.monotonic()

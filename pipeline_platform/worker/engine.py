@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.dead_letters.circuit import Circuit
-from pipeline_platform.dead_letters.store import Failure, Stage, bury, failure
+from pipeline_platform.dead_letters.store import FailedIn, Failure, bury, failure
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.kill_points import reach
@@ -169,11 +169,11 @@ class Engine:
         """Load in order, so that a part sees the traits of the parts before it, and none of an event that failed."""
         if not transformed:
             return [], 0, []
-        stage: Stage = "enrich"
+        failed_in: FailedIn = "enrich"
         try:
             with self._conn.transaction():
                 rows = self._enrich(transformed, cached=False)
-                stage = "load"
+                failed_in = "load"
                 delivered = new_rows(self._load(rows))
                 keep_traits(self._conn, rows)
             return rows, delivered, []
@@ -181,7 +181,7 @@ class Engine:
             if not _may_be_the_datas(error):
                 raise
             if len(transformed) == 1:
-                return [], 0, [failure(transformed[0][0], stage, error)]
+                return [], 0, [failure(transformed[0][0], failed_in, error)]
         middle = len(transformed) // 2
         left = self._load_splitting(transformed[:middle])
         right = self._load_splitting(transformed[middle:])

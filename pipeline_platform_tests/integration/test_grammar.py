@@ -76,7 +76,7 @@ def assert_all_become_rows(conn: Conn, engine: Engine, events: Sequence[Accepted
     conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
     done = engine.step(lambda own: claim(own, Lane.LIVE, 100, 0))
     letters = conn.execute(
-        "SELECT stage, error_class, error, convert_from(payload, 'UTF8'), convert_from(envelope, 'UTF8')"
+        "SELECT failed_in, error_class, error, convert_from(payload, 'UTF8'), convert_from(envelope, 'UTF8')"
         " FROM queue.dead_letters LIMIT 3"
     ).fetchall()
     assert not letters

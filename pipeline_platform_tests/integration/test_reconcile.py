@@ -269,7 +269,7 @@ def _dead_letter(conn: Conn, event_id: uuid.UUID, event_index: int, state: str) 
     """The event as if it had never been delivered."""
     conn.execute(
         "INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,"
-        " received_at, payload, stage, error_class, error, fingerprint, state, attempts, resolved_at, reason)"
+        " received_at, payload, failed_in, error_class, error, fingerprint, state, attempts, resolved_at, reason)"
         " SELECT tenant_id, event_id, 't', 'live', batch_id, %(index)s, received_at, received_at, '', 'load', 'x', 'x',"
         " 'x', %(state)s, 5, CASE WHEN %(state)s = 'discarded' THEN now() END,"
         " CASE WHEN %(state)s = 'discarded' THEN 'test' END FROM shadow.events WHERE event_id = %(id)s",

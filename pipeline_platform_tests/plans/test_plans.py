@@ -31,7 +31,7 @@ _PLANTED = """
     INSERT INTO control.traits (tenant_id, kind, subject_id, name, value, as_of, event_id)
     SELECT 1 + n % 50, 'user', 'user-' || n, 'plan', '1', now(), gen_random_uuid() FROM generate_series(1, 20000) AS n;
     INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,
-        received_at, payload, stage, error_class, error, fingerprint, state, attempts)
+        received_at, payload, failed_in, error_class, error, fingerprint, state, attempts)
     SELECT 1, gen_random_uuid(), 't', 'live', n, 0, now(), now(), '', 'load', 'E', 'e', 'f', 'exhausted', 5
     FROM generate_series(1, 5000) AS n;
     INSERT INTO replay.replays (window_start, window_end, planned_events, actor, reason, state)

@@ -5,7 +5,7 @@
 -- name: dead_letters
 -- Condition: exhausted dead letters, by tenant and fingerprint.
 SELECT 'dead_letter_exhausted', tenant_id, fingerprint,
-       format('%%s dead letters were tried for the last time, at %%s: %%s', count(*), min(stage), min(error_class)),
+       format('%%s dead letters were tried for the last time, at %%s: %%s', count(*), min(failed_in), min(error_class)),
        count(*), min(created_at), min(event_id::text)
 FROM queue.dead_letters WHERE state = 'exhausted'
 GROUP BY tenant_id, fingerprint

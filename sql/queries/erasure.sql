@@ -197,7 +197,7 @@ JOIN control.erased_events AS e
 
 -- name: hold_letters
 -- Locks the dead letters of these events.
-SELECT d.batch_id, d.event_index, d.state, d.stage, d.fingerprint
+SELECT d.batch_id, d.event_index, d.state, d.failed_in, d.fingerprint
 FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[]) AS i(batch_id, event_index)
 JOIN queue.dead_letters AS d USING (batch_id, event_index)
 WHERE d.tenant_id = %(tenant_id)s

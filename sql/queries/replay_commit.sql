@@ -124,11 +124,11 @@ todo AS MATERIALIZED (
            reason = 'replay ' || %(replay_id)s
     FROM letter AS l
     WHERE d.tenant_id = l.tenant_id AND d.dead_letter_id = l.dead_letter_id
-    RETURNING d.tenant_id, d.event_id, d.dead_letter_id, d.batch_received_at, d.lane, d.stage
+    RETURNING d.tenant_id, d.event_id, d.dead_letter_id, d.batch_received_at, d.lane, d.failed_in
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, delivered, enriched)
     SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, -count(*), count(*),
-           count(*) FILTER (WHERE stage <> 'load')
+           count(*) FILTER (WHERE failed_in <> 'load')
     FROM letters GROUP BY 1, 2, 3
 ), images AS (
     INSERT INTO replay.before_images (replay_id, chunk, tenant_id, event_id, received_at, action, is_shadow, had_key,
@@ -266,11 +266,11 @@ WITH todo AS MATERIALIZED (
     UPDATE queue.dead_letters AS d SET state = 'exhausted', resolved_at = NULL
     FROM todo AS t JOIN gone AS g USING (tenant_id, event_id)
     WHERE d.tenant_id = t.tenant_id AND d.dead_letter_id = t.dead_letter_id AND d.state = 'delivered'
-    RETURNING d.tenant_id, d.batch_received_at, d.lane, d.stage
+    RETURNING d.tenant_id, d.batch_received_at, d.lane, d.failed_in
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, delivered, enriched)
     SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, count(*), -count(*),
-           -count(*) FILTER (WHERE stage <> 'load')
+           -count(*) FILTER (WHERE failed_in <> 'load')
     FROM letters GROUP BY 1, 2, 3
 )
 UPDATE replay.before_images AS i SET is_restored = true

@@ -1,6 +1,6 @@
 """`demo`: the whole migration in a few minutes, on real servers, measured.
 
-    story.py     the acts, in order                      stage.py   the demo's platform, in its own home
+    story.py     the acts, in order                      platform.py   the demo's platform, in its own home
     traffic.py   one day of 400 tenants, as a plan       sender.py  sends it, as a process; playing.py: its controller
     screen.py    live progress in the terminal           figures.py figures read from the database
     report.py    figures, promises, the table            page.py    the same as a page with charts

@@ -13,7 +13,7 @@ from pipeline_platform.errors import PipelineError
 
 _SQL = queries("demo")
 OLD_STAGES = ("mirror", "gateway", "queue", "lookup", "write")
-PLATFORM_STAGES = ("claim", "transform", "enrich", "load")
+PLATFORM_PARTS = ("claim", "transform", "enrich", "load")
 Conn = psycopg.Connection[Any]
 
 
@@ -99,8 +99,8 @@ def losses(conn: Conn, accepted: int, delivered: int) -> dict[str, int]:
 
 
 def dead_letters(conn: Conn) -> dict[str, int]:
-    """Events that the platform accepted and could not write, by stage."""
-    return dict.fromkeys(PLATFORM_STAGES, 0) | {row["stage"]: row["events"] for row in _rows(conn, "dead_letters")}
+    """Events that the platform accepted and could not write, by the part of processing that failed."""
+    return dict.fromkeys(PLATFORM_PARTS, 0) | {row["failed_in"]: row["events"] for row in _rows(conn, "dead_letters")}
 
 
 def rates(conn: Conn) -> list[Second]:

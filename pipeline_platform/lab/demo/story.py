@@ -203,7 +203,7 @@ class Story:
             delivery_rate=delivery_rate(totals["legacy_delivered"], totals["legacy_accepted"]) or 0.0,
             delivery_rate_peak=delivery_rate(peak.legacy_delivered, peak.accepted) or 0.0,
             p95_ms=round(self._latencies["legacy"].p95_ms, 1),
-            losses_by_stage=figures.losses(self._conn, totals["legacy_accepted"], totals["legacy_delivered"]),
+            losses=figures.losses(self._conn, totals["legacy_accepted"], totals["legacy_delivered"]),
         )
         new = Side(
             accepted=totals["accepted"],
@@ -211,7 +211,7 @@ class Story:
             delivery_rate=delivery_rate(totals["delivered"], totals["accepted"]) or 0.0,
             delivery_rate_peak=delivery_rate(peak.delivered, peak.accepted) or 0.0,
             p95_ms=round(self._latencies["platform"].p95_ms, 1),
-            losses_by_stage=figures.dead_letters(self._conn),
+            losses=figures.dead_letters(self._conn),
         )
         # Includes events accepted after the last comparison.
         return Report(

@@ -117,9 +117,9 @@ def _ends(row: dict[str, Any], numbers: Numbers) -> list[tuple[str, int, bool]]:
 
 
 def _causes(view: View, stage: str) -> list[tuple[str, int]]:
-    """The causes at a stage. A dead letter names the stage that failed, which is the one after the account's stage."""
-    named = {"received": ("received",), "claimed": ("claim", "enrich", "transform"), "enriched": ("load",)}
-    causes = [cause for cause in view.funnel.causes if cause.stage in named.get(stage, ())]
+    """The causes of what failed after a stage: the failed part of processing leads to the next stage."""
+    failing = {"received": ("validate",), "claimed": ("claim", "enrich", "transform"), "enriched": ("load",)}
+    causes = [cause for cause in view.funnel.causes if cause.failed_in in failing.get(stage, ())]
     return [(cause.cause, cause.events) for cause in causes[:_CAUSES]]
 
 
