@@ -1430,7 +1430,7 @@ CREATE TABLE control.alert_channels (
     channel text NOT NULL,
     failures integer DEFAULT 0 NOT NULL,
     failing_since timestamp with time zone,
-    next_attempt_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    next_send_at timestamp with time zone DEFAULT clock_timestamp() CONSTRAINT alert_channels_next_attempt_at_not_null NOT NULL,
     last_error text,
     sent_at timestamp with time zone,
     CONSTRAINT alert_channels_check CHECK (((failures > 0) = (failing_since IS NOT NULL)))
@@ -1919,7 +1919,7 @@ CREATE TABLE queue.work (
     received_at timestamp with time zone NOT NULL,
     first_event integer DEFAULT 0 NOT NULL,
     end_event integer NOT NULL,
-    attempts smallint DEFAULT 0 NOT NULL,
+    deaths smallint DEFAULT 0 CONSTRAINT work_attempts_not_null NOT NULL,
     CONSTRAINT work_check CHECK (((first_event >= 0) AND (end_event > first_event)))
 )
 WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
@@ -2030,7 +2030,7 @@ CREATE TABLE replay.chunks (
     last_batch bigint NOT NULL,
     events bigint NOT NULL,
     is_done boolean DEFAULT false NOT NULL,
-    attempts smallint DEFAULT 0 NOT NULL,
+    times_taken smallint DEFAULT 0 CONSTRAINT chunks_attempts_not_null NOT NULL,
     taken_by integer,
     taken_since timestamp with time zone,
     diffed_at timestamp with time zone,
@@ -2337,7 +2337,7 @@ CREATE INDEX pruned_hour_idx ON queue.pruned USING btree (hour);
 
 CREATE INDEX quarantine_received_at_idx ON queue.quarantine USING btree (received_at);
 
-CREATE INDEX suspect_work ON queue.work USING btree (work_id) WHERE (attempts > 0);
+CREATE INDEX suspect_work ON queue.work USING btree (work_id) WHERE (deaths > 0);
 
 CREATE INDEX unresolved_dead_letters ON queue.dead_letters USING btree (dead_letter_id) WHERE (state = ANY (ARRAY['waiting'::text, 'exhausted'::text]));
 

@@ -51,7 +51,7 @@ class Work:
     received_at: datetime
     first_event: int
     end_event: int
-    attempts: int
+    deaths: int
     row: tuple[Any, ...]
 
     @property
@@ -126,8 +126,8 @@ def accept_params(lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Seque
 
 def work_of(row: tuple[Any, ...]) -> Work:
     """A row of the claiming queries."""
-    lane, work_id, batch_id, received_at, first_event, end_event, attempts = row[:7]
-    return Work(Lane(lane), work_id, batch_id, received_at, first_event, end_event, attempts, row[7:])
+    lane, work_id, batch_id, received_at, first_event, end_event, deaths = row[:7]
+    return Work(Lane(lane), work_id, batch_id, received_at, first_event, end_event, deaths, row[7:])
 
 
 def claim(
@@ -240,5 +240,5 @@ def complete(conn: psycopg.Connection[Any], works: Sequence[Work]) -> None:
 
 
 def split(conn: psycopg.Connection[Any], work: Work, events: int) -> None:
-    """Replace a piece of work by parts of at most `events` events. All parts keep its attempts."""
+    """Replace a piece of work by parts of at most `events` events. All parts keep its deaths."""
     conn.execute(_SQL["split"], {"lane": work.lane.value, "work_id": work.work_id, "events": events})

@@ -1,8 +1,9 @@
 """Diffs, commits or undoes one chunk of a replay in one transaction, in the replay lane's share of a worker.
 
-replay.chunks has each chunk and its progress, so any worker can continue where another died. The attempt is committed
-before the work, because a death leaves no other trace. A chunk that keeps killing its workers pauses its replay with an
-alert. So does a chunk whose batches hold less than was planned: a diff that did not read all of an hour is not valid.
+replay.chunks has each chunk and its progress, so any worker can continue where another died. How often a chunk was
+taken is committed before the work, because a death leaves no other trace. A chunk that keeps killing its workers
+pauses its replay with an alert. So does a chunk whose batches hold less than was planned: a diff that did not read all
+of an hour is not valid.
 """
 
 from collections import Counter
@@ -26,7 +27,7 @@ from pipeline_platform.worker.load import enriched_columns, row_columns
 from pipeline_platform.worker.transform import TRANSFORM_VERSION, Row
 
 _SQL, _DIFF, _WRITE = queries("replay_chunk"), queries("replay_diff"), queries("replay_commit")
-_ATTEMPTS_MAX = 5
+_TIMES_TAKEN_MAX = 5
 _Pair = tuple[QueuedEvent, Row]
 _IN_SHADOW: Sequence[tuple[LiteralString, LiteralString]] = (
     ("analytics.events", "shadow.events"),
@@ -75,7 +76,7 @@ class Chunk:
     first_batch: int
     last_batch: int
     events: int
-    attempts: int
+    times_taken: int
     state: str
     window_start: datetime
     window_end: datetime
@@ -123,8 +124,8 @@ class Replaying:
         chunk = Chunk(*row)
         params = asdict(chunk)
         reach("replay.after_take")
-        if chunk.attempts > _ATTEMPTS_MAX:
-            why = f"{chunk.attempts - 1} workers died of its chunk {chunk.chunk}"
+        if chunk.times_taken > _TIMES_TAKEN_MAX:
+            why = f"{chunk.times_taken - 1} workers died of its chunk {chunk.chunk}"
             self._conn.execute(_SQL["pause"], params | {"why": why})
             return 0
         try:

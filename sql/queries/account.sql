@@ -271,7 +271,7 @@ ORDER BY tenant, e.received_at
 -- name: trace_occurrences
 -- All occurrences of one event in the batches of the queue, with the work that waits.
 SELECT t.name AS tenant, b.batch_id, o.place::integer - 1 AS event_index, b.lane::text,
-       coalesce(o.own_received_at, b.received_at) AS received_at, o.length AS bytes, w.work_id, w.attempts,
+       coalesce(o.own_received_at, b.received_at) AS received_at, o.length AS bytes, w.work_id, w.deaths,
        b.received_at AS batch_received_at
 FROM queue.batches AS b
 CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids, b.lengths, b.received_ats)

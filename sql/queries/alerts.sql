@@ -164,7 +164,7 @@ GROUP BY r.replay_id
 
 -- name: channels
 -- Condition: an alert channel has failed for too long.
-SELECT 'channel_down', NULL::integer, channel, format('%%s attempts failed, the last: %%s', failures, last_error),
+SELECT 'channel_down', NULL::integer, channel, format('%%s sends failed, the last: %%s', failures, last_error),
        failures::bigint, failing_since, channel
 FROM control.alert_channels
 WHERE failing_since < now() - make_interval(secs => %(channel_down_s)s)
@@ -331,9 +331,9 @@ FROM added CROSS JOIN control.alert_notifications AS n JOIN control.alerts AS a 
 WHERE n.is_addressed AND n.change = 'opened' AND a.resolved_at IS NULL
 
 -- name: due
--- Channels that have deliveries to send and whose next attempt is due.
+-- Channels that have deliveries to send and whose next send is due.
 SELECT channel FROM control.alert_channels AS c
-WHERE channel = ANY(%(channels)s) AND next_attempt_at <= clock_timestamp()
+WHERE channel = ANY(%(channels)s) AND next_send_at <= clock_timestamp()
   AND EXISTS (SELECT FROM control.alert_deliveries AS d WHERE d.channel = c.channel AND d.sent_at IS NULL)
 
 -- name: to_send
@@ -358,10 +358,10 @@ UPDATE control.alert_channels SET failures = 0, failing_since = NULL, last_error
 WHERE channel = %(channel)s
 
 -- name: failed
--- Counts a failed attempt of a channel and schedules the next one with exponential backoff.
+-- Counts a failed send of a channel and schedules the next one with exponential backoff.
 UPDATE control.alert_channels SET
     failures = failures + 1, failing_since = coalesce(failing_since, clock_timestamp()), last_error = %(error)s,
-    next_attempt_at = clock_timestamp() + make_interval(secs => least(%(wait_max_s)s, %(wait_s)s * 2 ^ least(failures, 20)))
+    next_send_at = clock_timestamp() + make_interval(secs => least(%(wait_max_s)s, %(wait_s)s * 2 ^ least(failures, 20)))
 WHERE channel = %(channel)s
 
 -- name: prune

@@ -178,9 +178,9 @@ ORDER BY work_id FOR UPDATE
 WITH gone AS (
     DELETE FROM queue.work WHERE batch_id = %(batch_id)s AND received_at = %(received_at)s RETURNING *
 )
-INSERT INTO queue.work (lane, work_id, batch_id, received_at, first_event, end_event, attempts)
+INSERT INTO queue.work (lane, work_id, batch_id, received_at, first_event, end_event, deaths)
 OVERRIDING SYSTEM VALUE
-SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts FROM gone
+SELECT lane, work_id, batch_id, received_at, first_event, end_event, deaths FROM gone
 
 -- name: empty_batch
 -- Replaces the payload of a batch.

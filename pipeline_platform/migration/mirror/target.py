@@ -97,10 +97,10 @@ class Target:
 
     async def _tries(self, url: str, body: bytes, headers: Mapping[str, str]) -> Fate:
         fate, is_refusal = await self._once(url, body, headers)
-        for attempt in range(self.config.retries):
+        for retry in range(self.config.retries):
             if not is_refusal:
                 break
-            await asyncio.sleep(min(_BACKOFF_S * 2**attempt, _BACKOFF_MAX_S))
+            await asyncio.sleep(min(_BACKOFF_S * 2**retry, _BACKOFF_MAX_S))
             fate, is_refusal = await self._once(url, body, headers)
         return fate
 
