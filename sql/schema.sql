@@ -1835,6 +1835,27 @@ ALTER TABLE queue.dead_letters ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS 
     CACHE 1
 );
 
+CREATE VIEW queue.encoded_batches AS
+ SELECT batch_id,
+    received_at,
+    (lane)::text AS lane,
+    events,
+    array_send(tenant_ids) AS tenant_ids,
+    array_send(event_ids) AS event_ids,
+    array_send(client_ats) AS client_ats,
+    array_send(types) AS types,
+    array_send(lengths) AS lengths,
+    array_send(received_ats) AS received_ats,
+    envelope_of,
+    envelopes,
+    codec,
+    payload,
+    epoch,
+    ( SELECT e.is_shadow
+           FROM control.epochs e
+          WHERE (e.epoch = b.epoch)) AS is_shadow
+   FROM queue.batches b;
+
 CREATE VIEW queue.events AS
  SELECT b.batch_id,
     ((e."position")::integer - 1) AS event_index,

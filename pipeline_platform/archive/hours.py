@@ -26,7 +26,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
 from pipeline_platform.event.types import AcceptedEvent, QueuedEvent
 from pipeline_platform.kill_points import reach
-from pipeline_platform.queue.batches import batch_params, read, work_of
+from pipeline_platform.queue.batches import batch_of, batch_params, read
 from pipeline_platform.settings import Settings
 
 _SQL = queries("archive")
@@ -125,7 +125,7 @@ def _events(conn: Conn, hour: datetime) -> Iterator[QueuedEvent]:
         cursor.itersize = _BATCHES_AT_ONCE
         cursor.execute(_SQL["batches"], {"hour": hour})
         for row in cursor:
-            yield from read(work_of(row))
+            yield from read(batch_of(row))
 
 
 def list_archives(conn: Conn, hour: datetime | None = None) -> list[dict[str, Any]]:

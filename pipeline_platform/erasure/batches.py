@@ -22,8 +22,6 @@ from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.queue.batches import Work, batch_params, read
 
 _SQL = queries("erasure")
-# Position of the column lengths in a claimed row.
-_LENGTHS = 4
 
 Conn = psycopg.Connection[Any]
 
@@ -40,9 +38,9 @@ def theirs(events: Iterable[QueuedEvent], person: Person, rows: Collection[UUID]
     return [event for event in own if event.event_index in by_bytes or event.event_id in by_row]
 
 
-def is_readable(batch: Work, events: Iterable[QueuedEvent]) -> bool:
+def is_readable(work: Work, events: Iterable[QueuedEvent]) -> bool:
     """False if the bytes of a batch are damaged: `read` then finds no event."""
-    return any(event.payload for event in events) or not any(arrays.read_int4s(batch.row[_LENGTHS]))
+    return any(event.payload for event in events) or not any(arrays.read_int4s(work.batch.lengths))
 
 
 def occurrences(chosen: Collection[QueuedEvent], events: Iterable[QueuedEvent]) -> list[Occurrence]:

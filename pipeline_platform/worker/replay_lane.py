@@ -20,7 +20,7 @@ from pipeline_platform.errors import PipelineError, is_bad_data, is_transient
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import read, work_of
+from pipeline_platform.queue.batches import batch_of, read
 from pipeline_platform.worker.engine import transform_all
 from pipeline_platform.worker.enrich import enrich
 from pipeline_platform.worker.load import enriched_columns, row_columns
@@ -198,7 +198,7 @@ class Replaying:
 
     def _read(self, params: dict[str, Any]) -> list[QueuedEvent]:
         cursor = self._conn.cursor(binary=True).execute(_DIFF["batches"], params)
-        return [event for row in cursor for event in read(work_of(row))]
+        return [event for row in cursor for event in read(batch_of(row))]
 
     def _erased(self, params: dict[str, Any]) -> set[tuple[int, int]]:
         return set(self._conn.execute(_DIFF["erased"], params).fetchall())

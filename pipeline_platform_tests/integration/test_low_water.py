@@ -64,7 +64,7 @@ def work_through(conn: Conn, low_water: LowWater, lane: Lane = Lane.LIVE) -> lis
     with conn.transaction():
         works = claim(conn, lane, 100, low_water.marks[lane])
         complete(conn, works)
-    return [work.batch_id for work in works]
+    return [work.batch.batch_id for work in works]
 
 
 def test_the_mark_follows_what_was_completed(conn: Conn, tenant: TenantId) -> None:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import connect, queries
+from pipeline_platform.queue.batches import EncodedBatch
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING
 
@@ -101,6 +102,24 @@ def test_a_suspect_is_found_by_its_own_index(worker: Conn) -> None:
     plan = plan_of(worker, "queue", "claim_suspect")
     assert "suspect_work" in [node.get("Index Name") for node in plan]
     assert_never_read_whole(plan, "batches")
+
+
+def test_a_drain_reads_each_batch_by_its_index(worker: Conn) -> None:
+    plan = plan_of(worker, "queue", "claim_hour", {"hour": "now()", "limit": "20", "bytes_max": "1000000"})
+    assert_never_read_whole(plan, "batches")
+
+
+def test_the_mirror_and_an_erasure_read_each_batch_by_its_index(worker: Conn) -> None:
+    taken = {"low_water": "1", "batches": "20", "events": "4000", "give_up_s": "60"}
+    assert_never_read_whole(plan_of(worker, "mirror", "take", taken), "batches")
+    worker.execute("DEALLOCATE looked_at")
+    places = {"batch_ids": "ARRAY[1, 2]", "received_ats": "ARRAY[now(), now()]"}
+    assert_never_read_whole(plan_of(worker, "erasure", "batches", places), "batches")
+
+
+def test_an_encoded_batch_has_the_columns_of_the_view_in_their_order(conn: Conn) -> None:
+    described = conn.execute("SELECT * FROM queue.encoded_batches LIMIT 0").description
+    assert described and tuple(column.name for column in described) == EncodedBatch._fields
 
 
 def test_a_load_probes_the_keys_by_index_and_joins_nothing_by_nested_loops_over_two_inputs(worker: Conn) -> None:

@@ -55,14 +55,11 @@ WHERE %(tenant_id)s = ANY(tenant_ids) AND (%(before)s::timestamptz IS NULL OR re
 ORDER BY received_at, batch_id
 
 -- name: batches
--- The given batches, in the form of a claim.
-SELECT b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+-- The given batches.
+SELECT b.*
 FROM unnest(%(batch_ids)s::bigint[], %(received_ats)s::timestamptz[]) AS wanted(batch_id, received_at)
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own
+    SELECT * FROM queue.encoded_batches AS own
     WHERE own.batch_id = wanted.batch_id AND own.received_at = wanted.received_at OFFSET 0
 ) AS b
 

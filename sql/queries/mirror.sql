@@ -24,7 +24,7 @@ FROM control.tenants AS t LEFT JOIN control.legacy_keys AS k USING (tenant_id)
 WHERE t.tenant_id = ANY(%s)
 
 -- name: take
--- Marks batches as being sent and returns them in the form of a claim. The mark is committed before anything is sent.
+-- Marks batches as being sent and returns them. The mark is committed before anything is sent.
 WITH waiting AS (
     SELECT mirror_id, events FROM queue.mirror
     WHERE mirror_id >= %(low_water)s AND sending_at IS NULL
@@ -40,13 +40,11 @@ WITH waiting AS (
     RETURNING m.mirror_id, m.batch_id, m.received_at
 )
 SELECT t.mirror_id, t.received_at < clock_timestamp() - make_interval(secs => %(give_up_s)s) AS is_late,
-       b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+       b.*
 FROM taken AS t
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own WHERE own.batch_id = t.batch_id AND own.received_at = t.received_at OFFSET 0
+    SELECT * FROM queue.encoded_batches AS own
+    WHERE own.batch_id = t.batch_id AND own.received_at = t.received_at OFFSET 0
 ) AS b
 ORDER BY t.mirror_id
 

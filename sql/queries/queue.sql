@@ -32,15 +32,13 @@ picked AS MATERIALIZED (
     ) AS sized
     WHERE events - (end_event - first_event) < %(events_max)s AND all_bytes - bytes < %(bytes_max)s
 )
-SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.deaths,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+SELECT p.work_id, p.first_event, p.end_event, p.deaths, b.*
 FROM entered
 CROSS JOIN taken AS p
 -- One index probe of one partition for each work, under any settings of the planner.
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
+    SELECT * FROM queue.encoded_batches AS own
+    WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
 ) AS b
 ORDER BY p.work_id
 
@@ -55,15 +53,13 @@ picked AS MATERIALIZED (
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 )
-SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.deaths,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+SELECT p.work_id, p.first_event, p.end_event, p.deaths, b.*
 FROM entered
 CROSS JOIN picked AS p
 -- One index probe of one partition for each work, under any settings of the planner.
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
+    SELECT * FROM queue.encoded_batches AS own
+    WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
 ) AS b
 
 -- name: claim_hour
@@ -90,15 +86,13 @@ picked AS MATERIALIZED (
     ) AS sized
     WHERE all_bytes - bytes < %(bytes_max)s
 )
-SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.deaths,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+SELECT p.work_id, p.first_event, p.end_event, p.deaths, b.*
 FROM entered
 CROSS JOIN taken AS p
 -- One index probe of one partition for each work, under any settings of the planner.
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
+    SELECT * FROM queue.encoded_batches AS own
+    WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
 ) AS b
 ORDER BY p.lane, p.work_id
 

@@ -23,7 +23,7 @@ from pipeline_platform.migration.mirror.ledger import Ledger
 from pipeline_platform.migration.mirror.low_water import Mark
 from pipeline_platform.migration.mirror.requests import requests_of
 from pipeline_platform.migration.mirror.target import Config, Fate, Target, Tenant
-from pipeline_platform.queue.batches import read, work_of
+from pipeline_platform.queue.batches import batch_of, read
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -138,9 +138,9 @@ class Mirror:
     async def _round(self, conn: psycopg.AsyncConnection[Any], target: Target, rows: Sequence[tuple[Any, ...]]) -> None:
         ledger = Ledger([row[0] for row in rows])
         wanted: list[QueuedEvent] = []
-        for _, is_late, *claimed in rows:
+        for _, is_late, *batch in rows:
             # Events erased meanwhile have an empty payload.
-            events = [event for event in read(work_of(tuple(claimed))) if event.payload]
+            events = [event for event in read(batch_of(batch)) if event.payload]
             if is_late:
                 ledger.note(events, Fate("mirror", "waited too long"))
             else:
