@@ -6,7 +6,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from pipeline_platform import arrays
-from pipeline_platform.db import queries
+from pipeline_platform.db import in_schema, queries
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.lookups import Key
 from pipeline_platform.worker.enrich import Enriched
@@ -16,8 +16,8 @@ from pipeline_platform.worker.transform import Row
 _SQL = queries("worker")
 # True: the rows were accepted in a shadow epoch.
 _LOAD: dict[bool, LiteralString] = {
-    False: _SQL["load"],
-    True: _SQL["load"].replace("INTO analytics.events", "INTO shadow.events"),
+    False: in_schema(_SQL["load"], "analytics"),
+    True: in_schema(_SQL["load"], "shadow"),
 }
 
 

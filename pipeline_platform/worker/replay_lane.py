@@ -15,7 +15,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from pipeline_platform import arrays
-from pipeline_platform.db import queries
+from pipeline_platform.db import in_schema, queries
 from pipeline_platform.errors import PipelineError, is_bad_data, is_transient
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.kill_points import reach
@@ -29,24 +29,11 @@ from pipeline_platform.worker.transform import TRANSFORM_VERSION, Row
 _SQL, _DIFF, _WRITE = queries("replay_chunk"), queries("replay_diff"), queries("replay_commit")
 _TIMES_TAKEN_MAX = 5
 _Pair = tuple[QueuedEvent, Row]
-_IN_SHADOW: Sequence[tuple[LiteralString, LiteralString]] = (
-    ("analytics.events", "shadow.events"),
-    ("NOT is_shadow", "is_shadow"),
-    ("NOT s.is_shadow", "s.is_shadow"),
-    ("NOT i.is_shadow", "i.is_shadow"),
-)
 
 
 def _in_both(*names: str) -> Sequence[LiteralString]:
-    """Statements for analytics.events, then the same statements for rows of shadow.events."""
-    own: list[LiteralString] = [_WRITE[name] for name in names]
-    return own + [_in_shadow(statement) for statement in own]
-
-
-def _in_shadow(statement: LiteralString) -> LiteralString:
-    for production, shadow in _IN_SHADOW:
-        statement = statement.replace(production, shadow)
-    return statement
+    """Statements for the rows of analytics, then those for the rows of shadow."""
+    return [in_schema(_WRITE[name], schema) for schema in ("analytics", "shadow") for name in names]
 
 
 _COMMIT: Sequence[LiteralString] = [

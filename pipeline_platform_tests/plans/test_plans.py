@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect, in_schema, queries
 from pipeline_platform.queue.batches import EncodedBatch
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING
@@ -57,6 +57,7 @@ def worker(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Conn]
 def plan_of(conn: Conn, room: str, name: str, values: dict[str, str] | None = None) -> list[Node]:
     """Every node of a named query's plan, its parameters NULL where no SQL value is given."""
     text = queries(room)[name]
+    text = in_schema(text, "analytics") if "{schema}" in text else text
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text))) or ["positional"] * text.count("%s")
     numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", text).replace("%s", "$1")
     conn.execute(f"PREPARE looked_at AS {numbered}")  # pyright: ignore

@@ -225,10 +225,10 @@ UPDATE control.alerts SET sample_id = NULL,
 WHERE tenant_id = %(tenant_id)s AND fingerprint = ANY(%(fingerprints)s)
 
 -- name: delete_rows
--- Deletes the person's rows from production. If the identity also occurs in the batch with other people's ids, only
+-- Deletes the person's rows from the events of one schema. If the identity also occurs in the batch with other people's ids, only
 -- rows of this person are deleted.
 WITH gone AS (
-    DELETE FROM analytics.events AS e
+    DELETE FROM {schema}.events AS e
     USING unnest(%(batch_ids)s::bigint[], %(event_ids)s::uuid[], %(received_ats)s::timestamptz[], %(sole)s::boolean[])
           AS i(batch_id, event_id, received_at, is_sole)
     WHERE e.tenant_id = %(tenant_id)s AND e.received_at = i.received_at AND e.event_id = i.event_id

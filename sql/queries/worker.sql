@@ -3,7 +3,7 @@
 SELECT pg_advisory_xact_lock_shared(analytics.key_lock())
 
 -- name: load
--- Loads processed events into production. For events of a shadow epoch the same statement runs with shadow.events.
+-- Loads processed events into the events of one schema: analytics, or shadow for events of a shadow epoch.
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 input AS MATERIALIZED (
     SELECT *
@@ -44,7 +44,7 @@ input AS MATERIALIZED (
     ORDER BY tenant_id, event_id
     ON CONFLICT DO NOTHING
 ), loaded AS (
-    INSERT INTO analytics.events (
+    INSERT INTO {schema}.events (
         tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at,
         received_at, delivered_at, properties, traits, context, tenant_name, tenant_plan, user_traits, group_traits,
         batch_id, epoch, rest, digest)
