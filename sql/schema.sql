@@ -1430,7 +1430,7 @@ CREATE TABLE control.alert_channels (
     channel text NOT NULL,
     failures integer DEFAULT 0 NOT NULL,
     failing_since timestamp with time zone,
-    next_send_at timestamp with time zone DEFAULT clock_timestamp() CONSTRAINT alert_channels_next_attempt_at_not_null NOT NULL,
+    next_send_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     last_error text,
     sent_at timestamp with time zone,
     CONSTRAINT alert_channels_check CHECK (((failures > 0) = (failing_since IS NOT NULL)))
@@ -1440,12 +1440,6 @@ CREATE TABLE control.alert_deliveries (
     channel text NOT NULL,
     notification_id bigint NOT NULL,
     sent_at timestamp with time zone
-);
-
-CREATE TABLE control.alert_marks (
-    name text NOT NULL,
-    value bigint NOT NULL,
-    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 CREATE TABLE control.alert_notifications (
@@ -1464,6 +1458,12 @@ ALTER TABLE control.alert_notifications ALTER COLUMN notification_id ADD GENERAT
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE control.alert_progress (
+    name text NOT NULL,
+    value bigint NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 CREATE TABLE control.alerts (
@@ -1806,7 +1806,7 @@ CREATE TABLE queue.dead_letters (
     client_at timestamp with time zone,
     envelope bytea,
     payload bytea NOT NULL,
-    failed_in text CONSTRAINT dead_letters_stage_not_null NOT NULL,
+    failed_in text NOT NULL,
     error_class text NOT NULL,
     error text NOT NULL,
     fingerprint text NOT NULL,
@@ -1903,7 +1903,7 @@ CREATE TABLE queue.pruned (
     hour timestamp with time zone NOT NULL,
     lane queue.lane NOT NULL,
     outcome text NOT NULL,
-    failed_in text CONSTRAINT pruned_stage_not_null NOT NULL,
+    failed_in text NOT NULL,
     cause text NOT NULL,
     fingerprint text DEFAULT ''::text NOT NULL,
     events bigint NOT NULL,
@@ -1940,7 +1940,7 @@ CREATE TABLE queue.work (
     received_at timestamp with time zone NOT NULL,
     first_event integer DEFAULT 0 NOT NULL,
     end_event integer NOT NULL,
-    deaths smallint DEFAULT 0 CONSTRAINT work_attempts_not_null NOT NULL,
+    deaths smallint DEFAULT 0 NOT NULL,
     CONSTRAINT work_check CHECK (((first_event >= 0) AND (end_event > first_event)))
 )
 WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
@@ -2051,7 +2051,7 @@ CREATE TABLE replay.chunks (
     last_batch bigint NOT NULL,
     events bigint NOT NULL,
     is_done boolean DEFAULT false NOT NULL,
-    times_taken smallint DEFAULT 0 CONSTRAINT chunks_attempts_not_null NOT NULL,
+    times_taken smallint DEFAULT 0 NOT NULL,
     taken_by integer,
     taken_since timestamp with time zone,
     diffed_at timestamp with time zone,
@@ -2170,14 +2170,14 @@ ALTER TABLE ONLY control.alert_channels
 ALTER TABLE ONLY control.alert_deliveries
     ADD CONSTRAINT alert_deliveries_pkey PRIMARY KEY (channel, notification_id);
 
-ALTER TABLE ONLY control.alert_marks
-    ADD CONSTRAINT alert_marks_pkey PRIMARY KEY (name);
-
 ALTER TABLE ONLY control.alert_notifications
     ADD CONSTRAINT alert_notifications_alert_id_change_key UNIQUE (alert_id, change);
 
 ALTER TABLE ONLY control.alert_notifications
     ADD CONSTRAINT alert_notifications_pkey PRIMARY KEY (notification_id);
+
+ALTER TABLE ONLY control.alert_progress
+    ADD CONSTRAINT alert_progress_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY control.alerts
     ADD CONSTRAINT alerts_pkey PRIMARY KEY (alert_id);

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from pipeline_platform.account.audit import audit as audit_rows
 from pipeline_platform.account.funnel import Funnel, Part, funnel_of
-from pipeline_platform.account.old_pipeline import OldPipeline
+from pipeline_platform.account.legacy_pipeline import LegacyPipeline
 from pipeline_platform.account.trace import trace as trace_event
 from pipeline_platform.cli.output import (
     AsJson,
@@ -80,11 +80,11 @@ def _print_funnel(found: Funnel) -> None:
         for cause in found.causes:
             causes.add_row(cause.failed_in, cause.outcome, f"{cause.events:,}", cause.cause, cause.example)
         console.print(causes)
-    if found.old_pipeline:
-        _print_old_pipeline(found.old_pipeline)
+    if found.legacy_pipeline:
+        _print_legacy_pipeline(found.legacy_pipeline)
 
 
-def _print_old_pipeline(found: OldPipeline) -> None:
+def _print_legacy_pipeline(found: LegacyPipeline) -> None:
     columns = ("stage", "arrived", "proceeded", "failed")
     stages = Table(*columns, title="The old pipeline, as it counts itself", title_justify="left", box=SIMPLE_HEAD)
     for stage in found.stages:

@@ -18,14 +18,14 @@ from pipeline_platform.cli.values import INT8_MAX
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.terminal import lines
-from pipeline_platform.watch.alerts.ledger import (
+from pipeline_platform.watch.alerts.objectives import objectives_of
+from pipeline_platform.watch.alerts.operations import (
     as_message,
     list_alerts,
     resolve_alert,
     show_alert,
     try_channels,
 )
-from pipeline_platform.watch.alerts.objectives import objectives_of
 
 AlertId = Annotated[int, typer.Argument(min=1, max=INT8_MAX, help="The alert's number, from `alerts list`.")]
 

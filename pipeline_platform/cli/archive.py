@@ -84,7 +84,7 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def verify(hour: Hour = None, as_json: AsJson = False) -> None:
-    """Read archived files back and compare them with the ledger; exit 1 where one is not what was archived.
+    """Read archived files back and compare them with their records; exit 1 where one is not what was archived.
 
     Example: pipeline-platform archive verify
     """

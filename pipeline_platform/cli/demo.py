@@ -12,7 +12,7 @@ import typer
 from pipeline_platform.cli.output import AsJson, console, log_console, print_json
 from pipeline_platform.cli.values import INT4_MAX, number
 from pipeline_platform.settings import Settings
-from pipeline_platform.telemetry.terminal import lines, mark
+from pipeline_platform.telemetry.terminal import lines, ticked
 
 if TYPE_CHECKING:
     from pipeline_platform.lab.demo.report import Promise
@@ -66,7 +66,7 @@ def demo(
 def _print_promises(promises: "list[Promise]") -> None:
     for promise in promises:
         broken = "" if promise.kept else "broken: "
-        console.print(mark(promise.kept, f"{broken}{promise.text}: {promise.measured}"))
+        console.print(ticked(promise.kept, f"{broken}{promise.text}: {promise.measured}"))
 
 
 def _still_serving(home: Path, dagster: str | None) -> str:

@@ -1,4 +1,4 @@
-"""import: brings history from a file directly into the queue."""
+"""import: brings events of the past from a file directly into the queue."""
 
 from typing import Annotated
 
@@ -31,7 +31,7 @@ def import_(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring history in, with received_at from the events; run it again to go on after it was killed.
+    """Bring events of the past in, with received_at from the events; run it again to go on after it was killed.
 
     Hours past the retention are reported and left out. Exit 1 where lines could not be read or lie in the future.
 

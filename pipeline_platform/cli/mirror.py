@@ -59,7 +59,7 @@ def key(
 ) -> None:
     """Keep a tenant's write key for the old pipeline: its requests are authorized with it.
 
-    Example: pipeline-platform mirror key acme OLD_WRITE_KEY
+    Example: pipeline-platform mirror key acme LEGACY_WRITE_KEY
     """
     from pipeline_platform.migration.mirror.configure import keep_key
     from pipeline_platform.tenants.tenants import tenant_id_of

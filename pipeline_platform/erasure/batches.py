@@ -15,7 +15,7 @@ import psycopg
 from pipeline_platform import arrays
 from pipeline_platform.archive.hours import as_accepted
 from pipeline_platform.db import queries
-from pipeline_platform.erasure.outcomes import Occurrence, settle
+from pipeline_platform.erasure.outcomes import Occurrence, discard
 from pipeline_platform.erasure.person import Person, ids_of
 from pipeline_platform.erasure.scan import Place, read_batches
 from pipeline_platform.event.types import QueuedEvent
@@ -89,7 +89,7 @@ def erase_batch(conn: Conn, person: Person, erasure_id: int, place: Place, rows:
             if not chosen:
                 continue
             in_flight = {index for _, first, end in work for index in range(first, end)}
-            changed = settle(conn, person, erasure_id, occurrences(chosen, events), in_flight)
+            changed = discard(conn, person, erasure_id, occurrences(chosen, events), in_flight)
             if is_readable(batch, events):
                 _empty(conn, at, list(emptied(events, chosen)))
             conn.execute(_SQL["renew_work"], at)

@@ -25,7 +25,7 @@ from pipeline_platform.audit_log import actor, note
 from pipeline_platform.db import connect, queries
 from pipeline_platform.erasure.archives import erase_archives
 from pipeline_platform.erasure.batches import erase_batch
-from pipeline_platform.erasure.outcomes import Occurrence, settle
+from pipeline_platform.erasure.outcomes import Occurrence, discard
 from pipeline_platform.erasure.person import Person
 from pipeline_platform.erasure.scan import Place, look_for
 from pipeline_platform.errors import ConfigError, PipelineError
@@ -203,7 +203,7 @@ class _Eraser:
         ).fetchall()
         with self._conn.transaction():
             self._conn.execute(_SQL["enter"])
-            self._changed(settle(self._conn, self._person, self._id, [Occurrence(*row) for row in rows]))
+            self._changed(discard(self._conn, self._person, self._id, [Occurrence(*row) for row in rows]))
 
     def _erase_rows(self) -> None:
         """Erase remaining delivered rows: of dropped batches, and of a recovery or replay under way."""
@@ -229,7 +229,7 @@ class _Eraser:
     def _erase_gone(self, gone: list[Occurrence]) -> None:
         with self._conn.transaction():
             self._conn.execute(_SQL["enter"])
-            self._changed(settle(self._conn, self._person, self._id, _with_lanes(self._conn, self._person, gone)))
+            self._changed(discard(self._conn, self._person, self._id, _with_lanes(self._conn, self._person, gone)))
 
     def _erase_copies(self) -> None:
         """Erase what is in no batch of the platform, and the copies that a replay keeps."""
@@ -274,7 +274,7 @@ class _Eraser:
         if own_table:
             erasure.not_ours.append(f"{own_table}: the old pipeline's own table")
         if _row(self._conn, "is_mirrored", {})[0]:
-            erasure.not_ours.append("what the old pipeline has under way: erase again once it has settled")
+            erasure.not_ours.append("what the old pipeline has under way: erase again when it has processed that")
         counts = erasure.counts()
         detail = {"erasure_id": erasure.erasure_id, "tenant": erasure.tenant, "subject_hash": erasure.subject_hash}
         with self._conn.transaction():

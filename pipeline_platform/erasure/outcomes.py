@@ -44,7 +44,7 @@ class Occurrence:
     sole: bool = True
 
 
-def settle(
+def discard(
     conn: Conn, person: Person, erasure_id: int, found: Sequence[Occurrence], in_flight: Collection[int] = ()
 ) -> Counter[str]:
     """Erase the outcomes of these occurrences. in_flight: indexes of those that no worker has processed yet.

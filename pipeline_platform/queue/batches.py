@@ -238,7 +238,7 @@ def read(work: Work) -> list[QueuedEvent]:
             batch_received_at=batch.received_at,
             epoch=batch.epoch,
             is_shadow=batch.is_shadow,
-            is_history=own_received_at is not None,
+            is_imported=own_received_at is not None,
         )
         for tenant_id, event_id, code, client_at, own_received_at, envelope, index in columns
     ]

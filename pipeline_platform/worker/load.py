@@ -69,7 +69,7 @@ def enriched_columns(rows: Sequence[Enriched]) -> dict[str, Any]:
 def _columns(rows: Sequence[Enriched], *, redelivery: bool) -> dict[str, Any]:
     return enriched_columns(rows) | {
         # A dead letter's latency is the time until its cause was corrected.
-        "is_measured": arrays.bools([not (redelivery or item.event.is_history) for item in rows]),
+        "is_measured": arrays.bools([not (redelivery or item.event.is_imported) for item in rows]),
         "is_first": arrays.bools(_firsts(rows)),
         "lane": arrays.texts([item.event.lane.value for item in rows]),
         "batch_received_at": arrays.timestamps([item.event.batch_received_at for item in rows]),

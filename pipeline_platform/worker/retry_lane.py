@@ -81,7 +81,7 @@ def redeliver(
 
 
 def count_death(conn: psycopg.Connection[Any], settings: Settings, letters: Sequence[HeldLetter]) -> None:
-    """Count a worker's death against the letters of its note, except those that it had settled."""
+    """Count a worker's death against the letters of its note, except those that it had finished."""
     again_at = None
     if len(letters) == 1:
         again_at = next_attempt_at(settings, letters[0].attempts + 1) or datetime.now(UTC)

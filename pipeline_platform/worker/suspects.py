@@ -29,13 +29,13 @@ def isolate_suspect(settings: Settings, engine: Engine, noted: Callable[[Sequenc
         nonlocal found
         works = claim_suspect(conn)
         found = bool(works)
-        return [work for work in works if not _settled(settings, conn, work)]
+        return [work for work in works if not _split_or_buried(settings, conn, work)]
 
     engine.step(claim, noted)
     return found
 
 
-def _settled(settings: Settings, conn: psycopg.Connection[Any], work: Work) -> bool:
+def _split_or_buried(settings: Settings, conn: psycopg.Connection[Any], work: Work) -> bool:
     """Split or bury work that caused too many deaths. False: it is to be tried as it is."""
     events_max = _EVENTS_AFTER_DEATHS.get(work.deaths, 1)
     if work.events > events_max:

@@ -15,7 +15,7 @@ import pytest
 from pipeline_platform.db import connect, connect_async, queries
 from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.migration.mirror.low_water import Mark
+from pipeline_platform.migration.mirror.low_water import MirrorLowWater
 from pipeline_platform.queue.batches import accept_params, claim, complete
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.queue.low_water import LowWater
@@ -155,18 +155,18 @@ def standbys(conn: Conn, names: str) -> None:
 def test_the_mirrors_mark_waits_as_well(settings: Settings, conn: Conn, other: Conn, tenant: TenantId) -> None:
     turn(conn, "shadow")
 
-    async def looks(mark: Mark) -> int:
+    async def looks(low_water: MirrorLowWater) -> int:
         url = settings.database_url
         async with await connect_async(url, "mirror") as looking, await connect_async(url, "side") as side:
             for _ in range(5):
-                await mark.refresh(looking, side)
-        return mark.low_water
+                await low_water.refresh(looking, side)
+        return low_water.low_water
 
-    mark = Mark()
+    low_water = MirrorLowWater()
     with other.transaction():
         accept(other, tenant)
         conn.execute("DELETE FROM queue.mirror WHERE batch_id = %s", (accept(conn, tenant),))
-        assert asyncio.run(looks(mark)) == 0
-    assert asyncio.run(looks(mark)) == 1
+        assert asyncio.run(looks(low_water)) == 0
+    assert asyncio.run(looks(low_water)) == 1
     conn.execute("DELETE FROM queue.mirror")
-    assert asyncio.run(looks(mark)) == 2
+    assert asyncio.run(looks(low_water)) == 2

@@ -52,8 +52,8 @@ WITH waiting AS MATERIALIZED (
     WHERE lane IN ('live', 'overflow')
       AND NOT EXISTS (SELECT FROM control.import_chunks AS c WHERE c.batch_id = w.batch_id)
     GROUP BY lane
-), mark AS (
-    INSERT INTO control.alert_marks AS m (name, value)
+), last_seen AS (
+    INSERT INTO control.alert_progress AS m (name, value)
     SELECT 'claimed', coalesce((SELECT sum(claimed) FROM account.counters WHERE hour >= (
                                     SELECT min(hour) FROM queue.hours WHERE dropped_at IS NULL)), 0)
                       + coalesce((SELECT sum(claimed) FROM account.deltas), 0)
@@ -64,7 +64,7 @@ WITH waiting AS MATERIALIZED (
     -- A received_at ahead of the clock does not tell how long the work has waited.
     SELECT w.*, m.since, greatest(m.since, CASE WHEN w.oldest_at <= now() THEN w.oldest_at END)
                          + make_interval(secs => %(stopped_s)s) < now() AS is_stopped
-    FROM waiting AS w CROSS JOIN mark AS m
+    FROM waiting AS w CROSS JOIN last_seen AS m
     WHERE NOT EXISTS (SELECT FROM control.circuits WHERE closed_at IS NULL)
 )
 SELECT CASE WHEN is_stopped THEN 'queue_stopped' ELSE 'lag_high' END, NULL::integer, lane::text,
@@ -273,7 +273,7 @@ SELECT 'mirror_lag_high', NULL::integer, 'mirror',
 FROM queue.mirror
 HAVING min(received_at) + make_interval(secs => %(mirror_lag_s)s) < now()
 
--- name: settle
+-- name: apply
 -- Opens an alert for each finding or updates the open one. Resolves alerts of the same kinds that were not found for a
 -- while. If another process looked later, its newer findings stay.
 WITH found AS MATERIALIZED (
@@ -349,7 +349,7 @@ ORDER BY n.notification_id
 LIMIT 1000
 
 -- name: sent
--- Marks deliveries as sent and resets the channel's failures.
+-- Records deliveries as sent and resets the channel's failures.
 WITH done AS (
     UPDATE control.alert_deliveries SET sent_at = clock_timestamp()
     WHERE channel = %(channel)s AND notification_id = ANY(%(ids)s)
@@ -365,7 +365,7 @@ UPDATE control.alert_channels SET
 WHERE channel = %(channel)s
 
 -- name: prune
--- Deletes old notifications. The alerts stay as the history.
+-- Deletes old notifications. The alerts stay.
 DELETE FROM control.alert_notifications AS n
 WHERE n.is_addressed AND n.noted_at < now() - interval '30 days'
   AND NOT EXISTS (SELECT FROM control.alert_deliveries AS d

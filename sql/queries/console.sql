@@ -132,6 +132,6 @@ SELECT coalesce(sum(received), 0)::bigint AS received, coalesce(sum(accepted), 0
        coalesce(sum(discarded), 0)::bigint AS discarded, coalesce(sum(in_flight), 0)::bigint AS in_flight
 FROM account.funnel WHERE hour >= %(since)s
 
--- name: old_totals
+-- name: legacy_totals
 -- What each stage of the legacy pipeline passed on.
 SELECT stage, sum(proceeded)::bigint AS proceeded FROM legacy.stage_counts WHERE hour >= %(since)s GROUP BY stage

@@ -337,7 +337,7 @@ SELECT is_mirrored FROM control.epochs ORDER BY epoch DESC LIMIT 1
 SELECT was, count(*) FROM control.erased_events WHERE erasure_id = %(erasure_id)s GROUP BY was
 
 -- name: finish
--- Marks an erasure as finished.
+-- Records that an erasure is finished.
 UPDATE control.erasures SET finished_at = clock_timestamp(), counts = %(counts)s::jsonb WHERE erasure_id = %(erasure_id)s
 
 -- name: subject_hash

@@ -71,7 +71,7 @@ SELECT coalesce(sum(events), 0)::bigint,
        coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float8
 FROM queue.mirror
 
--- name: old_pipeline
+-- name: legacy_pipeline
 -- What the stages of the legacy pipeline counted.
 SELECT stage, sum(arrived)::bigint, sum(proceeded)::bigint, sum(failed)::bigint FROM legacy.stage_counts GROUP BY stage
 

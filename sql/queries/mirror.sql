@@ -24,7 +24,7 @@ FROM control.tenants AS t LEFT JOIN control.legacy_keys AS k USING (tenant_id)
 WHERE t.tenant_id = ANY(%s)
 
 -- name: take
--- Marks batches as being sent and returns them. The mark is committed before anything is sent.
+-- Records that batches are being sent, and returns them. The record is committed before anything is sent.
 WITH waiting AS (
     SELECT mirror_id, events FROM queue.mirror
     WHERE mirror_id >= %(low_water)s AND sending_at IS NULL
@@ -55,9 +55,9 @@ FROM queue.mirror AS m
 JOIN queue.events AS e ON e.batch_id = m.batch_id AND e.batch_received_at = m.received_at
 WHERE m.sending_at IS NOT NULL
 
--- name: settle
+-- name: record
 -- Records the fate of mirrored batches in one statement: counts by tenant, hour and stage, the lost events, and the
--- deletion of the rows. Missing rows were settled before, by an earlier try of this call or by another mirror. They are
+-- deletion of the rows. Missing rows were recorded before, by an earlier try of this call or by another mirror. They are
 -- not counted again.
 WITH gone AS (DELETE FROM queue.mirror WHERE mirror_id = ANY(%(mirror_ids)s) RETURNING mirror_id),
 lost AS (

@@ -117,7 +117,7 @@ SELECT least((SELECT min(work_id) FROM queue.work WHERE lane = %(lane)s::queue.l
              %(horizon)s)
 
 -- name: horizon
--- The highest id drawn, and the transactions that write the table (see SettledIds).
+-- The highest id drawn, and the transactions that write the table (see FinalIds).
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END, ARRAY(SELECT queue.writers_of('queue.work'))
 FROM queue.work_work_id_seq
 

@@ -84,7 +84,7 @@ WHERE r.replay_id = %(replay_id)s AND c.chunk = %(chunk)s AND c.taken_by = pg_ba
 FOR SHARE OF r
 
 -- name: chunk_done
--- Marks a chunk as done.
+-- Records that a chunk is done.
 UPDATE replay.chunks SET
     diffed_at = CASE WHEN %(state)s = 'diffing' THEN clock_timestamp() ELSE diffed_at END,
     read_events = CASE WHEN %(state)s = 'diffing' THEN %(read_events)s ELSE read_events END,

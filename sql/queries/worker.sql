@@ -168,14 +168,14 @@ FROM (
 WHERE d.tenant_id = free.tenant_id AND d.dead_letter_id = free.dead_letter_id
 
 -- name: exhaust_dead_letter
--- Marks a dead letter as exhausted.
+-- Exhausts a dead letter.
 UPDATE queue.dead_letters SET
     state = 'exhausted', next_attempt_at = NULL, error_class = %(error_class)s, error = %(error)s,
     fingerprint = %(fingerprint)s
 WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
 
 -- name: resolve_dead_letters
--- Marks dead letters as delivered or duplicate.
+-- Resolves dead letters as delivered or duplicate.
 UPDATE queue.dead_letters AS d SET
     state = CASE WHEN %(delivered)s THEN 'delivered' ELSE 'duplicate' END, next_attempt_at = NULL, resolved_at = now(),
     attempts = attempts + 1

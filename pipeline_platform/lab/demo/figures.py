@@ -12,7 +12,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.errors import PipelineError
 
 _SQL = queries("demo")
-OLD_STAGES = ("mirror", "gateway", "queue", "lookup", "write")
+LEGACY_STAGES = ("mirror", "gateway", "queue", "lookup", "write")
 PLATFORM_PARTS = ("claim", "transform", "enrich", "load")
 Conn = psycopg.Connection[Any]
 
@@ -93,7 +93,7 @@ def latencies(conn: Conn, begin: datetime, end: datetime) -> dict[str, Latency]:
 
 def losses(conn: Conn, accepted: int, delivered: int) -> dict[str, int]:
     """Events that the old pipeline lost, by stage; `unreported`: no stage reported the loss."""
-    found = dict.fromkeys(OLD_STAGES, 0) | {row["stage"]: row["events"] for row in _rows(conn, "losses")}
+    found = dict.fromkeys(LEGACY_STAGES, 0) | {row["stage"]: row["events"] for row in _rows(conn, "losses")}
     unreported = accepted - delivered - sum(found.values())
     return found | ({"unreported": unreported} if unreported else {})
 

@@ -27,7 +27,7 @@ from pipeline_platform.telemetry.metrics.catalogue import Kind, Metric
 _SQL = queries("metrics")
 _STATEMENT_S = 10.0
 # Sums every hour of a migration, 0.4 s a million rows: so it is read less often than at each scrape.
-_SELDOM = "old_pipeline"
+_SELDOM = "legacy_pipeline"
 _SELDOM_S = 30.0
 Row = tuple[Any, ...]
 Found = dict[str, list[Row]]
@@ -107,10 +107,10 @@ def _families(found: Found) -> Iterator[Family]:
     yield _gauge(names.MIRROR_EVENTS, [((), mirror[0])])
     yield _gauge(names.MIRROR_AGE, [((), mirror[1])])
     yield _counter(
-        names.OLD_PIPELINE,
+        names.LEGACY_PIPELINE,
         [
             ((stage, result), value)
-            for stage, *values in found["old_pipeline"]
+            for stage, *values in found["legacy_pipeline"]
             for result, value in zip(("arrived", "proceeded", "failed"), values, strict=True)
         ],
     )

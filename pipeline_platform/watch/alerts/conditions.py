@@ -141,7 +141,5 @@ def look_at(conn: Conn, settings: Settings, conditions: Sequence[Condition] = CO
     found = [each for condition in conditions for each in condition.look(conn, settings)]
     columns = {name: [getattr(each, name) for each in found] for name in Found.__dataclass_fields__}
     judged = [kind.value for condition in conditions for kind in condition.kinds]
-    conn.execute(
-        _SQL["settle"], columns | {"judged": judged, "quiet_s": settings.alert_quiet_s, "looked_at": looked_at}
-    )
+    conn.execute(_SQL["apply"], columns | {"judged": judged, "quiet_s": settings.alert_quiet_s, "looked_at": looked_at})
     return found

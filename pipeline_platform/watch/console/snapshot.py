@@ -17,7 +17,7 @@ from pipeline_platform.account.numbers import Numbers, numbers_of
 from pipeline_platform.db import connect, queries
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.catalogue import Severity
-from pipeline_platform.watch.alerts.ledger import list_alerts
+from pipeline_platform.watch.alerts.operations import list_alerts
 
 _SQL = queries("console")
 _SAMPLED_BATCHES = 300
@@ -153,7 +153,7 @@ def read_view(conn: Conn, settings: Settings, platform: Platform, tenant: str | 
 def read_totals(conn: Conn, since: datetime) -> tuple[Numbers, dict[str, int]]:
     """The account's numbers of all tenants, and the events that each stage of the old pipeline passed on."""
     numbers = numbers_of(_rows(conn, "totals", since=since)[0])
-    return numbers, {row["stage"]: row["proceeded"] for row in _rows(conn, "old_totals", since=since)}
+    return numbers, {row["stage"]: row["proceeded"] for row in _rows(conn, "legacy_totals", since=since)}
 
 
 def read_latency(conn: Conn, batches_lately: int) -> tuple[Latency, int]:
@@ -172,7 +172,7 @@ def _open_alerts(conn: Conn, settings: Settings, tenant: str | None) -> list[Row
 
 def _worst(funnel: Funnel, *, old_is_production: bool) -> list[Row]:
     """Unbalanced tenants first, then by missing events, also of the old pipeline while it is production."""
-    old = {row["tenant"]: row for row in funnel.old_pipeline.tenants} if funnel.old_pipeline else {}
+    old = {row["tenant"]: row for row in funnel.legacy_pipeline.tenants} if funnel.legacy_pipeline else {}
     rows: list[Row] = []
     for part in funnel.tenants:
         numbers, theirs = part.numbers, old.get(part.tenant)

@@ -12,8 +12,8 @@ from pipeline_platform.migration.mirror.target import Fate
 Key = tuple[int, datetime, str]
 
 
-class Ledger:
-    """The fates of a round's events, as the parameters of the query `settle`."""
+class Fates:
+    """The fates of a round's events, as the parameters of the query `record`."""
 
     def __init__(self, mirror_ids: Sequence[int]) -> None:
         self.mirror_ids = mirror_ids
