@@ -102,7 +102,7 @@ def funnel(
     since: Since = None,
     as_json: AsJson = False,
 ) -> None:
-    """The account of every event, by stage, tenant, hour and lane. Exit 1 where it does not balance.
+    """The account of every event, by stage, tenant, hour and lane. Exit 1 if it does not balance.
 
     Example: pipeline-platform funnel --since 2h
     """
@@ -121,7 +121,7 @@ def audit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Recount the account from the rows: by key over all kept hours, and production as a whole. Exit 1 where anything
+    """Recount the account from the rows: by key over all kept hours, and production as a whole. Exit 1 if anything
     differs.
 
     Example: pipeline-platform audit
@@ -168,7 +168,7 @@ def trace(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every stage that one event reached, and its outcome. Exit 1 where nothing is known of it.
+    """Every stage that one event reached, and its outcome. Exit 1 if nothing is known of it.
 
     Example: pipeline-platform trace 89451a46-98e4-55a3-baba-163cc8211618
     """

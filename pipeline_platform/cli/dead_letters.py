@@ -117,7 +117,7 @@ def discard(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give dead letters up, by name and with a reason: they count as discarded.
+    """Discard dead letters, with a reason. Their events count as discarded.
 
     Example: pipeline-platform dead-letters discard 7 8 --reason "test data"
     """

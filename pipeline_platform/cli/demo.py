@@ -33,7 +33,7 @@ def demo(
     """Play a migration on real servers: shadow run, reconciliation, cutover under load, recovery; measure all of it.
 
     Takes less than five minutes. Writes demo-report.json and demo-report.html into the home. In a terminal it goes on
-    serving until Ctrl-C. Exit 1 where a promise was not kept. Its servers and data are its own, in the directory demo
+    serving until Ctrl-C. Exit 1 if a promise was not kept. Its servers and data are its own, in the directory demo
     of the home, and are made anew each time.
 
     Example: pipeline-platform demo --seed 7
