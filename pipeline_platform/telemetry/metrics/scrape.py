@@ -5,8 +5,8 @@ of the installation, except for the old pipeline's counts during a migration. Wr
 `pipeline_up` is 0 and the rest of the account is missing.
 """
 
+import contextlib
 import importlib.metadata
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from pipeline_platform.db import connect, queries
+from pipeline_platform.disk import room_under
 from pipeline_platform.errors import is_transient
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics import catalogue as names
@@ -54,7 +55,9 @@ class Platform(Collector):
                 raise
             found = None
         yield _gauge(names.UP, [((), found is not None)])
-        yield _gauge(names.DISK_FREE, [((), shutil.disk_usage(self._settings.home).free)])
+        # Without the disk, the other metrics are still worth having.
+        with contextlib.suppress(OSError):
+            yield _gauge(names.DISK_FREE, [((), room_under(self._settings.home).free)])
         if found is not None:
             yield from _families(found)
         yield _gauge(names.SCRAPE_SECONDS, [((), time.monotonic() - begin)])
