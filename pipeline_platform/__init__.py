@@ -63,6 +63,7 @@ event/          what an event is: types, reader (validation), json_limits, perso
 tenants/        who may send: tenants, write_keys, and tombstones of erased people
 telemetry/      logs, tracing, metrics/ (catalogue.py names every metric), redaction (what is secret), and text made safe for terminals
 settings.py     every setting; errors.py: errors, named by what happens next
+disk.py         the room on the disk
 db.py           connections and named queries; connections.py: what a session states; schema.py: migrations
 arrays.py       PostgreSQL's binary arrays; halving.py finds the bad items of what is written as a whole
 backoff.py      how long to wait before the next try

@@ -1,4 +1,4 @@
-"""import: brings history from a file directly into the queue."""
+"""import: brings events of the past from a file directly into the queue."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,9 +34,9 @@ def import_(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring history in, with received_at from the events; run it again to go on after it was killed.
+    """Bring events of the past in, with received_at from the events. If it was killed, run it again: it continues.
 
-    Hours past the retention are reported and left out. Exit 1 where lines could not be read or lie in the future.
+    Hours past the retention are reported and left out. Exit 1 if lines could not be read or lie in the future.
 
     Example: pipeline-platform import events.ndjson.gz --tenant-field tenant --received-at timestamp --shift-to-now
     """

@@ -42,7 +42,7 @@ def recover(
 ) -> None:
     """Put into production what the old pipeline dropped of a window. Idempotent; run it again after it was killed.
 
-    The default is all that is kept and settled. Exit 1 where something is missing afterwards, or the window may still
+    The default is all that is kept and settled. Exit 1 if something is missing afterwards, or the window may still
     change.
 
     Example: pipeline-platform recover --last 2h --reason "dropped at the morning peak" --dry-run

@@ -38,7 +38,7 @@ def send(
 ) -> None:
     """Send a file of events through the gateway, as any client would; ends with what was acknowledged.
 
-    Exit 1 where anything was rejected, refused or unreadable.
+    Exit 1 if anything was rejected, refused or unreadable.
 
     Example: pipeline-platform send events.ndjson.gz --tenant-field tenant
     """

@@ -1,7 +1,7 @@
 """Readmits quarantined events that an operator's function has corrected. They are validated as in the gateway.
 
 A readmitted event is received again, now. Its quarantined row stays and is marked, so that no event is readmitted
-twice. Each event has the same identity at every attempt. Readmission and erasure exclude each other. An event of a
+twice. Each event has the same identity each time. Readmission and erasure exclude each other. An event of a
 person who was erased after it was received is refused, because it would become newer than the erasure.
 """
 

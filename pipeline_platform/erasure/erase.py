@@ -102,7 +102,7 @@ def _finish(run: Run, reason: str) -> None:
     if own_table:
         erasure.not_ours.append(f"{own_table}: the old pipeline's own table")
     if one_row(run.conn, "is_mirrored", {})[0]:
-        erasure.not_ours.append("what the old pipeline has under way: erase again once it has settled")
+        erasure.not_ours.append("what the old pipeline has under way: erase again when it has processed that")
     counts = erasure.counts()
     detail = {"erasure_id": erasure.erasure_id, "tenant": erasure.tenant, "subject_hash": erasure.subject_hash}
     with run.conn.transaction():

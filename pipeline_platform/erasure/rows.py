@@ -8,7 +8,7 @@ import psycopg
 
 from pipeline_platform.db import queries
 from pipeline_platform.erasure.batches import erase_batch
-from pipeline_platform.erasure.outcomes import Occurrence, settle
+from pipeline_platform.erasure.outcomes import Occurrence, discard
 from pipeline_platform.erasure.person import Person
 from pipeline_platform.erasure.run import Run
 from pipeline_platform.erasure.scan import Place
@@ -26,7 +26,7 @@ def erase_letters(run: Run) -> None:
     rows = run.conn.execute(_SQL["letters_places"], run.params | {"ids": run.marked("dead_letters")}).fetchall()
     with run.conn.transaction():
         run.conn.execute(_SQL["enter"])
-        run.changed(settle(run.conn, run.person, run.erasure_id, [Occurrence(*row) for row in rows]))
+        run.changed(discard(run.conn, run.person, run.erasure_id, [Occurrence(*row) for row in rows]))
 
 
 def erase_rows(run: Run) -> None:
@@ -59,7 +59,7 @@ def _erase_gone(run: Run, gone: list[Occurrence]) -> None:
     with run.conn.transaction():
         run.conn.execute(_SQL["enter"])
         placed = _with_lanes(run.conn, run.person, gone)
-        run.changed(settle(run.conn, run.person, run.erasure_id, placed))
+        run.changed(discard(run.conn, run.person, run.erasure_id, placed))
 
 
 def _with_lanes(conn: Conn, person: Person, gone: list[Occurrence]) -> list[Occurrence]:

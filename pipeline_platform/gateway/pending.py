@@ -12,7 +12,7 @@ from pipeline_platform.gateway.responses import TryLaterError
 
 @dataclass(slots=True)
 class Waiting:
-    """A request that waits for its commit. Whoever settles it first decides; later results are ignored."""
+    """A request that waits for its commit. Its first result counts; later ones are ignored."""
 
     lane: Lane
     judged: Judged
@@ -31,7 +31,7 @@ class Waiting:
 
 
 class Pending:
-    """Requests from their arrival until they are settled. `wake` is set when a committer has to look again."""
+    """Requests until they are resolved or refused. `wake` is set when a committer has to look again."""
 
     def __init__(self, group_events_max: int, events_max: int) -> None:
         self._group_events_max = group_events_max
@@ -41,7 +41,7 @@ class Pending:
         self.wake = asyncio.Event()
 
     async def wait(self, lane: Lane, judged: Judged) -> list[Late]:
-        """Wait until the request is settled. Raises TryLaterError if it was refused, or if too many events wait."""
+        """Wait until the request is durable. Raises TryLaterError if it was refused, or if too many events wait."""
         events = len(judged.accepted) + len(judged.rejected)
         if self._events_in_hand and self._events_in_hand + events > self._events_max:
             raise TryLaterError("busy", "too many events wait to be stored: send this again", 1.0)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.dead_letters.circuit import Circuit
-from pipeline_platform.dead_letters.store import Failure, Stage, bury, failure
+from pipeline_platform.dead_letters.store import FailedIn, Failure, bury, failure
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.halving import Halves
@@ -26,8 +26,9 @@ from pipeline_platform.worker.load import keep_traits, load, new_rows, subjects_
 from pipeline_platform.worker.transform import Row, transform
 
 # For an engine's connection. Planning the load each time costs a millisecond, more than loading three events. A generic
-# plan does not know the sizes, so it must not join two inputs by a nested loop.
-PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_nestloop=off -c jit=off"
+# plan does not know the sizes, so it must not join two inputs by a nested loop. A plan that was made while a table was
+# tiny is kept while the table grows, so it must not read whole tables.
+PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_nestloop=off -c enable_seqscan=off -c jit=off"
 
 Claim = Callable[[psycopg.Connection[Any]], list[Work]]
 
@@ -173,18 +174,18 @@ class Engine:
         failures: list[Failure] = []
         parts = Halves(transformed)
         for part in parts:
-            stage: Stage = "enrich"
+            failed_in: FailedIn = "enrich"
             try:
                 with self._conn.transaction():
                     rows = self._enrich(part, cached=False)
-                    stage = "load"
+                    failed_in = "load"
                     new = new_rows(self._load(rows))
                     keep_traits(self._conn, rows)
             except Exception as error:
                 if not _may_be_the_datas(error):
                     raise
                 if not parts.split(part):
-                    failures.append(failure(part[0][0], stage, error))
+                    failures.append(failure(part[0][0], failed_in, error))
             else:
                 loaded += rows
                 delivered += new

@@ -1,7 +1,7 @@
 """One worker process: waits until it is woken, claims work and processes it, until it is stopped.
 
-After SIGTERM or SIGINT it finishes the current batch. While PostgreSQL is unreachable it waits and reconnects; no
-attempt is counted. When it dies, its transaction is rolled back and the pool starts another. An operator need not act.
+After SIGTERM or SIGINT it finishes the current batch. While PostgreSQL is unreachable it waits and reconnects, and
+nothing is counted. When it dies, its transaction is rolled back and the pool starts another. An operator need not act.
 """
 
 import gc

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.dead_letters.store import Failure, Stage, exhaust, failure, next_attempt_at, postpone
+from pipeline_platform.dead_letters.store import FailedIn, Failure, exhaust, failure, next_attempt_at, postpone
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import EventType, Lane, QueuedEvent
 from pipeline_platform.halving import Halves
@@ -37,7 +37,7 @@ Noted = Callable[[Sequence[HeldLetter]], None]
 class _Letter:
     dead_letter_id: int
     attempts: int
-    failed_at: Stage
+    failed_in: FailedIn
     deaths: int
     event: QueuedEvent
 
@@ -74,7 +74,7 @@ def redeliver(
         if noted:
             noted([letter.held for letter in letters])
         for was_loaded in (False, True):
-            part = [letter for letter in letters if (letter.failed_at == "load") is was_loaded]
+            part = [letter for letter in letters if (letter.failed_in == "load") is was_loaded]
             done += _try_again(settings, conn, lookups, part, changed)
     # After the commit: another worker would read and cache the earlier traits again.
     lookups.forget(changed)
@@ -82,7 +82,7 @@ def redeliver(
 
 
 def count_death(conn: psycopg.Connection[Any], settings: Settings, letters: Sequence[HeldLetter]) -> None:
-    """Count a worker's death against the letters of its note, except those that it had settled."""
+    """Count a worker's death against the letters of its note, except those that it had finished."""
     again_at = None
     if len(letters) == 1:
         again_at = next_attempt_at(settings, letters[0].attempts + 1) or datetime.now(UTC)
@@ -104,7 +104,7 @@ def _due(conn: psycopg.Connection[Any], query: str, *limits: int) -> list[_Lette
 
 def _give_up(conn: psycopg.Connection[Any], letter: _Letter) -> None:
     text = f"{letter.deaths} workers died processing this event"
-    exhaust(conn, letter.dead_letter_id, Failure(letter.event, letter.failed_at, "WorkerCrashedError", text))
+    exhaust(conn, letter.dead_letter_id, Failure(letter.event, letter.failed_in, "WorkerCrashedError", text))
 
 
 def _event(row: tuple[Any, ...]) -> QueuedEvent:
@@ -172,7 +172,7 @@ def _deliver(
         rows = [row for _, row in part]
         try:
             with conn.transaction():
-                new = new_rows(load(conn, rows, redelivery=True, adds_enriched=part[0][0].failed_at != "load"))
+                new = new_rows(load(conn, rows, redelivery=True, adds_enriched=part[0][0].failed_in != "load"))
                 if 0 < new < len(rows):
                     raise _MixedError
                 written = keep_traits(conn, rows)

@@ -67,7 +67,7 @@ class TracedEngine(Engine):
         begins = list(self._began_ns.values())
         parts = list(zip(self._began_ns, begins, [*begins[1:], end_ns], strict=True))
         for work in self._works:
-            batch = self._tracer.batch(work.batch_id, work.received_at)
+            batch = self._tracer.batch(work.batch.batch_id, work.batch.received_at)
             if batch is None:
                 continue
             attributes = {

@@ -68,7 +68,7 @@ def _fill(conn: Conn, settings: Settings) -> None:
     )
     conn.execute(
         "INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,"
-        " received_at, payload, stage, error_class, error, fingerprint, state, attempts)"
+        " received_at, payload, failed_in, error_class, error, fingerprint, state, attempts)"
         " SELECT 2, gen_random_uuid(), 't', 'live', 1, n, now(), now(), '', 'load', 'E', %s, 'f' || n, 'exhausted', 5"
         " FROM generate_series(1, 3) AS n",
         (f"{_HOSTILE} is no number",),

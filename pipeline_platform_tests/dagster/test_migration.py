@@ -16,7 +16,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform_tests.dagster.test_processing import materialized, metadata
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import accept, deliver_all, legacy_has, settle
 
 Conn = psycopg.Connection[Any]
 _RANGE_START = "dagster/asset_partition_range_start"
@@ -30,7 +30,7 @@ def hour(conn: Conn, settings: Settings) -> datetime:
     ids = sorted(uuid.uuid4() for _ in range(10))
     accept(conn, acme.tenant_id, ids)
     deliver_all(settings)
-    old_pipeline_has(conn, ids[:7])
+    legacy_has(conn, ids[:7])
     settle(conn)
     row = conn.execute("SELECT received_at FROM queue.batches").fetchone()
     assert row

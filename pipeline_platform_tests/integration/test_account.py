@@ -126,8 +126,8 @@ def test_the_funnel_has_the_keys_it_promises(busy: Platform) -> None:
     assert [stage["failed"] for stage in found["stages"]] == [1, 0, 0, 2, 0]
     assert {part["tenant"]: part["accepted"] for part in found["tenants"]} == {"acme": 6, "zeta": 7}
     assert {part["lane"]: part["accepted"] for part in found["lanes"]} == {"live": 11, "overflow": 2}
-    assert {(cause["stage"], cause["outcome"], cause["events"]) for cause in found["causes"]} == {
-        ("received", "rejected", 1),
+    assert {(cause["failed_in"], cause["outcome"], cause["events"]) for cause in found["causes"]} == {
+        ("validate", "rejected", 1),
         ("load", "dead_lettered", 2),
     }
 
@@ -313,7 +313,7 @@ def test_trace_names_the_trace_of_each_batch(busy: Platform) -> None:
 def test_trace_shows_quarantine_dead_letters_and_losses(busy: Platform) -> None:
     assert [row["code"] for row in trace(busy.conn, "r", event_id_of("r")).quarantined] == ["missing_field"]
     letters = trace(busy.conn, "bad-1", event_id_of("bad-1")).dead_letters
-    assert [(row["stage"], row["state"], row["attempts"]) for row in letters] == [("load", "waiting", 1)]
+    assert [(row["failed_in"], row["state"], row["attempts"]) for row in letters] == [("load", "waiting", 1)]
     busy.conn.execute("DELETE FROM analytics.events WHERE message_id = 'c'")
     assert [row["outcome"] for row in trace(busy.conn, "c", event_id_of("c")).accepted] == ["lost"]
     busy.conn.execute("DELETE FROM analytics.keys")

@@ -19,8 +19,8 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.channels import channels_of
 from pipeline_platform.watch.alerts.conditions import CONDITIONS, look_at
 from pipeline_platform.watch.alerts.delivery import Delivery
-from pipeline_platform.watch.alerts.ledger import list_alerts, resolve_alert, show_alert, try_channels
 from pipeline_platform.watch.alerts.objectives import objectives_of
+from pipeline_platform.watch.alerts.operations import list_alerts, resolve_alert, show_alert, try_channels
 from pipeline_platform.watch.alerts.process import Alerter
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import add_tenants

@@ -224,7 +224,7 @@ def test_the_commands(world: World) -> None:
     ]
 
 
-@pytest.mark.parametrize("point", ["archive.before_ledger", "archive.mid_restore"])
+@pytest.mark.parametrize("point", ["archive.before_note", "archive.mid_restore"])
 def test_killed_it_is_run_again(world: World, point: str) -> None:
     before, content = world.numbers(), world.content()
     place = {"archive_url": world.settings.archive_url}
@@ -305,8 +305,8 @@ def test_an_archive_that_waits_for_a_drop_overwrites_nothing(world: World, setti
     assert world.restore(hour) == 45
 
 
-@pytest.mark.parametrize("point", ["erase.before_archive_ledger", "erase.after_archive_ledger:2"])
-def test_an_erasure_killed_around_the_ledger_is_finished_by_the_next(world: World, tmp_path: Path, point: str) -> None:
+@pytest.mark.parametrize("point", ["erase.before_archive_note", "erase.after_archive_note:2"])
+def test_an_erasure_killed_around_its_record_is_finished_by_the_next(world: World, tmp_path: Path, point: str) -> None:
     world.archive()
     world.drop()
     words = ("erase", "--tenant", "acme", "--user", "u1", "--reason", "request 1")

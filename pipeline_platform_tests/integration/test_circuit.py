@@ -68,7 +68,7 @@ def test_a_bad_deploy_stops_and_after_it_is_mended_all_goes_on(conn: Conn, setti
         assert (conn.execute("SELECT count(*) FROM queue.work").fetchone() or (0,))[0] > (left or (0,))[0]
         assert run_command(settings, "circuit", "close", "--reason", "rolled back").code == 0
         platform.await_drained(conn)
-        run_command(settings, "dead-letters", "redrive", "--stage", "transform", "--reason", "rolled back")
+        run_command(settings, "dead-letters", "redrive", "--failed-in", "transform", "--reason", "rolled back")
         open_letters = "SELECT count(*) FROM queue.dead_letters WHERE state <> 'delivered'"
         wait_for("the dead letters to be delivered", lambda: conn.execute(open_letters).fetchone() == (0,))
     assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (12_030,)

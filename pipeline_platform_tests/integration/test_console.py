@@ -43,7 +43,7 @@ def new_ids(events: int) -> list[uuid.UUID]:
 def plant_dead_letters(conn: Conn, tenant_id: int, events: int, error: str = "no such column") -> None:
     conn.execute(
         "INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,"
-        " received_at, payload, stage, error_class, error, fingerprint, state, attempts)"
+        " received_at, payload, failed_in, error_class, error, fingerprint, state, attempts)"
         " SELECT %s, gen_random_uuid(), 't', 'live', 1, n, now(), now(), '', 'load', 'UndefinedColumn', %s, 'f00d',"
         " 'exhausted', 5 FROM generate_series(1, %s) AS n",
         (tenant_id, error, events),

@@ -16,7 +16,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support import legacy
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import accept, deliver_all, legacy_has, settle
 
 Conn = psycopg.Connection[Any]
 
@@ -151,7 +151,7 @@ def test_the_old_pipeline_goes_when_watch_and_recovery_are_over(conn: Conn, sett
     ids = [uuid.uuid4() for _ in range(3)]
     accept(conn, acme.tenant_id, ids)
     deliver_all(settings)
-    old_pipeline_has(conn, ids[:2])
+    legacy_has(conn, ids[:2])
     settle(conn)
     legacy.turn(conn, "platform_primary")
     assert _closed(conn, settings, Phase.LEGACY_OFF) == ["watch", "recovery"]

@@ -55,7 +55,7 @@ def outcome(conn: Conn) -> tuple[int, ...]:
 
 def test_lists_and_shows(conn: Conn, buried: TenantId) -> None:
     found = list_dead_letters(conn, Filter(tenants=["acme"]))
-    assert [row["stage"] for row in found].count("load") == 2
+    assert [row["failed_in"] for row in found].count("load") == 2
     assert not list_dead_letters(conn, Filter(tenants=["nobody"]))
     shown = show_dead_letter(conn, next(row["dead_letter_id"] for row in found if row["message_id"]))
     assert shown["payload"] == NUL.decode()
@@ -106,9 +106,11 @@ def test_ten_thousand_of_three_causes_are_redriven_by_one_command(
     Engine(settings, conn, lookups).step(lambda own: claim(own, Lane.LIVE, 10, 0))
     monkeypatch.undo()
     conn.execute("UPDATE queue.dead_letters SET state = 'exhausted', next_attempt_at = NULL")
-    looked = run_command(settings, "dead-letters", "redrive", "--stage", "transform", "--dry-run", "--json").answer
+    looked = run_command(settings, "dead-letters", "redrive", "--failed-in", "transform", "--dry-run", "--json").answer
     assert (looked["events"], len(looked["groups"])) == (10_000, 3)
-    done = run_command(settings, "dead-letters", "redrive", "--stage", "transform", "--reason", "rolled back", "--json")
+    done = run_command(
+        settings, "dead-letters", "redrive", "--failed-in", "transform", "--reason", "rolled back", "--json"
+    )
     assert done.answer["events"] == 10_000
     while redeliver(settings, conn, lookups).claimed:
         pass
@@ -126,7 +128,7 @@ def test_one_that_is_delivered_already_is_a_duplicate_and_the_bad_one_waits(
     conn.execute("UPDATE queue.dead_letters SET payload = replace(encode(payload, 'escape'), 'u0000', 'u0041')::bytea")
     # Both letters of the first cause become one event.
     conn.execute("UPDATE queue.dead_letters SET event_id = (SELECT min(event_id::text)::uuid FROM queue.dead_letters"
-                 " WHERE stage = 'load') WHERE stage = 'load'")  # fmt: skip
+                 " WHERE failed_in = 'load') WHERE failed_in = 'load'")  # fmt: skip
     redrive(conn, Filter(tenants=["acme"]), "x")
     lookups = Lookups(settings, settings.redis_url)
     redeliver(settings, conn, lookups)

@@ -140,7 +140,7 @@ def test_the_report_has_the_keys_that_readers_rely_on(tmp_path: Path) -> None:
     assert set(report) == {
         "legacy", "platform", "dropped_found", "recovered", "missing_after", "doubled", "seed", "seconds",
     }  # fmt: skip
-    side = {"accepted", "delivered", "delivery_rate", "delivery_rate_peak", "p95_ms", "losses_by_stage"}
+    side = {"accepted", "delivered", "delivery_rate", "delivery_rate_peak", "p95_ms", "losses"}
     assert set(report["legacy"]) == set(report["platform"]) == side
 
 

@@ -15,7 +15,7 @@ from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.ledger import Tenant, add_tenants
 from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import accept, deliver_all, legacy_has, settle
 
 Conn = psycopg.Connection[Any]
 
@@ -32,7 +32,7 @@ def ids(conn: Conn, settings: Settings, acme: Tenant) -> list[uuid.UUID]:
     made = sorted(uuid.uuid4() for _ in range(10))
     accept(conn, acme.tenant_id, made)
     deliver_all(settings)
-    old_pipeline_has(conn)
+    legacy_has(conn)
     settle(conn)
     return made
 

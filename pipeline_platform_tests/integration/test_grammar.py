@@ -16,7 +16,7 @@ from pipeline_platform.db import connect
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.event.reader import Limits
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.gateway.protocol import judge, open_invalid_request, open_request
+from pipeline_platform.gateway.protocol import judge, open_invalid_request, open_ndjson, open_request
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.queue.batches import accept, claim
 from pipeline_platform.queue.keeper import open_partitions
@@ -76,7 +76,7 @@ def assert_all_become_rows(conn: Conn, engine: Engine, events: Sequence[Accepted
     accept(conn.execute, Lane.LIVE, events, [])
     done = engine.step(lambda own: claim(own, Lane.LIVE, 100, 0))
     letters = conn.execute(
-        "SELECT stage, error_class, error, convert_from(payload, 'UTF8'), convert_from(envelope, 'UTF8')"
+        "SELECT failed_in, error_class, error, convert_from(payload, 'UTF8'), convert_from(envelope, 'UTF8')"
         " FROM queue.dead_letters LIMIT 3"
     ).fetchall()
     assert not letters
@@ -108,6 +108,19 @@ def test_each_field_of_each_type_with_each_value(conn: Conn, engine: Engine, ten
     events = accepted(tenant, batch_of(every_event()))
     assert len(events) > 2_000
     assert_all_become_rows(conn, engine, events)
+
+
+def test_an_array_and_lines_are_read_as_a_batch_is(tenant: TenantId) -> None:
+    events = list(every_event())
+    lines = judge(open_ndjson("\n".join(events).encode(), LIMITS, 100_000), tenant, LIMITS, None).accepted
+    array = accepted(tenant, f"[{','.join(events)}]".encode())
+    # An event without a messageId gets a random identity.
+    read = [
+        [(event.type, event.client_at, event.payload, event.envelope) for event in form]
+        for form in (accepted(tenant, batch_of(events)), array, lines)
+    ]
+    assert len(read[0]) > 2_000
+    assert read[0] == read[1] == read[2]
 
 
 def test_each_value_around_the_events(conn: Conn, engine: Engine, tenant: TenantId) -> None:

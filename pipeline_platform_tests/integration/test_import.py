@@ -35,7 +35,7 @@ class Importer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.file = settings.home / "history.ndjson"
+        self.file = settings.home / "past.ndjson"
 
     def write(self, *events: dict[str, Any] | str) -> None:
         lines = [event if isinstance(event, str) else json.dumps(event) for event in events]
@@ -206,7 +206,7 @@ def test_a_sealed_hour_is_opened_and_sealed_again(importer: Importer, conn: Conn
 
 
 def test_the_hours_are_held_while_it_runs_and_a_second_run_is_refused(importer: Importer, conn: Conn) -> None:
-    """The ledger's table is locked, so the import stands still before its first chunk."""
+    """The table of records is locked, so the import stands still before its first chunk."""
     hour = this_hour() - _HOUR
     importer.write(event("m", hour))
     import_id = importer.run("--dry-run")["import_id"]

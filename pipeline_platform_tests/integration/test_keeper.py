@@ -59,8 +59,8 @@ def test_only_dead_letters_that_were_written_in_the_end_go_with_their_hour(conn:
     for number, (hour, state) in enumerate((hour, state) for hour in (_LONG_AGO, kept) for state in states):
         conn.execute(
             f"""INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index,
-                    batch_received_at, received_at, payload, stage, error_class, error, fingerprint, state, attempts,
-                    next_attempt_at, resolved_at, reason)
+                    batch_received_at, received_at, payload, failed_in, error_class, error, fingerprint, state,
+                    attempts, next_attempt_at, resolved_at, reason)
                 SELECT tenant_id, gen_random_uuid(), 't', 'live', %(number)s, 0, {hour}, {hour}, '{{}}', 'load', 'E',
                        'e', 'f', %(state)s, 1, CASE WHEN %(state)s = 'waiting' THEN 'infinity'::timestamptz END,
                        CASE WHEN %(is_resolved)s THEN now() - interval '73 hours' END, 'a test'

@@ -15,7 +15,7 @@ import pytest
 from pipeline_platform.db import connect, connect_async
 from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.migration.mirror.low_water import Mark
+from pipeline_platform.migration.mirror.low_water import MirrorLowWater
 from pipeline_platform.queue import batches
 from pipeline_platform.queue.batches import claim, complete
 from pipeline_platform.queue.keeper import open_partitions
@@ -65,7 +65,7 @@ def work_through(conn: Conn, low_water: LowWater, lane: Lane = Lane.LIVE) -> lis
     with conn.transaction():
         works = claim(conn, lane, 100, low_water.marks[lane])
         complete(conn, works)
-    return [work.batch_id for work in works]
+    return [work.batch.batch_id for work in works]
 
 
 def test_the_mark_follows_what_was_completed(conn: Conn, tenant: TenantId) -> None:
@@ -156,18 +156,18 @@ def standbys(conn: Conn, names: str) -> None:
 def test_the_mirrors_mark_waits_as_well(settings: Settings, conn: Conn, other: Conn, tenant: TenantId) -> None:
     turn(conn, "shadow")
 
-    async def looks(mark: Mark) -> int:
+    async def looks(low_water: MirrorLowWater) -> int:
         url = settings.database_url
         async with await connect_async(url, "mirror") as looking, await connect_async(url, "side") as side:
             for _ in range(5):
-                await mark.refresh(looking, side)
-        return mark.low_water
+                await low_water.refresh(looking, side)
+        return low_water.low_water
 
-    mark = Mark()
+    low_water = MirrorLowWater()
     with other.transaction():
         accept(other, tenant)
         conn.execute("DELETE FROM queue.mirror WHERE batch_id = %s", (accept(conn, tenant),))
-        assert asyncio.run(looks(mark)) == 0
-    assert asyncio.run(looks(mark)) == 1
+        assert asyncio.run(looks(low_water)) == 0
+    assert asyncio.run(looks(low_water)) == 1
     conn.execute("DELETE FROM queue.mirror")
-    assert asyncio.run(looks(mark)) == 2
+    assert asyncio.run(looks(low_water)) == 2

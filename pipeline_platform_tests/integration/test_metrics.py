@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_the_tables(scrape: Callable[[], Samples], conn
     assert value(found, "pipeline_partitions", state="ahead") == 3
     assert value(found, "pipeline_alerts_open", kind="lag_high") == 1
     assert value(found, "pipeline_drift_events", kind="missing") == 5
-    assert value(found, "pipeline_old_pipeline_events_total", stage="lookup", result="proceeded") == 107
+    assert value(found, "pipeline_legacy_events_total", stage="lookup", result="proceeded") == 107
     assert value(found, "pipeline_replays", state="planned") == 1
     assert value(found, "pipeline_replay_planned_events") == 100
     assert value(found, "pipeline_replay_done_events") == 60

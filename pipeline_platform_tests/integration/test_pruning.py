@@ -49,7 +49,7 @@ def _days_later(settings: Settings, conn: Conn, days: int) -> None:
 
 def _said(conn: Conn) -> tuple[Any, ...]:
     found = funnel_of(conn)
-    causes = {(cause.stage, cause.cause, cause.outcome): cause.events for cause in found.causes}
+    causes = {(cause.failed_in, cause.cause, cause.outcome): cause.events for cause in found.causes}
     day = count_day(conn, datetime.now(UTC).date())
     return found.numbers, causes, {(each.outcome, each.cause): (each.events, each.tenants) for each in day.causes}
 

@@ -20,7 +20,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import Tenant, add_tenants
 from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import accept, deliver_all, legacy_has, settle
 
 Conn = psycopg.Connection[Any]
 
@@ -44,7 +44,7 @@ def _stored(conn: Conn) -> set[tuple[str, uuid.UUID]]:
     return set(conn.execute("SELECT kind, event_id FROM reconcile.differences").fetchall())
 
 
-def _old_pipeline_drops(conn: Conn, ids: Iterable[uuid.UUID]) -> None:
+def _legacy_drops(conn: Conn, ids: Iterable[uuid.UUID]) -> None:
     conn.execute("DELETE FROM legacy.events WHERE event_id = ANY(%s)", (list(ids),))
 
 
@@ -65,7 +65,7 @@ def ids(conn: Conn, settings: Settings, acme: Tenant) -> list[uuid.UUID]:
     made = _made()
     accept(conn, acme.tenant_id, made)
     deliver_all(settings)
-    old_pipeline_has(conn)
+    legacy_has(conn)
     settle(conn)
     return made
 
@@ -87,7 +87,7 @@ def test_an_empty_window_has_no_drift(conn: Conn) -> None:
 
 
 def test_one_dropped_event_is_drift_and_is_missing_until_it_is_recovered(conn: Conn, ids: list[uuid.UUID]) -> None:
-    _old_pipeline_drops(conn, ids[:2])
+    _legacy_drops(conn, ids[:2])
     conn.execute("INSERT INTO legacy.losses SELECT tenant_id, event_id, 'lookup', 'time-out' FROM shadow.events"
                  " WHERE event_id = %s", (ids[0],))  # fmt: skip
     start, end = _now(conn) - timedelta(hours=1), _now(conn)
@@ -106,7 +106,7 @@ def test_one_dropped_event_is_drift_and_is_missing_until_it_is_recovered(conn: C
 
 def test_what_neither_pipeline_delivered_is_missing(conn: Conn, ids: list[uuid.UUID]) -> None:
     """The account says delivered, its key is there, and its row is gone."""
-    _old_pipeline_drops(conn, ids[:1])
+    _legacy_drops(conn, ids[:1])
     conn.execute("DELETE FROM shadow.events WHERE event_id = %s", (ids[0],))
     found = _compare(conn)
     assert found.totals == Counts(accepted=10, platform=9, legacy=9, matched=9, missing=1)
@@ -269,7 +269,7 @@ def _dead_letter(conn: Conn, event_id: uuid.UUID, event_index: int, state: str) 
     """The event as if it had never been delivered."""
     conn.execute(
         "INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,"
-        " received_at, payload, stage, error_class, error, fingerprint, state, attempts, resolved_at, reason)"
+        " received_at, payload, failed_in, error_class, error, fingerprint, state, attempts, resolved_at, reason)"
         " SELECT tenant_id, event_id, 't', 'live', batch_id, %(index)s, received_at, received_at, '', 'load', 'x', 'x',"
         " 'x', %(state)s, 5, CASE WHEN %(state)s = 'discarded' THEN now() END,"
         " CASE WHEN %(state)s = 'discarded' THEN 'test' END FROM shadow.events WHERE event_id = %(id)s",
@@ -282,7 +282,7 @@ def _dead_letter(conn: Conn, event_id: uuid.UUID, event_index: int, state: str) 
 def test_a_dead_letter_is_extra_where_the_old_pipeline_has_it(conn: Conn, ids: list[uuid.UUID]) -> None:
     for event_index, event_id in enumerate(ids[:2]):
         _dead_letter(conn, event_id, event_index, "exhausted")
-    _old_pipeline_drops(conn, ids[:1])
+    _legacy_drops(conn, ids[:1])
     found = _compare(conn)
     assert found.totals == Counts(accepted=10, platform=8, legacy=9, matched=8, extra=1, missing=1)
     assert found.coverage["dead_lettered"] == 2
@@ -296,7 +296,7 @@ def test_a_dead_letter_is_extra_where_the_old_pipeline_has_it(conn: Conn, ids: l
 def test_what_an_operator_discarded_is_no_drift(conn: Conn, ids: list[uuid.UUID]) -> None:
     for event_index, event_id in enumerate(ids[:2]):
         _dead_letter(conn, event_id, event_index, "discarded")
-    _old_pipeline_drops(conn, ids[:1])
+    _legacy_drops(conn, ids[:1])
     found = _compare(conn)
     assert (found.totals.matched, found.coverage["discarded"], found.coverage["compared"]) == (8, 2, 8)
     assert not found.has_drift and found.has_parity
@@ -309,7 +309,7 @@ def test_after_the_turn_only_what_production_lacks_is_missing(
     later = _made(5)
     accept(conn, acme.tenant_id, later)
     deliver_all(settings)
-    old_pipeline_has(conn, later[:1])
+    legacy_has(conn, later[:1])
     settle(conn)
     found = _compare(conn)
     assert found.totals == Counts(accepted=15, platform=15, legacy=11, matched=11, dropped=4)
@@ -341,9 +341,9 @@ def test_one_identity_of_two_tenants_is_two_events(
 
 def test_a_window_compared_again_replaces_what_was_found(conn: Conn, ids: list[uuid.UUID]) -> None:
     start, end = _now(conn) - timedelta(hours=1), _now(conn)
-    _old_pipeline_drops(conn, ids[:3])
+    _legacy_drops(conn, ids[:3])
     _compare(conn, start, end)
-    old_pipeline_has(conn, ids[:2])
+    legacy_has(conn, ids[:2])
     _compare(conn, start, end)
     assert _stored(conn) == {("dropped", ids[2]), ("missing", ids[2])}
     assert conn.execute("SELECT count(*), sum(dropped) FROM reconcile.results").fetchone() == (1, 1)
@@ -364,7 +364,7 @@ def test_keys_that_are_gone_are_looked_up_in_the_rows(conn: Conn, ids: list[uuid
 def test_the_command_answers_and_exports(conn: Conn, settings: Settings, ids: list[uuid.UUID], tmp_path: Path) -> None:
     equal = run_command(settings, "reconcile", "--json", "--wait", "10")
     assert (equal.code, equal.answer["matched"], equal.answer["settled"], equal.answer["parity"]) == (0, 10, True, True)
-    _old_pipeline_drops(conn, ids[:2])
+    _legacy_drops(conn, ids[:2])
     conn.execute("UPDATE legacy.events SET name = 'Other' WHERE event_id = %s", (ids[2],))
     found = run_command(settings, "reconcile", "--json", "--export", str(tmp_path))
     assert found.code == 1

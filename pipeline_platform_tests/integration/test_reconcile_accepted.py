@@ -10,7 +10,7 @@ from pipeline_platform.migration.reconcile import Counts, default_window, reconc
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import accept, deliver_all, legacy_has, settle
 
 Conn = psycopg.Connection[Any]
 
@@ -24,7 +24,7 @@ def delivered(conn: Conn, settings: Settings) -> list[uuid.UUID]:
     accept(conn, acme.tenant_id, made[:4])
     accept(conn, acme.tenant_id, made[4:])
     deliver_all(settings)
-    old_pipeline_has(conn)
+    legacy_has(conn)
     settle(conn)
     return made
 

@@ -18,7 +18,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.ledger import Tenant, add_tenants
 from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import accept, deliver_all, legacy_has, settle
 
 Conn = psycopg.Connection[Any]
 
@@ -44,7 +44,7 @@ def ids(conn: Conn, settings: Settings, acme: Tenant) -> list[uuid.UUID]:
     turn(conn, "shadow")
     accept(conn, acme.tenant_id, made)
     deliver_all(settings)
-    old_pipeline_has(conn, made[:7])
+    legacy_has(conn, made[:7])
     settle(conn)
     return made
 
@@ -68,7 +68,7 @@ def test_what_was_dropped_is_recovered_once(conn: Conn, ids: list[uuid.UUID], ac
 
 def test_a_late_row_of_the_old_pipeline_does_not_double_production(conn: Conn, ids: list[uuid.UUID]) -> None:
     recover(conn, _all(), reason="x")
-    old_pipeline_has(conn, ids[9:])
+    legacy_has(conn, ids[9:])
     assert [each for each, _ in _production(conn)] == ids
 
 
@@ -125,7 +125,7 @@ def test_a_killed_recovery_is_finished_by_the_next(conn: Conn, settings: Setting
     for at in range(0, len(made), 4_000):
         accept(conn, acme.tenant_id, made[at : at + 4_000])
     deliver_all(settings)
-    old_pipeline_has(conn, made[:100])
+    legacy_has(conn, made[:100])
     settle(conn)
     killed = run_command(settings, "recover", "--reason", "first", **{"kill_point": place})
     assert killed.code == -9

@@ -27,7 +27,7 @@ from pipeline_platform_tests.support.erasure import SECRET, World
 from pipeline_platform_tests.support.ledger import Ledger, Tenant, add_tenants
 from pipeline_platform_tests.support.legacy import turn
 from pipeline_platform_tests.support.load import Load
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import accept, deliver_all, legacy_has, settle
 from pipeline_platform_tests.support.platform import Platform
 from pipeline_platform_tests.support.rollups import first_value, refreshed, wrong
 
@@ -134,7 +134,7 @@ def test_cutover_and_recovery(conn: Conn, settings: Settings) -> None:
     deliver_all(settings)
     assert refreshed(conn) == []
     assert first_value(conn, "SELECT count(*) FROM analytics.rollups") == 0, "what is shadow is no production"
-    old_pipeline_has(conn, ids[:7])
+    legacy_has(conn, ids[:7])
     settle(conn)
     now = datetime.now(UTC)
     assert recover(conn, Window(now - _HOUR, now), reason="dropped").recovered == 3

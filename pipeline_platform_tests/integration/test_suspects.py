@@ -148,7 +148,7 @@ def test_work_that_kills_a_drain_is_left_to_the_workers(
     assert died.returncode == -signal.SIGKILL
     with pytest.raises(NotNowError, match="suspect of crashing"):
         drain_hour(settings, row[0], wait_s=0)
-    assert conn.execute("SELECT DISTINCT attempts FROM queue.work").fetchall() == [(1,)]
+    assert conn.execute("SELECT DISTINCT deaths FROM queue.work").fetchall() == [(1,)]
     assert not list((settings.home / "claims").glob("drain-*"))
     while isolate_suspect(settings, engine, lambda works: None):
         pass

@@ -119,7 +119,7 @@ def test_bad_rows_become_dead_letters_and_neighbours_commit(conn: Conn, engine: 
     broken = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"messageId":')
     accept(conn, *good[:50], nul, broken, *good[50:])
     assert step(engine) == Processed(claimed=100, delivered=98, dead_lettered=2)
-    found = conn.execute("SELECT stage, state, attempts FROM queue.dead_letters ORDER BY stage").fetchall()
+    found = conn.execute("SELECT failed_in, state, attempts FROM queue.dead_letters ORDER BY failed_in").fetchall()
     assert found == [("load", "waiting", 1), ("transform", "waiting", 1)]
     assert totals(conn) | {"enriched": 99, "dead_lettered": 2, "in_flight": 0} == totals(conn)
 
@@ -242,13 +242,13 @@ def test_bad_data_in_the_enrichment_costs_no_neighbour(
     accept(conn, *[event(tenant, f"m{number}", userId=user) for number, user in enumerate(users)])
     accept(conn, AcceptedEvent(tenant, event_id_of("broken"), EventType.TRACK, None, b"{"))
     assert step(engine) == Processed(claimed=6, delivered=3, dead_lettered=3)
-    letters = "SELECT stage, error_class, attempts FROM queue.dead_letters ORDER BY dead_letter_id"
+    letters = "SELECT failed_in, error_class, attempts FROM queue.dead_letters ORDER BY dead_letter_id"
     found = sorted(conn.execute(letters).fetchall())
     assert found == [("enrich", "DivisionByZero", 1)] * 2 + [("transform", "InvalidEventError", 1)]
 
     mended = b'{"messageId":"broken","event":"x","userId":"good"}'
     conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now()")
-    conn.execute("UPDATE queue.dead_letters SET payload = %s WHERE stage = 'transform'", (mended,))
+    conn.execute("UPDATE queue.dead_letters SET payload = %s WHERE failed_in = 'transform'", (mended,))
     assert redeliver(settings, conn, lookups) == Processed(claimed=3, delivered=1)
     assert conn.execute(
         "SELECT count(*) FROM queue.dead_letters WHERE state = 'waiting' AND attempts = 2"

@@ -69,7 +69,7 @@ def test_a_dead_letter_that_kills_its_worker_is_exhausted_and_the_other_letters_
         bury_all(hasty)
         platform.start_crashing_workers(tmp_path)
         open_ones = "SELECT count(*) FROM queue.dead_letters WHERE state = 'waiting'"
-        wait_for("the letters to be settled", lambda: conn.execute(open_ones).fetchone() == (0,), 240)
+        wait_for("the letters to be resolved", lambda: conn.execute(open_ones).fetchone() == (0,), 240)
         # One in company, or two where the second worker was faster than the count, and four alone.
         assert platform.worker_deaths() in (5, 6)
     found = conn.execute("SELECT state, attempts, error_class, count(*) FROM queue.dead_letters GROUP BY 1, 2, 3")

@@ -21,7 +21,7 @@ def test_the_demo_tells_the_story(home: Path) -> None:
     assert new["delivered"] == new["accepted"] > 1_000, done.err
     assert new["delivery_rate"] == new["delivery_rate_peak"] == 1.0
     assert old["delivered"] < old["accepted"] <= new["accepted"]
-    assert sum(old["losses_by_stage"].values()) == old["accepted"] - old["delivered"]
+    assert sum(old["losses"].values()) == old["accepted"] - old["delivered"]
     assert report["dropped_found"] == report["recovered"] > 0, done.err
     assert report["missing_after"] == report["doubled"] == 0
     assert report["seed"] == 5

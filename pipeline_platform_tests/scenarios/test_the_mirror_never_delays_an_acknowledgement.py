@@ -15,7 +15,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.ledger import Ledger, account_faults, add_tenants
 from pipeline_platform_tests.support.legacy import LegacyPipeline, point_mirror, turn
-from pipeline_platform_tests.support.old_pipeline import old_pipeline
+from pipeline_platform_tests.support.legacy_server import legacy_pipeline
 from pipeline_platform_tests.support.platform import Platform
 from pipeline_platform_tests.support.waiting import wait_for
 
@@ -33,7 +33,7 @@ def silent() -> Iterator[str]:
 @contextmanager
 def refusing() -> Iterator[str]:
     """Answers 503 to everything."""
-    with old_pipeline(503) as old:
+    with legacy_pipeline(503) as old:
         yield old.url
 
 
@@ -76,7 +76,7 @@ def test_an_old_pipeline_that_fails_changes_no_answer(
     assert counted(conn, "mirror") == ledger.acknowledged
 
 
-@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.after_send", "mirror.before_settle"])
+@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.after_send", "mirror.before_record"])
 def test_a_mirror_that_dies_under_load_sends_nothing_twice_and_counts_all(
     settings: Settings, conn: Conn, seed: int, place: str
 ) -> None:
@@ -84,7 +84,7 @@ def test_a_mirror_that_dies_under_load_sends_nothing_twice_and_counts_all(
     tenants = add_tenants(conn, "a", "b")
     turn(conn, "shadow")
     mirror = LegacyPipeline(settings)
-    with old_pipeline() as old, Platform(settings) as platform:
+    with legacy_pipeline() as old, Platform(settings) as platform:
         point_mirror(settings, old.url)
         platform.start_workers()
         platform.start_gateway()

@@ -35,7 +35,7 @@ from pipeline_platform.worker.replay_lane import Replaying
 from pipeline_platform_tests.dagster.planting import past_hours, plant
 from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import accept, deliver_all, legacy_has, settle
 from pipeline_platform_tests.support.platform import Platform as Processes
 from pipeline_platform_tests.support.servers import OwnServer
 from pipeline_platform_tests.support.waiting import wait_for
@@ -141,13 +141,13 @@ def drift(world: World) -> Ended:
     turn(world.conn, "shadow")
     ids = world.accept(world.tenant, 10)
     world.deliver()
-    old_pipeline_has(world.conn, ids[:7])
+    legacy_has(world.conn, ids[:7])
     settle(world.conn)
     now = datetime.now(UTC)
     window = now - timedelta(minutes=5), now
     reconcile(world.conn, *window)
     yield
-    old_pipeline_has(world.conn, ids[7:])
+    legacy_has(world.conn, ids[7:])
     reconcile(world.conn, *window)
 
 

@@ -41,7 +41,7 @@ def deliver_all(settings: Settings) -> None:
     lookups.close()
 
 
-def old_pipeline_has(conn: Conn, ids: Iterable[uuid.UUID] | None = None) -> None:
+def legacy_has(conn: Conn, ids: Iterable[uuid.UUID] | None = None) -> None:
     """The old pipeline's rows of what the platform delivered: all, or only these identities, with equal content."""
     conn.execute(
         "INSERT INTO legacy.events (tenant_id, event_id, message_id, type, name, user_id, anonymous_id, occurred_at,"

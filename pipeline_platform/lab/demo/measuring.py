@@ -36,7 +36,7 @@ def report_of(conn: Conn, measured: Measured, *, seed: int, began: float) -> Rep
         delivery_rate=delivery_rate(totals["legacy_delivered"], totals["legacy_accepted"]) or 0.0,
         delivery_rate_peak=delivery_rate(peak.legacy_delivered, peak.accepted) or 0.0,
         p95_ms=round(measured.latencies["legacy"].p95_ms, 1),
-        losses_by_stage=figures.losses(conn, totals["legacy_accepted"], totals["legacy_delivered"]),
+        losses=figures.losses(conn, totals["legacy_accepted"], totals["legacy_delivered"]),
     )
     new = Side(
         accepted=totals["accepted"],
@@ -44,7 +44,7 @@ def report_of(conn: Conn, measured: Measured, *, seed: int, began: float) -> Rep
         delivery_rate=delivery_rate(totals["delivered"], totals["accepted"]) or 0.0,
         delivery_rate_peak=delivery_rate(peak.delivered, peak.accepted) or 0.0,
         p95_ms=round(measured.latencies["platform"].p95_ms, 1),
-        losses_by_stage=figures.dead_letters(conn),
+        losses=figures.dead_letters(conn),
     )
     # Includes events accepted after the last comparison.
     return Report(

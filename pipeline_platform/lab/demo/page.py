@@ -101,7 +101,7 @@ def _label(act: Span) -> Figure:
 
 
 def _losses(report: Report) -> Figure:
-    lost = list(report.legacy.losses_by_stage.items())[::-1]
+    lost = list(report.legacy.losses.items())[::-1]
     bars = {
         "type": "bar",
         "orientation": "h",

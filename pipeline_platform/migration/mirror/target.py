@@ -39,9 +39,9 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """The result of one request. lost_at: the stage that lost its events (None: delivered), with the cause."""
+    """The result of one request. stage: where its events were lost (None: delivered), with the cause."""
 
-    lost_at: str | None = None
+    stage: str | None = None
     cause: str = ""
     counts_itself: bool = False
 

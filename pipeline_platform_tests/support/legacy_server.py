@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass
-class OldPipeline:
+class LegacyPipeline:
     """A real server; answers with `status` after `open` is set, and keeps what it got."""
 
     status: int = 200
@@ -25,8 +25,8 @@ class OldPipeline:
 
 
 @contextmanager
-def old_pipeline(status: int = 200, *, hangs: bool = False, takes_s: float = 0.0) -> Iterator[OldPipeline]:
-    state = OldPipeline(status)
+def legacy_pipeline(status: int = 200, *, hangs: bool = False, takes_s: float = 0.0) -> Iterator[LegacyPipeline]:
+    state = LegacyPipeline(status)
     if not hangs:
         state.open.set()
 
