@@ -36,6 +36,7 @@ from pipeline_platform.worker.replay_lane import Replaying
 from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform.worker.suspects import isolate_suspect
 from pipeline_platform.worker.traced import TracedEngine
+from pipeline_platform.worker.transform import Transform, transform
 
 _LOG = logging.getLogger(__name__)
 # Work waits no longer than this if a notification is lost (a gateway dies between its commit and its NOTIFY).
@@ -64,8 +65,16 @@ def note_path(settings: Settings, slot: int) -> Path:
 class Worker:
     """Runs until `stop` is called or its process gets a signal to stop."""
 
-    def __init__(self, settings: Settings, slot: int, workers: int, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        slot: int,
+        workers: int,
+        tracer: Tracer | None = None,
+        transform: Transform = transform,
+    ) -> None:
         self._settings = settings
+        self._transform = transform
         self._name = f"worker {slot}"
         self._help_after_s = _HELP_AFTER_S if slot > 1 else 0.0
         self._keeps_free = slot == 1 and workers > 1
@@ -116,11 +125,12 @@ class Worker:
             stack.callback(lookups.close)
             side.execute("LISTEN queue_work")
             self._note.write([])
-            replaying = Replaying(conn, lookups)
+            replaying = Replaying(conn, lookups, self._transform)
             replaying.note_transform()
             # Garbage collection skips the objects that live as long as the process.
             gc.freeze()
-            self._loop(conn, side, self._engine(self._settings, conn, lookups, self._circuit), lookups, replaying)
+            engine = self._engine(self._settings, conn, lookups, self._circuit, self._transform)
+            self._loop(conn, side, engine, lookups, replaying)
             self._note.write([])
 
     def _loop(
@@ -169,7 +179,9 @@ class Worker:
             if start < self._empty_until[lane] or (lane is Lane.REPLAY and start < self._free_until):
                 continue
             if lane is Lane.RETRY:
-                done = redeliver(self._settings, conn, lookups, lambda letters: self._note.write([], letters))
+                done = redeliver(
+                    self._settings, conn, lookups, lambda letters: self._note.write([], letters), self._transform
+                )
             else:
                 limit = max(1, min(_BATCHES_MAX, int(self._settings.claim_events_max / self._events_a_batch)))
                 done = self._step(engine, lane, limit, low_water.marks[lane])

@@ -5,6 +5,7 @@ event_reader accepts has a row. Fields that need a certain form (times, context.
 Damaged bytes raise InvalidEventError, and the event becomes a dead letter.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -88,6 +89,9 @@ class Row:
     rest: bytes | None = None
     # The event has a time that cannot be read. Its occurred_at is its received_at.
     is_time_unusable: bool = False
+
+
+Transform = Callable[[QueuedEvent], Row]
 
 
 def _text(raw: _Raw) -> str | None:

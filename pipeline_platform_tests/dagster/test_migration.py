@@ -14,9 +14,10 @@ from pipeline_platform.defs.reconciliation import hourly_reconciliation
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.dagster.test_processing import materialized, metadata
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, settle, turn
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import add_tenants
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _RANGE_START = "dagster/asset_partition_range_start"
@@ -28,9 +29,9 @@ def hour(conn: Conn, settings: Settings) -> datetime:
     (acme,) = add_tenants(conn, "acme")
     turn(conn, "shadow")
     ids = sorted(uuid.uuid4() for _ in range(10))
-    accept(conn, acme.tenant_id, ids)
-    deliver_all(settings)
-    old_pipeline_has(conn, ids[:7])
+    accept_ids(conn, acme.tenant_id, ids)
+    drain(settings)
+    legacy_has(conn, ids[:7])
     settle(conn)
     row = conn.execute("SELECT received_at FROM queue.batches").fetchone()
     assert row

@@ -15,8 +15,10 @@ from pipeline_platform.migration.cutover.watch import watch
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support import legacy
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, settle
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import add_tenants
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 
@@ -68,7 +70,7 @@ def test_a_migration_begins_with_somebody_to_mirror_to(conn: Conn, settings: Set
         assert turn(conn, settings, Phase.LEGACY_ONLY, reason="we begin") == 2
         assert "mirror delivers" in _closed(conn, settings, Phase.SHADOW)
         (acme,) = add_tenants(conn, "acme")
-        accept(conn, acme.tenant_id, [uuid.uuid4()])
+        accept_ids(conn, acme.tenant_id, [uuid.uuid4()])
         legacy.wait_for("the gate to shadow", lambda: not _closed(conn, settings, Phase.SHADOW), 20)
         assert turn(conn, settings, Phase.SHADOW, reason="it arrives") == 3
     assert conn.execute("SELECT action, reason, detail->>'to' FROM control.audit_log ORDER BY entry_id").fetchall() == [
@@ -149,9 +151,9 @@ def test_the_old_pipeline_goes_when_watch_and_recovery_are_over(conn: Conn, sett
     (acme,) = add_tenants(conn, "acme")
     legacy.turn(conn, "shadow")
     ids = [uuid.uuid4() for _ in range(3)]
-    accept(conn, acme.tenant_id, ids)
-    deliver_all(settings)
-    old_pipeline_has(conn, ids[:2])
+    accept_ids(conn, acme.tenant_id, ids)
+    drain(settings)
+    legacy_has(conn, ids[:2])
     settle(conn)
     legacy.turn(conn, "platform_primary")
     assert _closed(conn, settings, Phase.LEGACY_OFF) == ["watch", "recovery"]

@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.migration.reconcile import Reconciliation, reconcile
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.legacy import turn
+from pipeline_platform_tests.support.migration import turn
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 

@@ -14,13 +14,13 @@ from pipeline_platform.event.types import event_id_of
 from pipeline_platform.migration.cutover.phases import Phase, current
 from pipeline_platform.migration.cutover.transition import turn
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.scenarios.conftest import Report
 from pipeline_platform_tests.support import legacy
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import Ledger, Verdict, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, Report, Verdict
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 _TURNS = 50

@@ -83,22 +83,27 @@ class Platform:
         assert code in (None, -signal.SIGKILL), f"the gateway ended with {code}: {log_tail(self.log('gateway'))}"
         return code is not None
 
-    def start_workers(self, workers: int = 2, kill_points: Sequence[str] = (), python_path: Path | None = None) -> None:
+    def start_workers(self, workers: int = 2, kill_points: Sequence[str] = (), transform: str = "") -> None:
         """Start a pool and wait until it is ready. kill_points: of the first worker processes it starts, one each.
 
-        python_path: where a `sitecustomize` lies that each worker process is to run.
+        transform: the name of one in support/transforms.py.
         """
         more = {"TEST_KILL_POINTS": json.dumps(list(kill_points))}
-        if python_path is not None:
-            more["PYTHONPATH"] = f"{python_path}{os.pathsep}{_ROOT}"
+        if transform:
+            more["TEST_TRANSFORM"] = transform
         ready = self.settings.home / "pool.ready"
         ready.unlink(missing_ok=True)
         self._pool = self._spawn("workers", ["-m", "pipeline_platform_tests.support.pool", str(workers)], more)
         wait_for("the worker pool", ready.exists, _START_S)
 
-    def start_crashing_workers(self, python_path: Path) -> None:
-        """Start a pool whose workers run the `sitecustomize` of python_path. It may never be ready: they die of it."""
-        more = {"PYTHONPATH": f"{python_path}{os.pathsep}{_ROOT}"}
+    def start_crashing_workers(self, transform: str = "", python_path: Path | None = None) -> None:
+        """Start a pool that may never be ready, because its workers die of a transform of support/transforms.py.
+
+        python_path: they die of the `sitecustomize` there instead.
+        """
+        more = {"TEST_TRANSFORM": transform} if transform else {}
+        if python_path is not None:
+            more["PYTHONPATH"] = f"{python_path}{os.pathsep}{_ROOT}"
         self._pool = self._spawn("workers", ["-m", "pipeline_platform_tests.support.pool", "2"], more)
 
     def workers(self) -> list[psutil.Process]:

@@ -15,6 +15,7 @@ import psycopg
 from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.migration.simulation.queueing import events_inside
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.migration import point_mirror
 from pipeline_platform_tests.support.waiting import wait_for
 
 _ROOT = Path(__file__).parents[2]
@@ -89,22 +90,3 @@ class LegacyPipeline:
                 return response.status == 200
         except (urllib.error.URLError, OSError):
             return False
-
-
-def point_mirror(settings: Settings, url: str | None, **more: Any) -> None:
-    """Configure where the mirror sends."""
-    with psycopg.connect(settings.database_url, autocommit=True) as conn:
-        conn.execute("UPDATE control.legacy_target SET forward_url = %s, settle_s = 0", (url,))
-        for name, value in more.items():
-            conn.execute(f"UPDATE control.legacy_target SET {name} = %s", (value,))
-
-
-def turn(conn: psycopg.Connection[Any], phase: str) -> int:
-    """Open an epoch of `phase` at once."""
-    row = conn.execute(
-        "INSERT INTO control.epochs (epoch, phase) SELECT max(epoch) + 1, %s::control.phase FROM control.epochs"
-        " RETURNING epoch",
-        (phase,),
-    ).fetchone()
-    assert row
-    return row[0]
