@@ -62,8 +62,9 @@ def _sentence(error: BaseException) -> tuple[str, int]:
         return f"Redis refuses or does not answer: {_first_line(error)}. See: pipeline-platform doctor", _FAILED
     if isinstance(error, _BAD_VALUES):
         return f"a given value cannot be used: {_first_line(error)}. {_noted(error)}", _WRONG
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}", _FAILED
+    if isinstance(error, OSError) and error.strerror is not None:
+        # Without a file name it is a stream, for example output to a full disk.
+        return f"{error.filename or 'input or output'}: {error.strerror}", _FAILED
     return f"unexpected {type(error).__name__}: {_first_line(error)}. {_noted(error)}", _FAILED
 
 

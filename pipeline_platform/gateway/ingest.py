@@ -32,7 +32,7 @@ from pipeline_platform.gateway.protocol import (
     key_of_header,
     key_of_query,
     keys_of_body,
-    open_lines,
+    open_ndjson,
     open_request,
     salvage_request,
 )
@@ -169,10 +169,11 @@ class Ingest:
         return await self._store(lane, judged)
 
     async def _open(self, kind: EventType | None, body: bytes, head: _Head, held: Held) -> OpenedRequest:
-        if head.is_lines and kind is None:
-            return open_lines(body, self.limits, self.settings.request_events_max)
-        arguments = (kind, body, self.limits, self.settings.request_events_max)
         aside = len(body) > _INLINE_BYTES_MAX
+        if head.is_lines and kind is None:
+            lines = (body, self.limits, self.settings.request_events_max)
+            return await self._aside(partial(open_ndjson, *lines)) if aside else open_ndjson(*lines)
+        arguments = (kind, body, self.limits, self.settings.request_events_max)
         opened = await self._aside(partial(open_request, *arguments)) if aside else open_request(*arguments)
         if opened is None:
             held.cost += _SALVAGE_COST * len(body)

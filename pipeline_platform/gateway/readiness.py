@@ -79,7 +79,11 @@ class Watch:
             self._proved_at = monotonic()
 
     def _disk_full(self) -> TryLaterError | None:
-        free = shutil.disk_usage(_existing(self._settings.home)).free
+        try:
+            free = shutil.disk_usage(_existing(self._settings.home)).free
+        except OSError:
+            # `doctor` names the cause. PostgreSQL says whether events can be stored, and may be on another disk.
+            return None
         if free >= self._settings.disk_free_bytes_min:
             return None
         return TryLaterError("disk_full", "there is too little room on the disk: send this again later", _WAIT_S)

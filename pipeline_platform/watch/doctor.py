@@ -4,8 +4,10 @@ They work whether all, some or none of its processes run. A check that fails is 
 others come first: a full disk, a supervisor that has ended, a server that cannot be used.
 """
 
+import errno
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,15 @@ from pipeline_platform.watch.health import Conn, counted_in, one
 _OLD_TRANSACTION_S = 60.0
 _ANSWER_S = 5.0
 _REDIS_S = 2.0
-_NO_SPACE = os.strerror(28)
+_NO_SPACE = os.strerror(errno.ENOSPC)
+# What a log said about the disk before that may be over, if its process still runs.
+_RECENT_S = 900.0
 _UP = "pipeline-platform up"
 
 
 def diagnose(settings: Settings) -> list[Finding]:
     """All findings, those that explain others first. settings: as read from the configuration; nothing needs to run."""
-    findings = [*_disk(settings), *_full_by_its_logs(settings.home)]
+    findings = _of_files("disk", lambda: _disk(settings)) + _of_files("logs", lambda: _full_by_its_logs(settings.home))
     try:
         endpoints = read_endpoints(settings.home)
         settings = connected(settings)
@@ -43,9 +47,18 @@ def diagnose(settings: Settings) -> list[Finding]:
         findings.append(Finding("platform", True, "not started here; PIPELINE_DATABASE_URL names the database"))
     else:
         findings.append(_supervisor(endpoints))
-        findings += _services(settings, endpoints)
+        findings += _of_files("services", lambda: _services(settings, endpoints))
     findings.append(_redis(settings))
     return [*findings, *_database(settings)]
+
+
+def _of_files(name: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """The findings of a check that reads files. A file that cannot be read is a finding."""
+    try:
+        return list(look())
+    except OSError as error:
+        where = error.filename or "the home"
+        return [Finding(name, False, f"{where} cannot be looked at: {error.strerror}", "see its owner and its disk")]
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
@@ -64,9 +77,19 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 def _full_by_its_logs(home: Path) -> Iterator[Finding]:
     """Full disks reported in logs: PostgreSQL may have its own disk, or space was freed after a process died of it."""
     for log in sorted((home / "logs").glob("*.log")):
+        if _is_running(home) and time.time() - log.stat().st_mtime > _RECENT_S:
+            continue
         said = [line for line in log_tail(log).splitlines() if _NO_SPACE in line]
         if said:
             yield Finding("logs", False, f"{log.name}: {said[-1].strip()}", f"free space, then: {_UP}")
+
+
+def _is_running(home: Path) -> bool:
+    try:
+        endpoints = read_endpoints(home)
+    except ConfigError:
+        return False
+    return endpoints is not None and psutil.pid_exists(endpoints.pids.get("supervisor", -1))
 
 
 def _supervisor(endpoints: Endpoints) -> Finding:

@@ -25,8 +25,9 @@ from pipeline_platform.worker.load import keep_traits, load, new_rows, subjects_
 from pipeline_platform.worker.transform import Row, Transform, transform
 
 # For an engine's connection. Planning the load each time costs a millisecond, more than loading three events. A generic
-# plan does not know the sizes, so it must not join two inputs by a nested loop.
-PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_nestloop=off -c jit=off"
+# plan does not know the sizes, so it must not join two inputs by a nested loop. A plan that was made while a table was
+# tiny is kept while the table grows, so it must not read whole tables.
+PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_nestloop=off -c enable_seqscan=off -c jit=off"
 
 Claim = Callable[[psycopg.Connection[Any]], list[Work]]
 

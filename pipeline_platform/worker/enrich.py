@@ -75,16 +75,15 @@ def enrich(
     enriched: list[Enriched] = []
     for place, ((event, row), (tenant, user, group)) in enumerate(zip(transformed, keys, strict=True)):
         of = tenants.get(tenant, nobody)
-        user_traits, group_traits = (_traits(key, known, changing) for key in (user, group))
+        user_traits = _traits(user, known, changing) if user else None
+        group_traits = _traits(group, known, changing) if group else None
         enriched.append(Enriched(event, row, of.name, of.plan, user_traits, group_traits))
         if apart:
             changing.happened(place, event, row)
     return enriched
 
 
-def _traits(key: Key | None, known: dict[Key, bytes], changing: ChangingSubjects) -> bytes | None:
-    if key is None:
-        return None
+def _traits(key: Key, known: dict[Key, bytes], changing: ChangingSubjects) -> bytes | None:
     found = known.get(key)
     return (changing.text(key) if found is None else found) or None
 

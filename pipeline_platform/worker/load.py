@@ -107,7 +107,7 @@ def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list
     The newest client time wins for each trait, in any order of arrival. A time in the future counts as received_at.
     """
     merged: list[tuple[Key, str, bytes, Enriched]] = []
-    for item in rows:
+    for item in (item for item in rows if item.row.traits):
         merged += [(key, name, value, item) for key, name, value in kept_traits(item.event, item.row)]
     if merged:
         conn.execute(

@@ -19,7 +19,7 @@ from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.console import ConsoleProcess
 from pipeline_platform_tests.support.gateway import event
 from pipeline_platform_tests.support.homes import temporary_home
-from pipeline_platform_tests.support.migration import turn
+from pipeline_platform_tests.support.migration import open_epoch
 from pipeline_platform_tests.support.platform import Platform
 from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.servers import make_url
@@ -60,7 +60,7 @@ def showcase(servers: dict[str, str], admin: Conn) -> Iterator[tuple[ConsoleProc
 
 
 def _fill(conn: Conn, settings: Settings) -> None:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     for name in ("acme", _HOSTILE, *(f"tenant-{number}" for number in range(12))):
         tenant_id = add_tenant(conn, name).tenant_id
         accept_ids(conn, tenant_id, [uuid.uuid4() for _ in range(3)])
@@ -122,7 +122,7 @@ def test_a_loss_in_the_old_pipeline_shows_at_its_stage(
     browser: Browser, console: ConsoleProcess, platform: Platform, settings: Settings, conn: Conn
 ) -> None:
     key = add_tenant(conn, "acme").write_key
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     with LegacyPipeline(settings, capacity_per_s=40, mirror=True):
         browser.open(console.url)
         client = Client(platform.port, key)

@@ -20,7 +20,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.watch.console.snapshot import beginning, open_connection
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.console import ConsoleProcess, stages_of, text_of
-from pipeline_platform_tests.support.migration import turn
+from pipeline_platform_tests.support.migration import open_epoch
 from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.servers import OwnServer, fresh_database, own_postgres
 from pipeline_platform_tests.support.tenants import add_tenant
@@ -82,7 +82,7 @@ def test_changes_are_sent_and_nothing_else(console: ConsoleProcess, settings: Se
 
 def test_both_pipelines_stand_side_by_side_while_one_moves_over(console: ConsoleProcess, conn: Conn) -> None:
     acme = add_tenant(conn, "acme").tenant_id
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     assert "The old pipeline" not in console.page()
     hour = beginning(conn.execute("SELECT now() + interval '1 hour'").fetchone()[0])  # pyright: ignore[reportOptionalSubscript]
     for stage, arrived, failed in (("mirror", 100, 0), ("gateway", 100, 0), ("lookup", 100, 12), ("write", 88, 0)):

@@ -13,7 +13,7 @@ from pipeline_platform.migration.reconcile import Reconciliation, compare, recon
 from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.migration import legacy_has, settle, turn
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
 from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.tenants import Tenant, add_tenants
 from pipeline_platform_tests.support.workers import drain
@@ -23,7 +23,7 @@ Conn = psycopg.Connection[Any]
 
 @pytest.fixture
 def acme(conn: Conn) -> Tenant:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     return add_tenants(conn, "acme")[0]
 
 
@@ -96,7 +96,7 @@ def test_production_keeps_digests_while_it_is_mirrored(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
     for phase in ("platform_primary", "legacy_off"):
-        turn(conn, phase)
+        open_epoch(conn, phase)
         accept_ids(conn, acme.tenant_id, [uuid.uuid4() for _ in range(5)])
         drain(settings)
     assert _kept(conn) == (25, 5, 0)

@@ -102,10 +102,13 @@ def test_arrays_and_lines(gateway: Gateway) -> None:
     for answer in (
         gateway.post("/v1/batch", json.dumps(events).encode()),
         gateway.post("/v1/batch", lines, content_type="application/x-ndjson"),
+        gateway.post("/v1/batch", b"\n" * 1_000_000 + lines, content_type="application/x-ndjson"),
     ):
         assert (answer.status_code, answer.json()["accepted"]) == (200, 2)
         assert [(one["index"], one["code"]) for one in answer.json()["rejected"]] == [(1, "missing_field")]
-    assert (gateway.stored, gateway.quarantined) == (4, 2)
+    assert (gateway.stored, gateway.quarantined) == (6, 3)
+    many = gateway.post("/v1/batch", b"1\n" * 1_000_000, content_type="application/x-ndjson")
+    assert_refused(many, 413, "too_many_events")
     assert_refused(gateway.post("/v1/track", b"[]"), 400, "invalid_envelope")
     assert_refused(gateway.post("/v1/batch", lines), 400, "invalid_json")
 

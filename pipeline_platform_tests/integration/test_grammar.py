@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.event.reader import Limits
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.gateway.protocol import judge, open_request, salvage_request
+from pipeline_platform.gateway.protocol import judge, open_ndjson, open_request, salvage_request
 from pipeline_platform.queue.batches import claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine
@@ -90,6 +90,19 @@ def test_each_field_of_each_type_with_each_value(conn: Conn, engine: Engine, ten
     events = accepted(tenant, batch_of(every_event()))
     assert len(events) > 2_000
     assert_all_become_rows(conn, engine, events)
+
+
+def test_an_array_and_lines_are_read_as_a_batch_is(tenant: TenantId) -> None:
+    events = list(every_event())
+    lines = judge(open_ndjson("\n".join(events).encode(), LIMITS, 100_000), tenant, LIMITS, None).accepted
+    array = accepted(tenant, f"[{','.join(events)}]".encode())
+    # An event without a messageId gets a random identity.
+    read = [
+        [(event.type, event.client_at, event.payload, event.envelope) for event in form]
+        for form in (accepted(tenant, batch_of(events)), array, lines)
+    ]
+    assert len(read[0]) > 2_000
+    assert read[0] == read[1] == read[2]
 
 
 def test_each_value_around_the_events(conn: Conn, engine: Engine, tenant: TenantId) -> None:

@@ -93,7 +93,7 @@ def test_a_value_that_redis_kept_too_long_is_a_miss(
     key = Key("tenant", tenant)
     known = lookups.get(conn, [key])
     content = (0).to_bytes(8) + known[key]
-    cache.set(key.cache_key, lookups._signature(key, content) + content)  # pyright: ignore[reportPrivateUsage]
+    cache.set(key.cache_key, lookups._signature(key.cache_key, content) + content)  # pyright: ignore[reportPrivateUsage]
     lookups.hits = 0
     assert lookups.get(conn, [key]) == known
     assert lookups.hits == 0

@@ -19,7 +19,7 @@ from pipeline_platform.queue.batches import claim, complete
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.queue.low_water import LowWater
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.migration import turn
+from pipeline_platform_tests.support.migration import open_epoch
 from pipeline_platform_tests.support.queue import accept, event
 from pipeline_platform_tests.support.servers import fresh_database, own_postgres
 from pipeline_platform_tests.support.tenants import add_tenant
@@ -143,7 +143,7 @@ def standbys(conn: Conn, names: str) -> None:
 
 
 def test_the_mirrors_mark_waits_as_well(settings: Settings, conn: Conn, other: Conn, tenant: TenantId) -> None:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
 
     async def looks(mark: Mark) -> int:
         url = settings.database_url

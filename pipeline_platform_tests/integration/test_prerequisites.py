@@ -185,6 +185,25 @@ def test_doctor_names_the_disk_first_while_nothing_runs(settings: Settings) -> N
     assert not any(finding["well"] for finding in found.values())
 
 
+def test_a_full_disk_of_the_past_is_no_finding_while_the_platform_runs(settings: Settings) -> None:
+    log = settings.home / "logs" / "postgres.log"
+    log.parent.mkdir()
+    log.write_text("PANIC:  could not write: No space left on device\n")
+    endpoints = {"gateway": "http://127.0.0.1:1", "console": "http://127.0.0.1:1", "dagster": None}
+    endpoints |= {"database_url": settings.database_url, "redis_url": settings.redis_url}
+    (settings.home / "endpoints.json").write_text(json.dumps(endpoints | {"pids": {"supervisor": os.getpid()}}))
+    assert "PANIC" in doctor(settings, database_url="", redis_url="")["logs"]["found"]
+    os.utime(log, (1, 1))
+    assert "logs" not in doctor(settings, database_url="", redis_url="")
+
+
+def test_doctor_names_what_it_may_not_read(settings: Settings) -> None:
+    (settings.home / "logs" / "gateway.log").mkdir(parents=True)
+    found = doctor(settings)["logs"]
+    assert not found["well"]
+    assert "gateway.log cannot be looked at" in found["found"]
+
+
 def test_doctor_says_of_each_part_what_is_wrong_while_half_of_it_runs(settings: Settings) -> None:
     endpoints = {"gateway": "http://127.0.0.1:1", "console": "http://127.0.0.1:1", "dagster": None}
     endpoints |= {"database_url": "postgresql://postgres@127.0.0.1:1/pipeline", "redis_url": settings.redis_url}

@@ -18,7 +18,7 @@ from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.migration import legacy_has, settle, turn
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
 from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.tenants import Tenant, add_tenants
 from pipeline_platform_tests.support.workers import drain
@@ -56,7 +56,7 @@ def _arrives(conn: Conn, ids: Sequence[uuid.UUID], at: datetime) -> None:
 
 @pytest.fixture
 def acme(conn: Conn) -> Tenant:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     return add_tenants(conn, "acme")[0]
 
 
@@ -306,7 +306,7 @@ def test_what_an_operator_discarded_is_no_drift(conn: Conn, ids: list[uuid.UUID]
 def test_after_the_turn_only_what_production_lacks_is_missing(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
-    turn(conn, "platform_primary")
+    open_epoch(conn, "platform_primary")
     later = _made(5)
     accept_ids(conn, acme.tenant_id, later)
     drain(settings)
@@ -320,7 +320,7 @@ def test_after_the_turn_only_what_production_lacks_is_missing(
 def test_what_was_never_mirrored_is_not_compared(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
-    turn(conn, "legacy_off")
+    open_epoch(conn, "legacy_off")
     accept_ids(conn, acme.tenant_id, _made(5))
     drain(settings)
     assert _compare(conn).totals == Counts(accepted=10, platform=10, legacy=10, matched=10)

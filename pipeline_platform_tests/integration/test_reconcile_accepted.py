@@ -8,7 +8,7 @@ import pytest
 
 from pipeline_platform.migration.reconcile import Counts, default_window, reconcile
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.migration import legacy_has, settle, turn
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
 from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.workers import drain
@@ -19,7 +19,7 @@ Conn = psycopg.Connection[Any]
 @pytest.fixture
 def delivered(conn: Conn, settings: Settings) -> list[uuid.UUID]:
     """Ten events that both pipelines delivered, in two batches."""
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     acme, _ = add_tenants(conn, "acme", "globex")
     made = [uuid.uuid4() for _ in range(10)]
     accept_ids(conn, acme.tenant_id, made[:4])

@@ -18,7 +18,7 @@ from pipeline_platform.replay.plan import PastRetentionError, Scope, make_plan
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.conditions import look_at
 from pipeline_platform.worker.transform import Row, transform
-from pipeline_platform_tests.support.migration import turn
+from pipeline_platform_tests.support.migration import open_epoch
 from pipeline_platform_tests.support.queue import accept, event, open_hours
 from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.transforms import bad_deploy
@@ -341,7 +341,7 @@ def test_steps_out_of_their_order_are_refused(conn: Conn, workers: Workers) -> N
 
 
 def test_rows_of_the_shadow_are_replayed_where_they_are(conn: Conn, workers: Workers, tenants: list[TenantId]) -> None:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     accept(conn, *_events(tenants[0], 30))
     workers.drain()
     conn.execute("UPDATE shadow.events SET name = 'wrong' WHERE user_id = 'u1'")

@@ -25,7 +25,7 @@ from pipeline_platform.queue.keeper import drop_old_hours
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.migration import settle, turn
+from pipeline_platform_tests.support.migration import open_epoch, settle
 from pipeline_platform_tests.support.queue import accept, event, open_hours
 from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.transforms import bad_deploy
@@ -137,7 +137,7 @@ def _recover(world: World) -> None:
 
 
 def _cut_over(world: World) -> None:
-    turn(world.conn, "platform_primary")
+    open_epoch(world.conn, "platform_primary")
 
 
 Step = Callable[[World], Any]
@@ -167,7 +167,7 @@ _PLACES: list[Callable[[Step], list[Step]]] = [
 @pytest.mark.parametrize(("decide", "fates"), _FATES, ids=[step.__name__.strip("_") for step, _ in _FATES])
 def test_the_later_decision_holds(world: World, decide: Step, fates: list[tuple[str, int]], place: int) -> None:
     if decide in (_recover, _cut_over):
-        turn(world.conn, "shadow")
+        open_epoch(world.conn, "shadow")
         # Recovery has more to do than the replay's event.
         world.accept("shadowed")
         world.drain()
@@ -179,7 +179,7 @@ def test_the_later_decision_holds(world: World, decide: Step, fates: list[tuple[
 
 
 def test_what_a_retry_delivered_and_a_recovery_moved_is_not_added(world: World) -> None:
-    turn(world.conn, "shadow")
+    open_epoch(world.conn, "shadow")
     world.bury(_SUBJECT)
     world.diff()
     _redrive(world)
@@ -316,7 +316,7 @@ def test_a_corrected_row_of_whom_something_was_decided(
     conn: Conn, world: World, decide: Step, rows: list[int], place: int
 ) -> None:
     if decide is _recover:
-        turn(conn, "shadow")
+        open_epoch(conn, "shadow")
     world.accept(_SUBJECT, "other")
     world.drain()
     for table in ("analytics", "shadow"):

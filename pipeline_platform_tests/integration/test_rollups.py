@@ -23,7 +23,7 @@ from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.erasure import SECRET, World
 from pipeline_platform_tests.support.ledger import Ledger
 from pipeline_platform_tests.support.load import Load
-from pipeline_platform_tests.support.migration import legacy_has, settle, turn
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
 from pipeline_platform_tests.support.platform import Platform
 from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.rollups import first_value, refreshed, wrong
@@ -124,7 +124,7 @@ def test_replay_commit_and_undo(conn: Conn, world: World) -> None:
 
 def test_cutover_and_recovery(conn: Conn, settings: Settings) -> None:
     acme = add_tenants(conn, "acme")[0]
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     ids = sorted(uuid.uuid4() for _ in range(10))
     accept_ids(conn, acme.tenant_id, ids)
     drain(settings)
@@ -136,7 +136,7 @@ def test_cutover_and_recovery(conn: Conn, settings: Settings) -> None:
     assert recover(conn, Window(now - _HOUR, now), reason="dropped").recovered == 3
     assert refreshed(conn) == []
     assert first_value(conn, "SELECT sum(events) FROM analytics.rollups") == 3
-    turn(conn, "platform_primary")
+    open_epoch(conn, "platform_primary")
     accept_ids(conn, acme.tenant_id, [uuid.uuid4() for _ in range(5)])
     drain(settings)
     assert refreshed(conn) == []

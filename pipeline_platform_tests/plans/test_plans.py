@@ -53,6 +53,24 @@ def worker(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Conn]
         yield conn
 
 
+_TINY = """
+    INSERT INTO control.tenants (name) VALUES ('a');
+    INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
+    SELECT max(generation), 1, gen_random_uuid(), now() FROM analytics.key_generations;
+    INSERT INTO control.traits (tenant_id, kind, subject_id, name, value, as_of, event_id)
+    VALUES (1, 'user', 'a', 'plan', '1', now(), gen_random_uuid());
+"""
+
+
+@pytest.fixture
+def new_worker(settings: Settings) -> Iterator[Conn]:
+    """A worker's connection to a new installation whose tables were analyzed while they were tiny."""
+    with connect(settings.database_url, "plans", more=PLANNING) as conn:
+        conn.execute(_TINY)
+        conn.execute("VACUUM ANALYZE")
+        yield conn
+
+
 def plan_of(conn: Conn, room: str, name: str, values: dict[str, str] | None = None) -> list[Node]:
     """Every node of a named query's plan, its parameters NULL where no SQL value is given."""
     text = queries(room)[name]
@@ -126,6 +144,12 @@ def test_look_ups_of_traits_read_only_what_is_asked_for(worker: Conn) -> None:
         "subject_id": "ARRAY['user-50', '']",
     }
     assert_never_read_whole(plan_of(worker, "lookups", "known", asked), "traits")
+
+
+def test_a_plan_from_when_tables_were_tiny_stays_right_while_they_grow(new_worker: Conn) -> None:
+    assert_never_read_whole(plan_of(new_worker, "worker", "load"), "keys")
+    new_worker.execute("DEALLOCATE ALL")
+    assert_never_read_whole(plan_of(new_worker, "lookups", "known"), "traits")
 
 
 def test_due_dead_letters_are_found_by_their_index(worker: Conn) -> None:

@@ -36,7 +36,7 @@ def point_mirror(settings: Settings, url: str | None, **more: Any) -> None:
             conn.execute(f"UPDATE control.legacy_target SET {name} = %s", (value,))
 
 
-def turn(conn: psycopg.Connection[Any], phase: str) -> int:
+def open_epoch(conn: psycopg.Connection[Any], phase: str) -> int:
     """Open an epoch of `phase` at once."""
     row = conn.execute(
         "INSERT INTO control.epochs (epoch, phase) SELECT max(epoch) + 1, %s::control.phase FROM control.epochs"
