@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ import psycopg
 
 from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.environments import environment_of
 from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
@@ -36,13 +36,7 @@ class GatewayProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = settings.home / "logs" / f"gateway-{self.port}.log"
         self._started: subprocess.Popen[bytes] | None = None
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
-            "PYTHONPATH": str(_ROOT),
-            "PIPELINE_HOME": str(settings.home),
-            "PIPELINE_DATABASE_URL": settings.database_url,
-            **{f"PIPELINE_{name.upper()}": value for name, value in more.items()},
-        }
+        self._environment = environment_of(settings, **more)
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ import psycopg
 
 from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.environments import environment_of
 from pipeline_platform_tests.support.waiting import wait_for
 
 _ROOT = Path(__file__).parents[2]
@@ -34,14 +35,7 @@ class Platform:
         self.port = free_port()
         self._gateway: subprocess.Popen[bytes] | None = None
         self._pool: subprocess.Popen[bytes] | None = None
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
-            "PYTHONPATH": str(_ROOT),
-            "PIPELINE_HOME": str(settings.home),
-            "PIPELINE_DATABASE_URL": settings.database_url,
-            "PIPELINE_REDIS_URL": settings.redis_url,
-            **{f"PIPELINE_{name.upper()}": value for name, value in more_settings.items()},
-        }
+        self._environment = environment_of(settings, **more_settings)
 
     def __enter__(self) -> Self:
         return self

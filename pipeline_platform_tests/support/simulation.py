@@ -1,6 +1,5 @@
 """The simulated old pipeline and the mirror as processes of their own, always ended."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import psycopg
 from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.migration.simulation.queueing import events_inside
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.environments import environment_of
 from pipeline_platform_tests.support.migration import point_mirror
 from pipeline_platform_tests.support.waiting import wait_for
 
@@ -29,14 +29,7 @@ class LegacyPipeline:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1/batch"
         self._mirror = mirror
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
-            "PYTHONPATH": str(_ROOT),
-            "PIPELINE_HOME": str(settings.home),
-            "PIPELINE_DATABASE_URL": settings.database_url,
-            "PIPELINE_REDIS_URL": settings.redis_url,
-            "PIPELINE_LEGACY_CAPACITY_PER_S": str(capacity_per_s),
-        }
+        self._environment = environment_of(settings, legacy_capacity_per_s=str(capacity_per_s))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
