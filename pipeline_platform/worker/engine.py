@@ -23,7 +23,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import row_numbers
 from pipeline_platform.worker.enrich import Enriched, enrich
 from pipeline_platform.worker.load import keep_traits, load, new_rows, subjects_of
-from pipeline_platform.worker.transform import Row, transform
+from pipeline_platform.worker.transform import Row, Transform, transform
 
 # For an engine's connection. Planning the load each time costs a millisecond, more than loading three events. A generic
 # plan does not know the sizes, so it must not join two inputs by a nested loop. A plan that was made while a table was
@@ -66,7 +66,9 @@ class _Loading:
         return _processed(self.works, self.rows, self.dead_lettered, new_rows(self.cursors))
 
 
-def transform_all(events: Sequence[QueuedEvent]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
+def transform_all(
+    events: Sequence[QueuedEvent], transform: Transform = transform
+) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
     """Every event's row, or its failure. An error of one event does not affect the others."""
     rows: list[tuple[QueuedEvent, Row]] = []
     failures: list[Failure] = []
@@ -79,7 +81,7 @@ def transform_all(events: Sequence[QueuedEvent]) -> tuple[list[tuple[QueuedEvent
 
 
 class Engine:
-    """Processes claims on one connection. Not for use by several threads."""
+    """Processes claims on one connection. `transform` makes the rows. Not for use by several threads."""
 
     def __init__(
         self,
@@ -87,11 +89,13 @@ class Engine:
         conn: psycopg.Connection[Any],
         lookups: Lookups,
         circuit: Circuit | None = None,
+        transform: Transform = transform,
     ) -> None:
         self._settings = settings
         self._conn = conn
         self._lookups = lookups
         self._circuit = circuit
+        self._row_of = transform
 
     def step(self, claim: Claim, noted: Callable[[Sequence[Work]], None] | None = None) -> Processed:
         """Process what `claim` locks; all zeros if that is nothing. `noted` gets what is held before the work starts.
@@ -150,7 +154,7 @@ class Engine:
         return _processed(works, loaded, buried, delivered), loaded, failures
 
     def _transform(self, works: Sequence[Work]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
-        return transform_all([event for work in works for event in read(work)])
+        return transform_all([event for work in works for event in read(work)], self._row_of)
 
     def _enrich(self, transformed: Sequence[tuple[QueuedEvent, Row]], *, cached: bool = True) -> list[Enriched]:
         return enrich(self._conn, self._lookups, transformed, cached=cached)

@@ -32,6 +32,7 @@ from pipeline_platform.worker.replay_lane import Replaying
 from pipeline_platform.worker.serving import LaneServer, Session
 from pipeline_platform.worker.suspects import isolate_suspect
 from pipeline_platform.worker.traced import TracedEngine
+from pipeline_platform.worker.transform import Transform, transform
 
 _LOG = logging.getLogger(__name__)
 # Work waits no longer than this if a notification is lost (a gateway dies between its commit and its NOTIFY).
@@ -49,8 +50,16 @@ def note_path(settings: Settings, slot: int) -> Path:
 class Worker:
     """Runs until `stop` is called or its process gets a signal to stop."""
 
-    def __init__(self, settings: Settings, slot: int, workers: int, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        slot: int,
+        workers: int,
+        tracer: Tracer | None = None,
+        transform: Transform = transform,
+    ) -> None:
         self._settings = settings
+        self._transform = transform
         self._name = f"worker {slot}"
         self._note = ClaimNote(note_path(settings, slot))
         self._pacing = Pacing(slot, workers, settings.claim_events_max)
@@ -91,12 +100,12 @@ class Worker:
             stack.callback(lookups.close)
             side.execute("LISTEN queue_work")
             self._note.write([])
-            replaying = Replaying(conn, lookups)
+            replaying = Replaying(conn, lookups, self._transform)
             replaying.note_transform()
             # Garbage collection skips the objects that live as long as the process.
             gc.freeze()
-            engine = self._engine(self._settings, conn, lookups, self._circuit)
-            self._loop(Session(conn, engine, lookups, replaying, LowWater()), side)
+            engine = self._engine(self._settings, conn, lookups, self._circuit, self._transform)
+            self._loop(Session(conn, engine, lookups, replaying, LowWater(), self._transform), side)
             self._note.write([])
 
     def _loop(self, session: Session, side: psycopg.Connection[Any]) -> None:

@@ -25,7 +25,7 @@ from pipeline_platform.queue.batches import batch_of, read
 from pipeline_platform.worker.engine import transform_all
 from pipeline_platform.worker.enrich import enrich
 from pipeline_platform.worker.load import enriched_columns, row_columns
-from pipeline_platform.worker.transform import TRANSFORM_VERSION, Row
+from pipeline_platform.worker.transform import TRANSFORM_VERSION, Row, Transform, transform
 
 _SQL, _DIFF, _WRITE = queries("replay_chunk"), queries("replay_diff"), queries("replay_commit")
 _TIMES_TAKEN_MAX = 5
@@ -89,11 +89,12 @@ class Chunk:
 
 
 class Replaying:
-    """Works on a worker's own connection. Not for use by several threads."""
+    """Works on a worker's own connection. `transform` makes the rows. Not for use by several threads."""
 
-    def __init__(self, conn: psycopg.Connection[Any], lookups: Lookups) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], lookups: Lookups, transform: Transform = transform) -> None:
         self._conn = conn
         self._lookups = lookups
+        self._row_of = transform
 
     def note_transform(self) -> None:
         """Store which version of the transform makes rows from now on."""
@@ -177,7 +178,8 @@ class Replaying:
             raise _unreadable(chunk, len(found), chunk.events)
         events = [event for event in found if chunk.wants(event)]
         gone = self._erased(params) if any(not event.payload for event in events) else set[tuple[int, int]]()
-        rows, failures = transform_all([event for event in events if (event.batch_id, event.event_index) not in gone])
+        kept = [event for event in events if (event.batch_id, event.event_index) not in gone]
+        rows, failures = transform_all(kept, self._row_of)
         bad = [failed.event for failed in failures] + self._compare(params, rows, _firsts(rows))
         erased = [event for event in events if (event.batch_id, event.event_index) in gone]
         if bad or erased:

@@ -23,6 +23,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Processed, transform_all
 from pipeline_platform.worker.enrich import Enriched, enrich_each
 from pipeline_platform.worker.load import keep_traits, load, new_rows
+from pipeline_platform.worker.transform import Transform, transform
 
 _SQL = queries("worker")
 _AT_ONCE = 500
@@ -51,7 +52,11 @@ class _MixedError(Exception):
 
 
 def redeliver(
-    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, noted: Noted | None = None
+    settings: Settings,
+    conn: psycopg.Connection[Any],
+    lookups: Lookups,
+    noted: Noted | None = None,
+    transform: Transform = transform,
 ) -> Processed:
     """Try the dead letters that are due, in one transaction. Transient errors roll it back and use up no attempt.
 
@@ -75,7 +80,7 @@ def redeliver(
             noted([letter.held for letter in letters])
         for was_loaded in (False, True):
             part = [letter for letter in letters if (letter.failed_in == "load") is was_loaded]
-            done += _try_again(settings, conn, lookups, part, changed)
+            done += _try_again(settings, conn, lookups, transform, part, changed)
     # After the commit: another worker would read and cache the earlier traits again.
     lookups.forget(changed)
     return done
@@ -144,12 +149,13 @@ def _try_again(
     settings: Settings,
     conn: psycopg.Connection[Any],
     lookups: Lookups,
+    transform: Transform,
     letters: Sequence[_Letter],
     changed: list[Key],
 ) -> Processed:
     """Transform, enrich and deliver. Adds to `changed` whose traits were written."""
     by_place = {(letter.event.batch_id, letter.event.event_index): letter for letter in letters}
-    rows, failures = transform_all([letter.event for letter in letters])
+    rows, failures = transform_all([letter.event for letter in letters], transform)
     enriched, unenriched = enrich_each(conn, lookups, rows)
     failures += unenriched
     for failed in failures:

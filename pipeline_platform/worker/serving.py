@@ -19,6 +19,7 @@ from pipeline_platform.worker.lanes import LaneShares
 from pipeline_platform.worker.pacing import Pacing
 from pipeline_platform.worker.replay_lane import Replaying
 from pipeline_platform.worker.retry_lane import redeliver
+from pipeline_platform.worker.transform import Transform
 
 # A query of an empty lane delays a live event by a round trip. The other lanes are queried this often while empty.
 _EMPTY_LANE_S = 0.05
@@ -33,6 +34,7 @@ class Session:
     lookups: Lookups
     replaying: Replaying
     low_water: LowWater
+    transform: Transform
 
 
 class LaneServer:
@@ -77,7 +79,11 @@ class LaneServer:
     def _process(self, session: Session, lane: Lane) -> Processed:
         if lane is Lane.RETRY:
             return redeliver(
-                self._settings, session.conn, session.lookups, lambda letters: self._note.write([], letters)
+                self._settings,
+                session.conn,
+                session.lookups,
+                lambda letters: self._note.write([], letters),
+                session.transform,
             )
         done = self._step(session.engine, lane, session.low_water.marks[lane])
         if lane is Lane.REPLAY and self._replay_waits and not done.claimed:

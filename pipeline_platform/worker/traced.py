@@ -15,7 +15,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.tracing import Tracer, never_in_the_way
 from pipeline_platform.worker.engine import Claim, Engine, Processed
 from pipeline_platform.worker.enrich import Enriched
-from pipeline_platform.worker.transform import Row
+from pipeline_platform.worker.transform import Row, Transform, transform
 
 
 class TracedEngine(Engine):
@@ -28,8 +28,9 @@ class TracedEngine(Engine):
         conn: psycopg.Connection[Any],
         lookups: Lookups,
         circuit: Circuit | None = None,
+        transform: Transform = transform,
     ) -> None:
-        super().__init__(settings, conn, lookups, circuit)
+        super().__init__(settings, conn, lookups, circuit, transform)
         self._tracer = tracer
         self._works: Sequence[Work] = ()
         # When each part began. A part ends when the next one begins. The load ends with its commit.

@@ -6,6 +6,7 @@ Damaged bytes raise InvalidEventError, and the event becomes a dead letter.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -101,6 +102,9 @@ class Row:
     rest: bytes | None = None
     # The event has a time that cannot be read. Its occurred_at is its received_at.
     is_time_unusable: bool = False
+
+
+Transform = Callable[[QueuedEvent], Row]
 
 
 def _text(raw: _Raw) -> str | None:

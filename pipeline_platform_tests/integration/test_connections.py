@@ -15,8 +15,9 @@ from pipeline_platform.errors import ConfigError, UnfitServerError, is_transient
 from pipeline_platform.local.services import Endpoints, connected
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
-from pipeline_platform_tests.support.gateway import event, make_tenant
+from pipeline_platform_tests.support.gateway import event
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -188,7 +189,7 @@ def test_hostile_variables_and_defaults_change_nothing_of_what_is_delivered(
         _alter(admin, "DATABASE", conn.info.dbname, name, value)
     for name in ("PGCLIENTENCODING", "PGDATESTYLE", "PGGEQO", "PGOPTIONS", "PGTZ", "PGAPPNAME"):
         monkeypatch.setenv(name, _HOSTILE.get(name, "nonsense"))
-    _, key = make_tenant(conn, "acme")
+    key = add_tenant(conn, "acme").write_key
     with Platform(settings.model_copy(update={"database_url": hostile})) as platform:
         platform.start_gateway()
         platform.start_workers(1)

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from pipeline_platform_tests.integration.conftest import Start
-from pipeline_platform_tests.support.gateway import Gateway, assert_refused, event, make_tenant
+from pipeline_platform_tests.support.gateway import Gateway, Start, assert_refused, event
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 # Not valid JSON, and of as many tokens as fit into its size.
@@ -67,7 +67,7 @@ def test_a_key_in_the_query(gateway: Gateway) -> None:
 
 def test_too_many_bytes(start: Start) -> None:
     gateway = start(tenant_bytes_per_s_max="100000")
-    _, other = make_tenant(gateway.conn, "other")
+    other = add_tenant(gateway.conn, "other").write_key
     large = {"batch": [event(properties={"text": "x" * 200_000})]}
     packed = gzip.compress(json.dumps(large).encode())
     assert gateway.post("/v1/batch", packed, content_encoding="gzip").status_code == 200

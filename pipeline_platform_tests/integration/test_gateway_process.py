@@ -10,12 +10,12 @@ import pytest
 
 from pipeline_platform.gateway.app import make_app, make_gateway
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.integration.conftest import Start
 from pipeline_platform_tests.support.gateway import (
     Blocked,
     Conn,
     Gateway,
     GatewayProcess,
+    Start,
     event,
     everything,
 )

@@ -17,7 +17,6 @@ import pytest
 
 from pipeline_platform.dead_letters.store import bury, failure
 from pipeline_platform.event.types import (
-    AcceptedEvent,
     BatchId,
     EventType,
     Lane,
@@ -25,10 +24,11 @@ from pipeline_platform.event.types import (
     RejectedEvent,
     TenantId,
 )
-from pipeline_platform.queue.batches import accept
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants import tenants
-from pipeline_platform_tests.conftest import make_url, temporary_home
+from pipeline_platform_tests.support.homes import temporary_home
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.servers import make_url
 from pipeline_platform_tests.support.words import Command, Ended, Parameter, all_commands, run_here
 
 _ESC = "\x1b[31m\x1b]0;owned\x07"
@@ -141,8 +141,7 @@ def _store(conn: psycopg.Connection[Any]) -> None:
     tenant = TenantId(made.tenant_id)
     payload = b'{"messageId":"[/x]\x1b[31m","type":"nonsense\x9b\xc2\x9b"}'
     bad = [RejectedEvent(tenant, _HOSTILE, "unknown_type", f"no {_HOSTILE}\nforged line", payload)]
-    event = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"event":"E","userId":"u"}')
-    accept(conn.execute, Lane.LIVE, [event], bad)
+    accept(conn, event(tenant), rejected=bad)
     conn.execute(
         "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES ('unknown_type', %s, %s, %s)",
         (_HOSTILE, tenant, f"{_HOSTILE}\nforged line"),

@@ -20,20 +20,6 @@ _AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 @pytest.fixture
-def tenant(conn: Conn) -> TenantId:
-    row = conn.execute("INSERT INTO control.tenants (name, plan) VALUES ('acme', 'pro') RETURNING tenant_id").fetchone()
-    assert row
-    return TenantId(row[0])
-
-
-@pytest.fixture
-def lookups(settings: Settings) -> Iterator[Lookups]:
-    found = Lookups(settings, settings.redis_url)
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def cache(settings: Settings) -> Iterator["redis.Redis"]:
     with redis.Redis.from_url(settings.redis_url) as client:
         yield client

@@ -18,9 +18,10 @@ from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import Tenant, add_tenants
-from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, legacy_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import Tenant, add_tenants
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 
@@ -55,7 +56,7 @@ def _arrives(conn: Conn, ids: Sequence[uuid.UUID], at: datetime) -> None:
 
 @pytest.fixture
 def acme(conn: Conn) -> Tenant:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     return add_tenants(conn, "acme")[0]
 
 
@@ -63,8 +64,8 @@ def acme(conn: Conn) -> Tenant:
 def ids(conn: Conn, settings: Settings, acme: Tenant) -> list[uuid.UUID]:
     """Ten events that both pipelines delivered, settled."""
     made = _made()
-    accept(conn, acme.tenant_id, made)
-    deliver_all(settings)
+    accept_ids(conn, acme.tenant_id, made)
+    drain(settings)
     legacy_has(conn)
     settle(conn)
     return made
@@ -118,10 +119,10 @@ def test_what_is_in_flight_or_waits_for_the_mirror_is_not_judged(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
     unmirrored, unworked = _made(3), _made(4)
-    accept(conn, acme.tenant_id, unmirrored)
-    deliver_all(settings)
+    accept_ids(conn, acme.tenant_id, unmirrored)
+    drain(settings)
     conn.execute("UPDATE queue.mirror SET sending_at = NULL")
-    accept(conn, acme.tenant_id, unworked)
+    accept_ids(conn, acme.tenant_id, unworked)
     found = _compare(conn)
     assert not found.is_settled
     assert [waits.partition(" events ")[0] for waits in found.waits_for[:2]] == ["4", "7"]
@@ -161,8 +162,8 @@ def test_an_event_sent_again_in_a_later_window_is_compared_once(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
     between = _now(conn)
-    accept(conn, acme.tenant_id, ids[:4])
-    deliver_all(settings)
+    accept_ids(conn, acme.tenant_id, ids[:4])
+    drain(settings)
     # The old pipeline has no idempotency: it stores them again.
     conn.execute("INSERT INTO legacy.events SELECT * FROM legacy.events WHERE event_id = ANY(%s)", (ids[:4],))
     settle(conn)
@@ -305,10 +306,10 @@ def test_what_an_operator_discarded_is_no_drift(conn: Conn, ids: list[uuid.UUID]
 def test_after_the_turn_only_what_production_lacks_is_missing(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
-    turn(conn, "platform_primary")
+    open_epoch(conn, "platform_primary")
     later = _made(5)
-    accept(conn, acme.tenant_id, later)
-    deliver_all(settings)
+    accept_ids(conn, acme.tenant_id, later)
+    drain(settings)
     legacy_has(conn, later[:1])
     settle(conn)
     found = _compare(conn)
@@ -319,9 +320,9 @@ def test_after_the_turn_only_what_production_lacks_is_missing(
 def test_what_was_never_mirrored_is_not_compared(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
-    turn(conn, "legacy_off")
-    accept(conn, acme.tenant_id, _made(5))
-    deliver_all(settings)
+    open_epoch(conn, "legacy_off")
+    accept_ids(conn, acme.tenant_id, _made(5))
+    drain(settings)
     assert _compare(conn).totals == Counts(accepted=10, platform=10, legacy=10, matched=10)
 
 
@@ -329,8 +330,8 @@ def test_one_identity_of_two_tenants_is_two_events(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
     other = add_tenants(conn, "other")[0]
-    accept(conn, other.tenant_id, ids)
-    deliver_all(settings)
+    accept_ids(conn, other.tenant_id, ids)
+    drain(settings)
     settle(conn)
     found = _compare(conn)
     assert {tenant.name: tenant.counts for tenant in found.tenants} == {

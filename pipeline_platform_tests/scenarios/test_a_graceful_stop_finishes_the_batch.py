@@ -5,10 +5,10 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.scenarios.conftest import Report
-from pipeline_platform_tests.support.ledger import Ledger, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, Report
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 

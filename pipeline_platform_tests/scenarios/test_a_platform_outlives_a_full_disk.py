@@ -12,8 +12,8 @@ import psycopg
 
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.disks import fill, make_room, small_disk
-from pipeline_platform_tests.support.ledger import Tenant, add_tenants
 from pipeline_platform_tests.support.supervised import endpoints_of, ready, supervised
+from pipeline_platform_tests.support.tenants import Tenant, add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 
 _DISK_MB = 900

@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.processes import processes_in
+
+pytestmark = pytest.mark.timeout(900)
 
 # The peak has to outlast what the old pipeline can put off, or it loses nothing.
 _SCALE = "0.15"

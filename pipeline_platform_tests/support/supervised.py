@@ -1,6 +1,5 @@
 """A supervised platform with its own embedded servers, as `up` starts it, without Dagster."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,15 +9,15 @@ from pathlib import Path
 import httpx
 
 from pipeline_platform.local.services import Endpoints, read_endpoints
+from pipeline_platform_tests.support.environments import environment_with
 from pipeline_platform_tests.support.waiting import wait_for
 
 
 @contextmanager
 def supervised(home: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     """A supervisor that serves. more: settings by their lower-case names."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
-    environment |= {"PIPELINE_HOME": str(home), "PIPELINE_GATEWAY_PORT": "0", "PIPELINE_DAGSTER_PORT": "0"}
-    environment |= {"PIPELINE_CONSOLE_PORT": "0"} | {f"PIPELINE_{name.upper()}": text for name, text in more.items()}
+    settings = {"home": str(home), "gateway_port": "0", "dagster_port": "0", "console_port": "0"}
+    environment = environment_with(**settings | more)
     command = [sys.executable, "-m", "pipeline_platform.local.supervisor", "--no-dagster"]
     supervisor = subprocess.Popen(command, env=environment, umask=0o022)
     try:
