@@ -70,7 +70,7 @@ IN_FLIGHT = Metric("pipeline_in_flight_events", _G, "Accepted events without an 
 LATENCY = Metric(
     "pipeline_delivery_latency_seconds",
     _H,
-    "From received_at to the delivery, of each event delivered at its first attempt; imported events is left out. By "
+    "From received_at to the delivery, of each event delivered at its first attempt; imported events are left out. By "
     "the lane of acceptance.",
     ("lane",),
     bounds=LATENCY_BOUNDS_S,
