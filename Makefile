@@ -55,12 +55,9 @@ down: ## stop what runs here and wait until it is gone
 dev: $(STAMP) ## the same for work on the definitions: Dagster loads them anew when its UI is asked to
 	@$(BIN)/python -m pipeline_platform.local.supervisor --dagster-dev $(ARGS)
 
-# Two processes, a file each at a time; nothing chosen (5) is no failure.
-TESTS := pipeline_platform_tests
-
+# Two processes, a file each at a time, the longest first; nothing chosen (5) is no failure.
 test: $(STAMP) ## all tests, on servers of their own (ARGS="-k name" chooses)
-	@$(BIN)/pytest -n 2 --dist loadfile $(TESTS)/unit $(TESTS)/integration $(TESTS)/plans $(ARGS) || [ $$? -eq 5 ]
-	@$(BIN)/pytest -n 2 --dist loadfile $(TESTS)/dagster $(TESTS)/scenarios $(TESTS)/browser $(ARGS) || [ $$? -eq 5 ]
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || [ $$? -eq 5 ]
 
 check: $(STAMP) ## lint, format, types, layers, dead code
 	$(BIN)/ruff check

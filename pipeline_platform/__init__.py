@@ -10,7 +10,8 @@ gateway/        1 accept: a request becomes durable, then it is answered
     bodies.py           reads and decompresses a body as a stream that stops at the size limit
     protocol.py         splits a request into events (pure); invalid_json.py does the same for broken JSON
     keys.py             the tenant of a write key; quota.py: the lane, or 429; readiness.py: whether events can be stored
-    group_commit.py     one transaction for all requests that wait; isolation.py finds the bad events of a failed commit
+    group_commit.py     one transaction for all requests that wait (pending.py); isolation.py finds the bad events of a
+                        failed commit; commit_health.py: whether commits succeed
     db_connection.py    a database connection with time limits; db_statement.py: one statement on it
     notifier.py         wakes the workers
     responses.py        what clients are answered
@@ -24,7 +25,8 @@ queue/          2 hold: accepted events wait, and are kept for 72 hours
 
 worker/         3 process: claim, transform, enrich, load and complete in one transaction
     pool.py             starts worker processes and replaces those that die
-    process.py          one worker: waits for work and serves the lanes; lanes.py: their shares
+    process.py          one worker: waits for work and does chores
+    serving.py          one turn of a worker: the lane that is served; lanes.py: their shares; pacing.py: how much, when
     engine.py           one transaction of work, and the isolation of bad events
     transform.py        from bytes to a row (pure)
     enrich.py           adds what the look-ups know; known_traits.py: traits of earlier events of the same claim
@@ -59,10 +61,12 @@ What all rooms use:
 
 event/          what an event is: types, reader (validation), json_limits, person_ids, client_time, ndjson
 tenants/        who may send: tenants, write_keys, and tombstones of erased people
-telemetry/      logs, tracing, metrics/ (catalogue.py names every metric), and text made safe for terminals
+telemetry/      logs, tracing, metrics/ (catalogue.py names every metric), redaction (what is secret), and text made safe for terminals
 settings.py     every setting; errors.py: errors, named by what happens next
+disk.py         the room on the disk
 db.py           connections and named queries; connections.py: what a session states; schema.py: migrations
-arrays.py       PostgreSQL's binary arrays
+arrays.py       PostgreSQL's binary arrays; halving.py finds the bad items of what is written as a whole
+backoff.py      how long to wait before the next try
 lookups.py      cached reads; audit_log.py: who did what; kill_points.py: where tests may kill a process
 
 The data plane (gateway, queue, worker, dead_letters, account) never imports Dagster and does not need it. Tables,

@@ -7,9 +7,10 @@ checks.
 import functools
 import re
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any, Literal, LiteralString, cast
 
 import psycopg
+from psycopg import sql
 
 from pipeline_platform import connections
 from pipeline_platform.errors import ConfigError
@@ -36,6 +37,16 @@ def queries(room: str) -> dict[str, LiteralString]:
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
     found = {name: _without_comments(body).rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
     return cast("dict[str, LiteralString]", found)
+
+
+def composed(query: LiteralString, **parts: sql.Composable) -> LiteralString:
+    """A query with its `{name}` parts filled in. It is called when a module is loaded, so the text is constant."""
+    return cast("LiteralString", sql.SQL(query).format(**parts).as_string(None))
+
+
+def in_schema(query: LiteralString, schema: Literal["analytics", "shadow"]) -> LiteralString:
+    """A query for the delivered rows of one schema: `{schema}` is its name, `{is_shadow}` tells which of the two."""
+    return composed(query, schema=sql.Identifier(schema), is_shadow=sql.Literal(schema == "shadow"))
 
 
 def _without_comments(body: str) -> str:

@@ -58,7 +58,7 @@ class NoSuchThingError(PipelineError):
     """A thing that a command names does not exist: exit 1."""
 
 
-# Errors that pass by themselves: the work is kept and tried again later, and no attempt is counted.
+# Errors that pass by themselves: the work is kept and tried again later, and nothing is counted.
 TRANSIENT_SQLSTATES = frozenset({
     "40001", "40P01",  # serialization failure, deadlock
     "55P03", "57014",  # lock and statement time-out

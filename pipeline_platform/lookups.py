@@ -142,23 +142,24 @@ class Lookups:
 
     def _signed(self, keys: Sequence[Key]) -> dict[Key, bytes]:
         """Values that Redis holds under the keys, if this class wrote them and they are not stale."""
-        values: list[Any] = self._redis.mget([key.cache_key for key in keys])  # pyright: ignore[reportAssignmentType]
+        names = [key.cache_key for key in keys]
+        values: list[Any] = self._redis.mget(names)  # pyright: ignore[reportAssignmentType]
         found: dict[Key, bytes] = {}
         now = time.time()
-        for key, value in zip(keys, values, strict=True):
+        for key, name, value in zip(keys, names, values, strict=True):
             if not isinstance(value, bytes) or len(value) < _HEAD_BYTES:
                 continue
-            if value[:_SIGNATURE_BYTES] != self._signature(key, value[_SIGNATURE_BYTES:]):
+            if value[:_SIGNATURE_BYTES] != self._signature(name, value[_SIGNATURE_BYTES:]):
                 continue
             if now < _EXPIRY.unpack_from(value, _SIGNATURE_BYTES)[0]:
                 found[key] = value[_HEAD_BYTES:]
         return found
 
-    def _signature(self, key: Key, content: bytes) -> bytes:
+    def _signature(self, cache_key: str, content: bytes) -> bytes:
         """The signature of the expiry and the value, for this key. No subject_id contains the separating NUL."""
         assert self._signer is not None
         signer = self._signer.copy()
-        signer.update(b"%b\0%b" % (key.cache_key.encode(), content))
+        signer.update(b"%b\0%b" % (cache_key.encode(), content))
         return signer.digest()
 
     def _await_flights(self, missing: list[Key]) -> tuple[list[Key], dict[Key, bytes]]:
@@ -191,7 +192,7 @@ class Lookups:
             for key, value in read.items():
                 ttl_ms = max(1, int(self._ttl_s * 1000 * random.uniform(0.8, 1.0)))  # noqa: S311
                 content = _EXPIRY.pack(math.ceil(time.time() + ttl_ms / 1000)) + value
-                pipe.set(key.cache_key, self._signature(key, content) + content, px=ttl_ms)
+                pipe.set(key.cache_key, self._signature(key.cache_key, content) + content, px=ttl_ms)
                 pipe.delete(f"flight:{key.cache_key}")
             pipe.execute()
 

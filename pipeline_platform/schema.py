@@ -17,7 +17,7 @@ from pipeline_platform.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
 _LOCK: LiteralString = "hashtext('pipeline_platform.migrate')"
-_LEDGER = """
+_RECORDS = """
     CREATE TABLE IF NOT EXISTS public.pipeline_migrations (
         name text PRIMARY KEY, body text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
     CREATE TABLE IF NOT EXISTS public.pipeline_functions (
@@ -62,7 +62,7 @@ def migrate(url: str) -> list[str]:
         ):
             _LOG.warning("waiting for another migration of this database: see pg_locks, locktype advisory")
             conn.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        conn.execute(_LEDGER)
+        conn.execute(_RECORDS)
         upgraded = _upgrade_former(conn)
         return upgraded + _apply_migrations(conn) + _replace_functions(conn)
 

@@ -7,22 +7,34 @@ Nothing is started before the first test that asks for it (with xdist: before th
 
 import itertools
 import os
-import shutil
-import tempfile
+import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import redis
+from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pipeline_platform import schema
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.local.services import start_postgres, start_redis
+from pipeline_platform.lookups import Lookups
+from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
+from pipeline_platform.worker.engine import Engine
+from pipeline_platform_tests.support.homes import temporary_home
+from pipeline_platform_tests.support.servers import make_url
+from pipeline_platform_tests.support.tenants import add_tenant
+from pipeline_platform_tests.support.workers import Workers, working
+
+# A failure prints what repeats it. No test asserts durations.
+hypothesis_settings.register_profile("tests", print_blob=True, deadline=None)
+hypothesis_settings.load_profile("tests")
 
 _TEMPLATE = "pipeline_template"
 _running = ExitStack()
@@ -37,20 +49,23 @@ def _start_servers() -> dict[str, str]:
     cache = _running.enter_context(start_redis(home))
     template = make_conninfo(postgres.url, dbname=_TEMPLATE)
     with psycopg.connect(postgres.url, autocommit=True) as conn:
+        # Tests kill processes, not the machine, so nothing that they prove needs it. With it each DROP DATABASE takes
+        # half a second and more.
+        conn.execute("ALTER SYSTEM SET fsync = off")
+        conn.execute("SELECT pg_reload_conf()")
         conn.execute(f"CREATE DATABASE {_TEMPLATE}")
         schema.migrate(template)
         conn.execute(f"ALTER DATABASE {_TEMPLATE} ALLOW_CONNECTIONS false IS_TEMPLATE true")
     return {"database_url": postgres.url, "redis_url": cache.url}
 
 
-@contextmanager
-def temporary_home() -> Iterator[Path]:
-    """A directory that goes away; not pytest's, which are closed to the account that PostgreSQL runs as."""
-    path = Path(tempfile.mkdtemp(prefix="pipeline-test-"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the longest tests come first, so that both processes of `make test` end at about the same time."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        longest[item.path] = max(longest.get(item.path, 0.0), float(mark.args[0]) if mark else 0.0)
+    items.sort(key=lambda item: -longest[item.path])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -105,11 +120,6 @@ def _database(servers: dict[str, str], admin: psycopg.Connection[Any], template:
     admin.execute(sql.SQL("DROP DATABASE {name} WITH (FORCE)").format(**identifiers))
 
 
-def make_url(url: str, database: str) -> str:
-    """`url` with another database at its end."""
-    return f"{url.rpartition('/')[0]}/{database}"
-
-
 @pytest.fixture
 def redis_url(request: pytest.FixtureRequest, servers: dict[str, str]) -> str:
     """An empty Redis database; under xdist one of this worker's own."""
@@ -140,3 +150,41 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection to `database_url`, in autocommit mode."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def tenant(conn: psycopg.Connection[Any]) -> TenantId:
+    """acme of the plan pro, and the hours that are made ahead."""
+    open_partitions(conn)
+    return add_tenant(conn, "acme", plan="pro").tenant_id
+
+
+@pytest.fixture
+def workers(settings: Settings) -> Iterator[Workers]:
+    """Workers in this process."""
+    with working(settings) as found:
+        yield found
+
+
+@pytest.fixture
+def engine(workers: Workers) -> Engine:
+    return workers.engine
+
+
+@pytest.fixture
+def lookups(workers: Workers) -> Lookups:
+    return workers.lookups
+
+
+@pytest.fixture
+def seed() -> int:
+    """Of all that is random in a test. PIPELINE_TEST_SEED repeats a run; without it each is another one."""
+    found = int(os.environ.get("PIPELINE_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+    # pytest shows it where the test fails.
+    print(f"repeat with PIPELINE_TEST_SEED={found}")
+    return found
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    return random.Random(seed)

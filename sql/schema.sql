@@ -692,13 +692,13 @@ CREATE FUNCTION queue.prune_discarded(before timestamp with time zone, rows_max 
     ), gone AS (
         DELETE FROM queue.dead_letters AS d
         USING old WHERE d.tenant_id = old.tenant_id AND d.dead_letter_id = old.dead_letter_id AND old.is_gone
-        RETURNING d.tenant_id, d.batch_received_at, d.lane, d.stage, d.error_class, d.fingerprint
+        RETURNING d.tenant_id, d.batch_received_at, d.lane, d.failed_in, d.error_class, d.fingerprint
     ), noted AS (
-        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, stage, cause, fingerprint, events)
-        SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, 'discarded', stage, error_class, fingerprint,
-               count(*)
+        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint, events)
+        SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, 'discarded', failed_in, error_class,
+               fingerprint, count(*)
         FROM gone GROUP BY 1, 2, 3, 5, 6, 7
-        ON CONFLICT (tenant_id, hour, lane, outcome, stage, cause, fingerprint)
+        ON CONFLICT (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint)
         DO UPDATE SET events = p.events + excluded.events
     )
     SELECT count(*) FROM old
@@ -714,10 +714,10 @@ CREATE FUNCTION queue.prune_rejected(before timestamp with time zone, rows_max i
         WHERE q.tenant_id = old.tenant_id AND q.quarantine_id = old.quarantine_id
         RETURNING q.tenant_id, q.received_at, q.lane, q.code
     ), noted AS (
-        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, stage, cause, events)
-        SELECT tenant_id, date_trunc('hour', received_at, 'UTC'), lane, 'rejected', 'received', code, count(*)
+        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, failed_in, cause, events)
+        SELECT tenant_id, date_trunc('hour', received_at, 'UTC'), lane, 'rejected', 'validate', code, count(*)
         FROM gone GROUP BY 1, 2, 3, 6
-        ON CONFLICT (tenant_id, hour, lane, outcome, stage, cause, fingerprint)
+        ON CONFLICT (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint)
         DO UPDATE SET events = p.events + excluded.events
     )
     SELECT count(*) FROM gone
@@ -1430,7 +1430,7 @@ CREATE TABLE control.alert_channels (
     channel text NOT NULL,
     failures integer DEFAULT 0 NOT NULL,
     failing_since timestamp with time zone,
-    next_attempt_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    next_send_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     last_error text,
     sent_at timestamp with time zone,
     CONSTRAINT alert_channels_check CHECK (((failures > 0) = (failing_since IS NOT NULL)))
@@ -1440,12 +1440,6 @@ CREATE TABLE control.alert_deliveries (
     channel text NOT NULL,
     notification_id bigint NOT NULL,
     sent_at timestamp with time zone
-);
-
-CREATE TABLE control.alert_marks (
-    name text NOT NULL,
-    value bigint NOT NULL,
-    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 CREATE TABLE control.alert_notifications (
@@ -1464,6 +1458,12 @@ ALTER TABLE control.alert_notifications ALTER COLUMN notification_id ADD GENERAT
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE control.alert_progress (
+    name text NOT NULL,
+    value bigint NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 CREATE TABLE control.alerts (
@@ -1806,7 +1806,7 @@ CREATE TABLE queue.dead_letters (
     client_at timestamp with time zone,
     envelope bytea,
     payload bytea NOT NULL,
-    stage text NOT NULL,
+    failed_in text NOT NULL,
     error_class text NOT NULL,
     error text NOT NULL,
     fingerprint text NOT NULL,
@@ -1822,7 +1822,7 @@ CREATE TABLE queue.dead_letters (
     CONSTRAINT dead_letters_check CHECK (((state = 'waiting'::text) = (next_attempt_at IS NOT NULL))),
     CONSTRAINT dead_letters_check1 CHECK (((state = ANY (ARRAY['delivered'::text, 'duplicate'::text, 'discarded'::text])) = (resolved_at IS NOT NULL))),
     CONSTRAINT dead_letters_check2 CHECK (((state <> 'discarded'::text) OR (reason IS NOT NULL))),
-    CONSTRAINT dead_letters_stage_check CHECK ((stage = ANY (ARRAY['claim'::text, 'enrich'::text, 'transform'::text, 'load'::text]))),
+    CONSTRAINT dead_letters_failed_in_check CHECK ((failed_in = ANY (ARRAY['claim'::text, 'enrich'::text, 'transform'::text, 'load'::text]))),
     CONSTRAINT dead_letters_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'exhausted'::text, 'delivered'::text, 'duplicate'::text, 'discarded'::text])))
 );
 
@@ -1834,6 +1834,27 @@ ALTER TABLE queue.dead_letters ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS 
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE VIEW queue.encoded_batches AS
+ SELECT batch_id,
+    received_at,
+    (lane)::text AS lane,
+    events,
+    array_send(tenant_ids) AS tenant_ids,
+    array_send(event_ids) AS event_ids,
+    array_send(client_ats) AS client_ats,
+    array_send(types) AS types,
+    array_send(lengths) AS lengths,
+    array_send(received_ats) AS received_ats,
+    envelope_of,
+    envelopes,
+    codec,
+    payload,
+    epoch,
+    ( SELECT e.is_shadow
+           FROM control.epochs e
+          WHERE (e.epoch = b.epoch)) AS is_shadow
+   FROM queue.batches b;
 
 CREATE VIEW queue.events AS
  SELECT b.batch_id,
@@ -1882,7 +1903,7 @@ CREATE TABLE queue.pruned (
     hour timestamp with time zone NOT NULL,
     lane queue.lane NOT NULL,
     outcome text NOT NULL,
-    stage text NOT NULL,
+    failed_in text NOT NULL,
     cause text NOT NULL,
     fingerprint text DEFAULT ''::text NOT NULL,
     events bigint NOT NULL,
@@ -1919,7 +1940,7 @@ CREATE TABLE queue.work (
     received_at timestamp with time zone NOT NULL,
     first_event integer DEFAULT 0 NOT NULL,
     end_event integer NOT NULL,
-    attempts smallint DEFAULT 0 NOT NULL,
+    deaths smallint DEFAULT 0 NOT NULL,
     CONSTRAINT work_check CHECK (((first_event >= 0) AND (end_event > first_event)))
 )
 WITH (fillfactor='80', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
@@ -2030,7 +2051,7 @@ CREATE TABLE replay.chunks (
     last_batch bigint NOT NULL,
     events bigint NOT NULL,
     is_done boolean DEFAULT false NOT NULL,
-    attempts smallint DEFAULT 0 NOT NULL,
+    times_taken smallint DEFAULT 0 NOT NULL,
     taken_by integer,
     taken_since timestamp with time zone,
     diffed_at timestamp with time zone,
@@ -2149,14 +2170,14 @@ ALTER TABLE ONLY control.alert_channels
 ALTER TABLE ONLY control.alert_deliveries
     ADD CONSTRAINT alert_deliveries_pkey PRIMARY KEY (channel, notification_id);
 
-ALTER TABLE ONLY control.alert_marks
-    ADD CONSTRAINT alert_marks_pkey PRIMARY KEY (name);
-
 ALTER TABLE ONLY control.alert_notifications
     ADD CONSTRAINT alert_notifications_alert_id_change_key UNIQUE (alert_id, change);
 
 ALTER TABLE ONLY control.alert_notifications
     ADD CONSTRAINT alert_notifications_pkey PRIMARY KEY (notification_id);
+
+ALTER TABLE ONLY control.alert_progress
+    ADD CONSTRAINT alert_progress_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY control.alerts
     ADD CONSTRAINT alerts_pkey PRIMARY KEY (alert_id);
@@ -2249,7 +2270,7 @@ ALTER TABLE ONLY queue.mirror
     ADD CONSTRAINT mirror_pkey PRIMARY KEY (mirror_id);
 
 ALTER TABLE ONLY queue.pruned
-    ADD CONSTRAINT pruned_pkey PRIMARY KEY (tenant_id, hour, lane, outcome, stage, cause, fingerprint);
+    ADD CONSTRAINT pruned_pkey PRIMARY KEY (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint);
 
 ALTER TABLE ONLY queue.quarantine
     ADD CONSTRAINT quarantine_pkey PRIMARY KEY (tenant_id, quarantine_id);
@@ -2337,7 +2358,7 @@ CREATE INDEX pruned_hour_idx ON queue.pruned USING btree (hour);
 
 CREATE INDEX quarantine_received_at_idx ON queue.quarantine USING btree (received_at);
 
-CREATE INDEX suspect_work ON queue.work USING btree (work_id) WHERE (attempts > 0);
+CREATE INDEX suspect_work ON queue.work USING btree (work_id) WHERE (deaths > 0);
 
 CREATE INDEX unresolved_dead_letters ON queue.dead_letters USING btree (dead_letter_id) WHERE (state = ANY (ARRAY['waiting'::text, 'exhausted'::text]));
 

@@ -24,7 +24,7 @@ _NOISE = re.compile(r"^(SET |SELECT pg_catalog\.set_config|--|\\(un)?restrict).*
 
 
 def schema_of(url: str) -> str:
-    """The definitions of all objects in the database, without the ledger of migrations."""
+    """The definitions of all objects in the database, without the records of migrations."""
     command = [
         str(binaries() / "pg_dump"),
         "--schema-only",

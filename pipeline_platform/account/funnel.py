@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pipeline_platform.account.legacy_pipeline import LegacyPipeline, legacy_pipeline_of
 from pipeline_platform.account.numbers import Numbers, numbers_of
-from pipeline_platform.account.old_pipeline import OldPipeline, old_pipeline_of
 from pipeline_platform.db import queries
 from pipeline_platform.tenants.tenants import tenant_id_of
 
@@ -41,9 +41,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why events ended at a stage: outcome is rejected, dead_lettered or discarded."""
+    """Why events were not delivered: outcome is rejected, dead_lettered or discarded."""
 
-    stage: str
+    failed_in: str
     cause: str
     fingerprint: str
     outcome: str
@@ -60,7 +60,7 @@ class Funnel:
     hours: list[Part]
     lanes: list[Part]
     causes: list[Cause]
-    old_pipeline: OldPipeline | None
+    legacy_pipeline: LegacyPipeline | None
 
     @property
     def numbers(self) -> Numbers:
@@ -78,7 +78,7 @@ class Funnel:
             "lanes": [part.to_json() for part in self.lanes],
             "hours": [part.to_json() for part in self.hours],
             "causes": [asdict(cause) for cause in self.causes],
-            **({"legacy": self.old_pipeline.to_json()} if self.old_pipeline else {}),
+            **({"legacy": self.legacy_pipeline.to_json()} if self.legacy_pipeline else {}),
         }
 
 
@@ -96,5 +96,5 @@ def funnel_of(conn: psycopg.Connection[Any], tenant: str | None = None, since: d
             part = Part(numbers_of(row), row["balanced"], row["tenant"], row["hour"], row["lane"])
             levels[row["level"]].append(part)
         causes = [Cause(**row) for row in cursor.execute(_SQL["causes"], selection)]
-        old_pipeline = old_pipeline_of(conn, **selection)
-    return Funnel(levels[_ALL][0], levels[_TENANT], levels[_HOUR], levels[_LANE], causes, old_pipeline)
+        legacy_pipeline = legacy_pipeline_of(conn, **selection)
+    return Funnel(levels[_ALL][0], levels[_TENANT], levels[_HOUR], levels[_LANE], causes, legacy_pipeline)

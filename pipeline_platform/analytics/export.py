@@ -13,13 +13,14 @@ from enum import StrEnum
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from pipeline_platform.analytics.formats import Row, Writer
-from pipeline_platform.db import queries
+from pipeline_platform.db import composed, queries
 from pipeline_platform.errors import ConfigError
 
 _SQL = queries("export")
-_COUNT = _SQL["count"].replace("the_rows", _SQL["rows"])
+_COUNT = composed(_SQL["count"], rows=sql.SQL(_SQL["rows"]))
 # Some megabytes of ordinary events.
 _ROWS_AT_ONCE = 2_000
 _HOUR = timedelta(hours=1)

@@ -1,7 +1,7 @@
 """One hour as one Parquet file, one row for each event, at any address that fsspec knows (a path, s3://…, memory://…).
 
 A file is read back before it gets its name, and its hash is part of the name. A file never changes: its replacement is
-a second file, until the ledger names the new one. Reading and writing hold one group of rows in memory.
+a second file, until the record names the new one. Reading and writing hold one group of rows in memory.
 """
 
 import hashlib

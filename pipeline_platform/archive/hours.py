@@ -26,7 +26,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
 from pipeline_platform.event.types import AcceptedEvent, QueuedEvent
 from pipeline_platform.kill_points import reach
-from pipeline_platform.queue.batches import batch_params, read, work_of
+from pipeline_platform.queue.batches import batch_of, batch_params, read
 from pipeline_platform.settings import Settings
 
 _SQL = queries("archive")
@@ -37,7 +37,7 @@ Conn = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """One hour. error: why it could not be archived, or how it differs from the ledger."""
+    """One hour. error: why it could not be archived, or how it differs from the record."""
 
     hour: datetime
     address: str
@@ -95,26 +95,26 @@ def _held(conn: Conn, hour: datetime) -> Generator[None]:
 
 
 def _archive(conn: Conn, hour: datetime, place: str) -> Archived:
-    """Write the file, then the ledger row that names it, then remove what it replaced.
+    """Write the file, then the record that names it, then remove what it replaced.
 
-    So the ledger names a verified file, at whatever point the process is killed.
+    So the record names a verified file, at whatever point the process is killed.
     """
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         sealed_at, seals, dropped_at = conn.execute(_SQL["hour"], {"hour": hour}).fetchone() or (None, None, None)
-        ledger = list_archives(conn, hour)
-        if dropped_at and ledger and ledger[0]["seals"] == seals:
+        records = list_archives(conn, hour)
+        if dropped_at and records and records[0]["seals"] == seals:
             # It was archived and dropped after it was requested.
-            return Archived(hour, ledger[0]["address"], ledger[0]["events"], ledger[0]["bytes"])
+            return Archived(hour, records[0]["address"], records[0]["events"], records[0]["bytes"])
         if sealed_at is None or dropped_at is not None:
             raise PipelineError(f"hour {hour.isoformat()} is not sealed, or was dropped; see: pipeline-platform status")
         tenants = dict(conn.execute(_SQL["tenant_names"]).fetchall())
         written = files.write(place, _events(conn, hour), tenants)
-        reach("archive.before_ledger")
+        reach("archive.before_note")
         conn.execute(_SQL["note"], asdict(written) | {"hour": hour, "seals": seals})
-    reach("archive.after_ledger")
+    reach("archive.after_note")
     files.remove_others(written.address)
-    for row in ledger:
+    for row in records:
         if row["address"] != written.address:
             files.remove(row["address"])
     return Archived(hour, written.address, written.events, written.bytes)
@@ -125,17 +125,17 @@ def _events(conn: Conn, hour: datetime) -> Iterator[QueuedEvent]:
         cursor.itersize = _BATCHES_AT_ONCE
         cursor.execute(_SQL["batches"], {"hour": hour})
         for row in cursor:
-            yield from read(work_of(row))
+            yield from read(batch_of(row))
 
 
 def list_archives(conn: Conn, hour: datetime | None = None) -> list[dict[str, Any]]:
-    """The ledger, or one hour of it."""
+    """The records of all archives, or of one hour."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_SQL["list"], {"hour": hour}).fetchall()
 
 
 def verify(conn: Conn, hour: datetime | None = None) -> list[Archived]:
-    """Read the files of all archives, or of one hour, and compare size, hash and count with the ledger."""
+    """Read the files of all archives, or of one hour, and compare size, hash and count with the record."""
     found: list[Archived] = []
     for row in list_archives(conn, hour):
         error = None
@@ -156,10 +156,10 @@ def restore(conn: Conn, hour: datetime, reason: str) -> int:
     is still kept or its file is damaged.
     """
     with exclusively(conn):
-        ledger = list_archives(conn, hour)
-        if not ledger:
+        records = list_archives(conn, hour)
+        if not records:
             raise NoSuchThingError(f"hour {hour.isoformat()} is in no archive; see: pipeline-platform archive list")
-        row = ledger[0]
+        row = records[0]
         check(row)
         with conn.transaction():
             if conn.execute(_SQL["restore_hour"], {"hour": hour}).fetchone() != (True,):
@@ -197,7 +197,7 @@ def as_accepted(events: list[QueuedEvent]) -> list[AcceptedEvent]:
 
 
 def check(row: dict[str, Any]) -> None:
-    """PipelineError if an archive's file differs from the ledger."""
+    """PipelineError if an archive's file differs from the record."""
     found = files.weigh(row["address"])
     if (found.events, found.bytes, found.sha256) != (row["events"], row["bytes"], row["sha256"]):
         raise PipelineError(f"{row['address']} is not the file that was archived: it was changed, or is damaged")

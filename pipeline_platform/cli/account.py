@@ -9,7 +9,7 @@ from rich.table import Table
 
 from pipeline_platform.account.audit import audit as audit_rows
 from pipeline_platform.account.funnel import Funnel, Part, funnel_of
-from pipeline_platform.account.old_pipeline import OldPipeline
+from pipeline_platform.account.legacy_pipeline import LegacyPipeline
 from pipeline_platform.account.trace import trace as trace_event
 from pipeline_platform.cli.output import (
     AsJson,
@@ -68,7 +68,7 @@ def _print_funnel(found: Funnel) -> None:
         console.print(_numbers_table("Tenants", "tenant", [(part.tenant or "", part) for part in found.tenants]))
     if found.causes:
         causes = Table(
-            "stage",
+            "failed in",
             "outcome",
             "events",
             "cause",
@@ -78,13 +78,13 @@ def _print_funnel(found: Funnel) -> None:
             box=SIMPLE_HEAD,
         )
         for cause in found.causes:
-            causes.add_row(cause.stage, cause.outcome, f"{cause.events:,}", cause.cause, cause.example)
+            causes.add_row(cause.failed_in, cause.outcome, f"{cause.events:,}", cause.cause, cause.example)
         console.print(causes)
-    if found.old_pipeline:
-        _print_old_pipeline(found.old_pipeline)
+    if found.legacy_pipeline:
+        _print_legacy_pipeline(found.legacy_pipeline)
 
 
-def _print_old_pipeline(found: OldPipeline) -> None:
+def _print_legacy_pipeline(found: LegacyPipeline) -> None:
     columns = ("stage", "arrived", "proceeded", "failed")
     stages = Table(*columns, title="The old pipeline, as it counts itself", title_justify="left", box=SIMPLE_HEAD)
     for stage in found.stages:
@@ -92,7 +92,7 @@ def _print_old_pipeline(found: OldPipeline) -> None:
     console.print(stages)
     rows = [{**cause, "events": f"{cause['events']:,}"} for cause in found.causes]
     if rows:
-        print_rows(rows, ("stage", "cause", "events"), title="Where its events died", empty="")
+        print_rows(rows, ("stage", "cause", "events"), title="Where its events were lost", empty="")
     said = "does not say what it delivered" if found.delivered is None else f"reports {found.delivered:,} as delivered"
     console.print(f"of {found.mirrored:,} events it {said}; proof: pipeline-platform reconcile", highlight=False)
 
@@ -102,7 +102,7 @@ def funnel(
     since: Since = None,
     as_json: AsJson = False,
 ) -> None:
-    """The account of every event, by stage, tenant, hour and lane. Exit 1 where it does not balance.
+    """The account of every event, by stage, tenant, hour and lane. Exit 1 if it does not balance.
 
     Example: pipeline-platform funnel --since 2h
     """
@@ -121,7 +121,7 @@ def audit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Recount the account from the rows: by key over all kept hours, and production as a whole. Exit 1 where anything
+    """Recount the account from the rows: by key over all kept hours, and production as a whole. Exit 1 if anything
     differs.
 
     Example: pipeline-platform audit
@@ -168,7 +168,7 @@ def trace(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every stage that one event passed. Exit 1 where nothing is known of it.
+    """Every stage that one event reached, and its outcome. Exit 1 if nothing is known of it.
 
     Example: pipeline-platform trace 89451a46-98e4-55a3-baba-163cc8211618
     """

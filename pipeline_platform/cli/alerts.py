@@ -18,14 +18,14 @@ from pipeline_platform.cli.values import INT8_MAX
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.terminal import lines
-from pipeline_platform.watch.alerts.ledger import (
+from pipeline_platform.watch.alerts.objectives import objectives_of
+from pipeline_platform.watch.alerts.operations import (
     as_message,
     list_alerts,
     resolve_alert,
     show_alert,
     try_channels,
 )
-from pipeline_platform.watch.alerts.objectives import objectives_of
 
 AlertId = Annotated[int, typer.Argument(min=1, max=INT8_MAX, help="The alert's number, from `alerts list`.")]
 
@@ -47,7 +47,7 @@ def list_(
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """What is open now. Exit 1 where anything is.
+    """List the open alerts. Exit 1 if there is one.
 
     Example: pipeline-platform alerts list
     """
@@ -89,7 +89,7 @@ def show(alert_id: AlertId, as_json: AsJson = False) -> None:
 
 
 def test(as_json: AsJson = False) -> None:
-    """Send a sample through every channel and say what each answered. Exit 1 where one did not take it.
+    """Send a sample through every channel and say what each answered. Exit 1 if one did not take it.
 
     Example: pipeline-platform alerts test
     """
@@ -105,7 +105,7 @@ def test(as_json: AsJson = False) -> None:
 def resolve(
     alert_id: AlertId, reason: Annotated[str, typer.Option(help="Why it is over; goes into the audit log.")] = ""
 ) -> None:
-    """End an alert by hand, as of a failed run that nobody will repeat. What is still there opens another.
+    """End an alert by hand, for example that of a failed run that nobody repeats. If the cause lasts, another opens.
 
     Example: pipeline-platform alerts resolve 7 --reason "the hour was processed by hand"
     """
@@ -116,7 +116,7 @@ def resolve(
 
 
 def objectives(as_json: AsJson = False) -> None:
-    """How the objectives are met and what is left of the error budget. Exit 1 where one is not met.
+    """Show whether the objectives are met and what is left of the error budget. Exit 1 if one is not met.
 
     Example: pipeline-platform objectives
     """

@@ -44,7 +44,7 @@ def _hour(text: str | None) -> datetime | None:
 def run(hour: Hour = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Archive the hours that are past retention, or one sealed hour; Dagster's retention_job does it every hour.
 
-    Exit 1 where an hour could not be archived.
+    Exit 1 if an hour could not be archived.
 
     Example: pipeline-platform archive run
     """
@@ -84,7 +84,7 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def verify(hour: Hour = None, as_json: AsJson = False) -> None:
-    """Read archived files back and compare them with the ledger; exit 1 where one is not what was archived.
+    """Read archived files back and compare them with their records; exit 1 if one is not what was archived.
 
     Example: pipeline-platform archive verify
     """
@@ -104,7 +104,7 @@ def restore(
     reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Take a dropped hour back into the queue for a replay; its account stays what it was.
+    """Restore a dropped hour into the queue for a replay. Its account does not change.
 
     Example: pipeline-platform archive restore 2026-01-31T14:00 --reason "replay of the price bug"
     """

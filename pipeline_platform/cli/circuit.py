@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(as_json: AsJson = False) -> None:
-    """Whether the circuit is open, and why; exit 1 where it is.
+    """Whether the circuit is open, and why; exit 1 if it is.
 
     Example: pipeline-platform circuit status
     """
@@ -35,7 +35,7 @@ def status(as_json: AsJson = False) -> None:
 
 
 def close(reason: Annotated[str, typer.Option(help="What was mended; goes into the audit log.")] = "") -> None:
-    """Let the workers go on, once the cause is mended. It opens again where it is not.
+    """Let the workers continue after the cause was corrected. The circuit opens again if it was not.
 
     Example: pipeline-platform circuit close --reason "transform rolled back"
     """

@@ -67,7 +67,7 @@ def to(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Enter the next phase. Exit 1 where its gate is closed.
+    """Enter the next phase. Exit 1 if its gate is closed.
 
     Example: pipeline-platform cutover to platform_primary --reason "24 hours of parity"
     """
@@ -90,7 +90,7 @@ def to(
 
 
 def back(reason: Reason = "turned back by hand", as_json: AsJson = False) -> None:
-    """Return to the phase before, at once. Nothing is asked, nothing is lost: each event belongs to one pipeline.
+    """Return to the previous phase at once, without a gate. No event is lost: each belongs to one pipeline.
 
     Example: pipeline-platform cutover back --reason "latency alert"
     """

@@ -22,12 +22,12 @@ from pipeline_platform.tenants.tenants import tenant_ids_of
 
 Tenants = Annotated[list[str] | None, typer.Option("--tenant", help="Only this tenant's; may be given again.")]
 Fingerprint = Annotated[str | None, typer.Option(help="Only this cause.")]
-Stage = Annotated[str | None, typer.Option(help="Only of this stage: claim, enrich, transform or load.")]
+FailedIn = Annotated[str | None, typer.Option(help="Only what failed in this part: claim, transform, enrich or load.")]
 ErrorClass = Annotated[str | None, typer.Option(help="Only of this class of error.")]
 Until = Annotated[str | None, typer.Option(help="Only those buried before: a time, or how long ago (2h).")]
 Ids = Annotated[list[int] | None, typer.Argument(min=1, max=INT8_MAX, help="Only these dead letters.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
-_GROUP = ("tenant", "fingerprint", "stage", "error_class", "sample_error", "events")
+_GROUP = ("tenant", "fingerprint", "failed_in", "error_class", "sample_error", "events")
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +44,7 @@ def list_(
     fingerprint: Fingerprint = None,
     since: Since = None,
     until: Until = None,
-    stage: Stage = None,
+    failed_in: FailedIn = None,
     error_class: ErrorClass = None,
     state: Annotated[
         list[str] | None, typer.Option(help="waiting, exhausted, delivered, duplicate, discarded.")
@@ -56,13 +56,13 @@ def list_(
 
     Example: pipeline-platform dead-letters list --tenant acme --since 2h
     """
-    chosen = Filter(tenant, fingerprint, since_of(since), None, since_of(until, "--until"), stage, error_class)
+    chosen = Filter(tenant, fingerprint, since_of(since), None, since_of(until, "--until"), failed_in, error_class)
     with database() as conn:
         found = dead_letters.list_dead_letters(conn, chosen, state or OPEN_STATES, limit)
     if as_json:
         print_json({"dead_letters": found})
         return
-    columns = ("dead_letter_id", "tenant", "message_id", "stage", "error_class", "fingerprint", "state", "attempts")
+    columns = ("dead_letter_id", "tenant", "message_id", "failed_in", "error_class", "fingerprint", "state", "attempts")
     print_rows(found, columns, title="Dead letters", empty="no dead letters")
 
 
@@ -86,7 +86,7 @@ def redrive(
     fingerprint: Fingerprint = None,
     since: Since = None,
     until: Until = None,
-    stage: Stage = None,
+    failed_in: FailedIn = None,
     error_class: ErrorClass = None,
     reason: Reason = "",
     dry_run: DryRun = False,
@@ -98,7 +98,7 @@ def redrive(
     """
     _change(
         "redrive",
-        Filter(tenant, fingerprint, since_of(since), ids, since_of(until, "--until"), stage, error_class),
+        Filter(tenant, fingerprint, since_of(since), ids, since_of(until, "--until"), failed_in, error_class),
         reason,
         dry_run,
         as_json,
@@ -111,19 +111,19 @@ def discard(
     fingerprint: Fingerprint = None,
     since: Since = None,
     until: Until = None,
-    stage: Stage = None,
+    failed_in: FailedIn = None,
     error_class: ErrorClass = None,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give dead letters up, by name and with a reason: they count as discarded.
+    """Discard dead letters, with a reason. Their events count as discarded.
 
     Example: pipeline-platform dead-letters discard 7 8 --reason "test data"
     """
     _change(
         "discard",
-        Filter(tenant, fingerprint, since_of(since), ids, since_of(until, "--until"), stage, error_class),
+        Filter(tenant, fingerprint, since_of(since), ids, since_of(until, "--until"), failed_in, error_class),
         reason,
         dry_run,
         as_json,
@@ -133,7 +133,7 @@ def discard(
 def _change(what: str, chosen: Filter, reason: str, dry_run: bool, as_json: bool) -> None:
     if chosen == Filter():
         raise ConfigError(
-            f"{what} needs ids or a filter (--tenant, --fingerprint, --stage, --error-class, --since, --until)"
+            f"{what} needs ids or a filter (--tenant, --fingerprint, --failed-in, --error-class, --since, --until)"
         )
     if not reason and not dry_run:
         raise ConfigError(f"{what} needs a --reason; --dry-run shows what it would take")

@@ -12,7 +12,7 @@ import typer
 from pipeline_platform.cli.output import AsJson, console, log_console, print_json
 from pipeline_platform.cli.values import INT4_MAX, number
 from pipeline_platform.settings import Settings
-from pipeline_platform.telemetry.terminal import lines, mark
+from pipeline_platform.telemetry.terminal import lines, ticked
 
 if TYPE_CHECKING:
     from pipeline_platform.lab.demo.report import Promise
@@ -33,13 +33,13 @@ def demo(
     """Play a migration on real servers: shadow run, reconciliation, cutover under load, recovery; measure all of it.
 
     Takes less than five minutes. Writes demo-report.json and demo-report.html into the home. In a terminal it goes on
-    serving until Ctrl-C. Exit 1 where a promise was not kept. Its servers and data are its own, in the directory demo
+    serving until Ctrl-C. Exit 1 if a promise was not kept. Its servers and data are its own, in the directory demo
     of the home, and are made anew each time.
 
     Example: pipeline-platform demo --seed 7
     """
+    from pipeline_platform.lab.demo.platform import running_platform, settings_of_demo
     from pipeline_platform.lab.demo.report import table
-    from pipeline_platform.lab.demo.stage import running_platform, settings_of_demo
     from pipeline_platform.lab.demo.story import play
 
     began = time.monotonic()
@@ -66,7 +66,7 @@ def demo(
 def _print_promises(promises: "list[Promise]") -> None:
     for promise in promises:
         broken = "" if promise.kept else "broken: "
-        console.print(mark(promise.kept, f"{broken}{promise.text}: {promise.measured}"))
+        console.print(ticked(promise.kept, f"{broken}{promise.text}: {promise.measured}"))
 
 
 def _still_serving(home: Path, dagster: str | None) -> str:

@@ -40,7 +40,8 @@ def erase(
 
     Example: pipeline-platform erase --tenant acme --user u-4711 --reason "request 2026-118" --dry-run
     """
-    from pipeline_platform.erasure import erase as room
+    from pipeline_platform.erasure.erase import erase as erase_person
+    from pipeline_platform.erasure.plan import plan
 
     also = also or []
     for option, value in (("--user", user), *(("--also", value) for value in also)):
@@ -50,10 +51,10 @@ def erase(
         raise ConfigError("erase needs a --reason; --dry-run shows what it would take")
     settings = running_settings()
     if dry_run:
-        found = room.plan(settings, tenant, user, also)
+        found = plan(settings, tenant, user, also)
     else:
         with log_console.waiting("erasing") as show:
-            found = room.erase(settings, tenant, user, reason, show, also=also)
+            found = erase_person(settings, tenant, user, reason, show, also=also)
     if as_json:
         print_json({"dry_run": dry_run} | found.to_json())
         return

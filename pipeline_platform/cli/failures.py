@@ -18,7 +18,7 @@ from pipeline_platform.cli.output import log_console
 from pipeline_platform.errors import ConfigError, PipelineError, is_transient
 from pipeline_platform.local.services.process import open_log
 from pipeline_platform.settings import Settings
-from pipeline_platform.telemetry.logs import Redactor
+from pipeline_platform.telemetry.redaction import Redactor, holds_secret
 from pipeline_platform.telemetry.terminal import lines
 
 _WRONG, _FAILED = 2, 1
@@ -62,8 +62,9 @@ def _sentence(error: BaseException) -> tuple[str, int]:
         return f"Redis refuses or does not answer: {_first_line(error)}. See: pipeline-platform doctor", _FAILED
     if isinstance(error, _BAD_VALUES):
         return f"a given value cannot be used: {_first_line(error)}. {_noted(error)}", _WRONG
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}", _FAILED
+    if isinstance(error, OSError) and error.strerror is not None:
+        # Without a file name it is a stream, for example output to a full disk.
+        return f"{error.filename or 'input or output'}: {error.strerror}", _FAILED
     return f"unexpected {type(error).__name__}: {_first_line(error)}. {_noted(error)}", _FAILED
 
 
@@ -83,7 +84,7 @@ def _first_line(error: BaseException) -> str:
 
 def _noted(error: BaseException) -> str:
     """Write the traceback to the log; returns the sentence that names the log."""
-    text = _without_secrets("".join(traceback.format_exception(error)))
+    text = without_secrets("".join(traceback.format_exception(error)))
     for directory in (_home() / "logs", Path(tempfile.gettempdir()) / f"pipeline-platform-{os.geteuid()}"):
         path = directory / "cli.log"
         try:
@@ -102,17 +103,17 @@ def _home() -> Path:
         return Path(".pipeline").resolve()
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
+    """The text without the secrets of the environment, also if a setting is wrong."""
     try:
         settings = Settings.read()
     except ConfigError:
-        given = os.environ.get
-        settings = Settings.model_construct(
-            database_url=given("PIPELINE_DATABASE_URL", ""), redis_url=given("PIPELINE_REDIS_URL", "")
-        )
+        names = [name for name in Settings.model_fields if holds_secret(name)]
+        given = {name: os.environ.get(f"PIPELINE_{name.upper()}", "") for name in names}
+        settings = Settings.model_construct(None, **given)
     return Redactor(settings).text(text)
 
 
 def _say(text: str, code: int, style: str = "red") -> int:
-    log_console.print(lines(_without_secrets(text)), style=style, soft_wrap=True)
+    log_console.print(lines(without_secrets(text)), style=style, soft_wrap=True)
     return code

@@ -1,6 +1,6 @@
-"""import: brings history from a file directly into the queue."""
+"""import: brings events of the past from a file directly into the queue."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from pipeline_platform.cli.output import (
     progress_bar,
     running_settings,
 )
+
+if TYPE_CHECKING:
+    from pipeline_platform.imports.importer import ImportResult
 
 
 def register(app: typer.Typer) -> None:
@@ -31,9 +34,9 @@ def import_(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring history in, with received_at from the events; run it again to go on after it was killed.
+    """Bring events of the past in, with received_at from the events. If it was killed, run it again: it continues.
 
-    Hours past the retention are reported and left out. Exit 1 where lines could not be read or lie in the future.
+    Hours past the retention are reported and left out. Exit 1 if lines could not be read or lie in the future.
 
     Example: pipeline-platform import events.ndjson.gz --tenant-field tenant --received-at timestamp --shift-to-now
     """
@@ -54,36 +57,42 @@ def import_(
     for sample in result.bad_line_samples:
         log_console.print(sample, style="yellow", highlight=False, markup=False)
     if as_json:
-        print_json(
-            {
-                "import_id": result.import_id,
-                "dry_run": dry_run,
-                "shift_s": result.shift_s,
-                "accepted": result.accepted,
-                "rejected": result.rejected,
-                "erased": result.erased,
-                "already_imported": result.already_imported,
-                "hours": [{"hour": hour.isoformat(), "events": events} for hour, events in result.hours.items()],
-                "past_retention": [
-                    {"hour": hour.isoformat(), "events": events} for hour, events in result.past_retention.items()
-                ],
-                "in_future": result.in_future,
-                "bad_lines": result.bad_lines,
-            }
-        )
+        print_json(_as_json(result, dry_run=dry_run))
     else:
-        verb = "would import" if dry_run else "imported"
-        events = sum(result.hours.values()) - result.already_imported if dry_run else result.accepted
-        console.print(
-            f"{verb} {events:,} events in {len(result.hours)} hours; rejected {result.rejected:,}; "
-            f"of erased people, left out {result.erased:,}; "
-            f"imported before {result.already_imported:,}; unreadable lines {result.bad_lines:,}; "
-            f"in the future {result.in_future:,}",
-            highlight=False,
-        )
-        if result.past_retention:
-            lost = sum(result.past_retention.values())
-            console.print(f"past the retention of {settings.retention_h} h, not imported: {lost:,}", highlight=False)
-            for hour, count in result.past_retention.items():
-                console.print(f"  {hour:%Y-%m-%d %H}:00  {count:,}", highlight=False)
+        _print(result, settings.retention_h, dry_run=dry_run)
     raise typer.Exit(1 if result.bad_lines or result.in_future else 0)
+
+
+def _as_json(result: "ImportResult", *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "import_id": result.import_id,
+        "dry_run": dry_run,
+        "shift_s": result.shift_s,
+        "accepted": result.accepted,
+        "rejected": result.rejected,
+        "erased": result.erased,
+        "already_imported": result.already_imported,
+        "hours": [{"hour": hour.isoformat(), "events": events} for hour, events in result.hours.items()],
+        "past_retention": [
+            {"hour": hour.isoformat(), "events": events} for hour, events in result.past_retention.items()
+        ],
+        "in_future": result.in_future,
+        "bad_lines": result.bad_lines,
+    }
+
+
+def _print(result: "ImportResult", retention_h: int, *, dry_run: bool) -> None:
+    verb = "would import" if dry_run else "imported"
+    events = sum(result.hours.values()) - result.already_imported if dry_run else result.accepted
+    console.print(
+        f"{verb} {events:,} events in {len(result.hours)} hours; rejected {result.rejected:,}; "
+        f"of erased people, left out {result.erased:,}; "
+        f"imported before {result.already_imported:,}; unreadable lines {result.bad_lines:,}; "
+        f"in the future {result.in_future:,}",
+        highlight=False,
+    )
+    if result.past_retention:
+        lost = sum(result.past_retention.values())
+        console.print(f"past the retention of {retention_h} h, not imported: {lost:,}", highlight=False)
+        for hour, count in result.past_retention.items():
+            console.print(f"  {hour:%Y-%m-%d %H}:00  {count:,}", highlight=False)

@@ -20,7 +20,7 @@ def configure(
     file: Annotated[Path, typer.Argument(help="A TOML file; see docs/how-to/migrate-from-your-pipeline.md.")],
     dry_run: DryRun = False,
 ) -> None:
-    """Say where events are forwarded to, and which table holds what the old pipeline delivered.
+    """Configure where events are forwarded to, and which table has the old pipeline's output.
 
     Example: pipeline-platform mirror configure legacy.toml --dry-run
     """
@@ -38,7 +38,7 @@ def configure(
 
 
 def show(as_json: AsJson = False) -> None:
-    """The configuration in force, and how the mirror does.
+    """Show the configuration in force and the state of the mirror.
 
     Example: pipeline-platform mirror show
     """
@@ -59,7 +59,7 @@ def key(
 ) -> None:
     """Keep a tenant's write key for the old pipeline: its requests are authorized with it.
 
-    Example: pipeline-platform mirror key acme OLD_WRITE_KEY
+    Example: pipeline-platform mirror key acme LEGACY_WRITE_KEY
     """
     from pipeline_platform.migration.mirror.configure import keep_key
     from pipeline_platform.tenants.tenants import tenant_id_of

@@ -79,7 +79,7 @@ def readmit(
 ) -> None:
     """Correct quarantined events and let them in, once; they are judged as at the gateway. None leaves an event there.
 
-    Exit 1 where some are still refused.
+    Exit 1 if some are still refused.
 
     Example: pipeline-platform quarantine readmit --code missing_field --correct add_user.py --dry-run
     """

@@ -35,7 +35,7 @@ def reconcile(
     export: Annotated[Path | None, typer.Option(help="Directory for the result as CSV and Parquet.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare what both pipelines delivered of the events accepted in a window. Exit 1 where it drifts.
+    """Compare what both pipelines delivered of the events accepted in a window. Exit 1 if it drifts.
 
     The default window begins with the first mirrored batch that is kept. The result is stored by window, for the gates
     of a cutover.

@@ -1,8 +1,9 @@
 """recover: delivers to production what the old pipeline dropped."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +19,9 @@ from pipeline_platform.cli.output import (
 from pipeline_platform.cli.values import number
 from pipeline_platform.cli.windows import From, Last, To, window_of
 from pipeline_platform.errors import NotNowError
+
+if TYPE_CHECKING:
+    from pipeline_platform.migration.recovery.recover import Recovered
 
 _TICK_S = 0.5
 
@@ -38,7 +42,7 @@ def recover(
 ) -> None:
     """Put into production what the old pipeline dropped of a window. Idempotent; run it again after it was killed.
 
-    The default is all that is kept and settled. Exit 1 where something is missing afterwards, or the window may still
+    The default is all that is kept and settled. Exit 1 if something is missing afterwards, or the window may still
     change.
 
     Example: pipeline-platform recover --last 2h --reason "dropped at the morning peak" --dry-run
@@ -57,43 +61,56 @@ def recover(
             tenant_ids_of(conn, tenant or []),
         )
         task = bar.add_task("recovered", total=None)
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                found = recover_window(
-                    conn, window, reason=reason, dry_run=dry_run,
-                    on_events=lambda done, total: bar.update(task, completed=done, total=total),
-                )  # fmt: skip
-                break
-            except NotNowError as error:
-                if time.monotonic() >= deadline:
-                    raise
-                bar.update(task, description=str(error))
-                time.sleep(_TICK_S)
+        found = _when_settled(
+            lambda: recover_window(
+                conn, window, reason=reason, dry_run=dry_run,
+                on_events=lambda done, total: bar.update(task, completed=done, total=total),
+            ),
+            wait,
+            lambda why: bar.update(task, description=why),
+        )  # fmt: skip
     if as_json:
-        print_json(
-            {
-                "recovery_id": found.recovery_id,
-                "dry_run": dry_run,
-                "dropped": found.dropped.events,
-                "recovered": found.recovered,
-                "already": found.dropped.already,
-                "missing_after": found.missing_after,
-                "stages": found.dropped.stages,
-                "tenants": [{"tenant": name, "events": events} for name, events in found.tenants.items()],
-                "samples": found.dropped.samples,
-            }
-        )
+        print_json(_as_json(found, dry_run=dry_run))
     else:
-        verb = "would recover" if dry_run else "recovered"
-        events = found.dropped.events if dry_run else found.recovered
-        console.print(
-            f"{verb} {events:,} events; recovered before {found.dropped.already:,}; "
-            f"still missing {found.missing_after:,}",
-            highlight=False,
-        )
-        for name, count in found.tenants.items():
-            console.print(f"  {name:30} {count:,}", highlight=False, markup=False)
-        for stage, count in found.dropped.stages.items():
-            log_console.print(f"  lost at {stage}: {count:,}", highlight=False)
+        _print(found, dry_run=dry_run)
     raise typer.Exit(0 if dry_run or not found.missing_after else 1)
+
+
+def _when_settled(attempt: Callable[[], "Recovered"], wait_s: float, say: Callable[[str], None]) -> "Recovered":
+    """The recovery, tried until its window is settled. NotNowError if it is not after `wait_s` seconds."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return attempt()
+        except NotNowError as error:
+            if time.monotonic() >= deadline:
+                raise
+            say(str(error))
+            time.sleep(_TICK_S)
+
+
+def _as_json(found: "Recovered", *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "recovery_id": found.recovery_id,
+        "dry_run": dry_run,
+        "dropped": found.dropped.events,
+        "recovered": found.recovered,
+        "already": found.dropped.already,
+        "missing_after": found.missing_after,
+        "stages": found.dropped.stages,
+        "tenants": [{"tenant": name, "events": events} for name, events in found.tenants.items()],
+        "samples": found.dropped.samples,
+    }
+
+
+def _print(found: "Recovered", *, dry_run: bool) -> None:
+    verb = "would recover" if dry_run else "recovered"
+    events = found.dropped.events if dry_run else found.recovered
+    console.print(
+        f"{verb} {events:,} events; recovered before {found.dropped.already:,}; still missing {found.missing_after:,}",
+        highlight=False,
+    )
+    for name, count in found.tenants.items():
+        console.print(f"  {name:30} {count:,}", highlight=False, markup=False)
+    for stage, count in found.dropped.stages.items():
+        log_console.print(f"  lost at {stage}: {count:,}", highlight=False)

@@ -89,7 +89,7 @@ def plan(
 
 
 def diff(replay_id: ReplayId, no_wait: NoWait = False, as_json: AsJson = False) -> None:
-    """Process the plan's events beside production and say what would change; of a diff that is done, say it again.
+    """Process the plan's events without changing production, and show what would change. A finished diff is shown.
 
     Example: pipeline-platform replay diff 7
     """
@@ -122,7 +122,7 @@ def commit(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put into production what the diff said. Exit 1 where rows were skipped because they changed since.
+    """Write the rows of the diff into production. Exit 1 if rows were skipped because they changed since.
 
     Example: pipeline-platform replay commit 7
     """
@@ -188,7 +188,7 @@ def list_(limit: Limit = 20, as_json: AsJson = False) -> None:
 
 
 def pause(replay_id: ReplayId) -> None:
-    """Stop after the chunks in hand.
+    """Pause a replay after the chunks that workers hold.
 
     Example: pipeline-platform replay pause 7
     """
@@ -196,7 +196,7 @@ def pause(replay_id: ReplayId) -> None:
 
 
 def resume(replay_id: ReplayId) -> None:
-    """Go on after a pause.
+    """Continue a paused replay.
 
     Example: pipeline-platform replay resume 7
     """
@@ -218,7 +218,7 @@ def limit(
     share: Annotated[float, number(0, 1, "At least this part of each worker's time (0 to 1).")],
     cap: Annotated[float, number(0, 1, "At most this part of each worker's time (0 to 1).")],
 ) -> None:
-    """What replays may use from now on, those under way too.
+    """Limit what replays may use from now on, including those under way.
 
     Example: pipeline-platform replay limit --share 0.1 --cap 0.3
     """

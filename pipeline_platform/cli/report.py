@@ -28,7 +28,7 @@ def report(
 ) -> None:
     """What was received, delivered and lost on a day, by tenant; also as a page under reports/ in the home.
 
-    Exit 1 where an event was lost. Dagster's asset daily_report does the same, every day.
+    Exit 1 if an event was lost. Dagster's asset daily_report does the same, every day.
 
     Example: pipeline-platform report --day 2026-01-31
     """

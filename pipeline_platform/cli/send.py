@@ -1,7 +1,8 @@
 """send: sends a file through the gateway."""
 
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,9 @@ from pipeline_platform.cli.output import (
 )
 from pipeline_platform.cli.values import number
 from pipeline_platform.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline_platform.imports.sender import SendResult
 
 
 def register(app: typer.Typer) -> None:
@@ -34,20 +38,16 @@ def send(
 ) -> None:
     """Send a file of events through the gateway, as any client would; ends with what was acknowledged.
 
-    Exit 1 where anything was rejected, refused or unreadable.
+    Exit 1 if anything was rejected, refused or unreadable.
 
     Example: pipeline-platform send events.ndjson.gz --tenant-field tenant
     """
     from pipeline_platform.imports.sender import send_file
-    from pipeline_platform.local.services.endpoints import read_endpoints
     from pipeline_platform.settings import Settings
 
     if (write_key is None) == (tenant_field is None):
         raise ConfigError("send needs one of --write-key and --tenant-field")
-    endpoints = read_endpoints(Settings.read().home)
-    target = gateway or (endpoints.gateway if endpoints else None)
-    if target is None:
-        raise ConfigError("no gateway runs here: start one (pipeline-platform up), or name one with --gateway")
+    target = gateway or _own_gateway(Settings.read().home)
     settings = running_settings() if tenant_field else Settings.read()
     with progress_bar() as bar:
         task = bar.add_task("acknowledged", total=None)
@@ -61,6 +61,20 @@ def send(
             batch_events=batch,
             progress=lambda events: bar.advance(task, events),
         )
+    _report(result, as_json=as_json)
+    raise typer.Exit(0 if result.complete else 1)
+
+
+def _own_gateway(home: Path) -> str:
+    from pipeline_platform.local.services.endpoints import read_endpoints
+
+    endpoints = read_endpoints(home)
+    if endpoints is None:
+        raise ConfigError("no gateway runs here: start one (pipeline-platform up), or name one with --gateway")
+    return endpoints.gateway
+
+
+def _report(result: "SendResult", *, as_json: bool) -> None:
     for sample in result.bad_line_samples:
         log_console.print(sample, style="yellow", highlight=False, markup=False)
     if result.damage:
@@ -75,4 +89,3 @@ def send(
         )
         for why, events in result.refused.items():
             console.print(f"  refused {events:,}: {why}", highlight=False, markup=False)
-    raise typer.Exit(0 if result.complete else 1)

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(as_json: AsJson = False) -> None:
-    """What answers and what waits. Exit 1 where something that should answer does not.
+    """Show which processes answer and what waits. Exit 1 if a process that should answer does not.
 
     Example: pipeline-platform status
     """
@@ -51,7 +51,7 @@ def _print_circuit(circuit: dict[str, Any] | None) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check what commonly goes wrong, with a remedy for each. Exit 1 where anything is not well.
+    """Check for common faults and give a remedy for each. Exit 1 if there is one.
 
     Example: pipeline-platform doctor
     """

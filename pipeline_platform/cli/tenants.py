@@ -78,7 +78,7 @@ def create(
 def list_keys(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None, as_json: AsJson = False
 ) -> None:
-    """Write keys by id (never the keys themselves).
+    """List write keys by id. The keys themselves are never shown.
 
     Example: pipeline-platform key list --tenant acme
     """

@@ -8,8 +8,8 @@ import contextlib
 import json
 import re
 
-_WORDS = ("passw", "token", "secret", "authorization", "apikey", "writekey", "privatekey", "accesskey", "credential",
-          "card", "cvv", "cvc", "iban", "ssn", "cookie")  # fmt: skip
+from pipeline_platform.telemetry.redaction import names_secret
+
 # The number of backslashes before the quotes of a document is its depth in others.
 _KEY = re.compile(r"""(?P<quote>\\*")(?P<name>(?:[^"\\]|\\(?!\\*")[^"])*)(?P=quote)\s*:\s*""")
 _BARE = re.compile(r"[^\s,\]}\"\\]*")
@@ -33,8 +33,7 @@ def _is_secret(name: str) -> bool:
     # A name that is no JSON string is checked as it is written.
     with contextlib.suppress(ValueError):
         name = json.loads(f'"{name}"')
-    plain = re.sub(r"[\W_]", "", name).lower()
-    return any(word in plain for word in _WORDS)
+    return names_secret(name)
 
 
 def _end_of_value(text: str, at: int, quote: str) -> int:

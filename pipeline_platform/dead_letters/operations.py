@@ -35,7 +35,7 @@ class Filter:
     since: datetime | None = None
     ids: Sequence[int] | None = None
     until: datetime | None = None
-    stage: str | None = None
+    failed_in: str | None = None
     error_class: str | None = None
 
     def params(self) -> dict[str, Any]:

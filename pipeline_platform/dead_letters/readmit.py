@@ -1,7 +1,7 @@
 """Readmits quarantined events that an operator's function has corrected. They are validated as in the gateway.
 
 A readmitted event is received again, now. Its quarantined row stays and is marked, so that no event is readmitted
-twice. Each event has the same identity at every attempt. Readmission and erasure exclude each other. An event of a
+twice. Each event has the same identity each time. Readmission and erasure exclude each other. An event of a
 person who was erased after it was received is refused, because it would become newer than the erasure.
 """
 
@@ -24,12 +24,12 @@ from pipeline_platform.errors import ConfigError, InvalidEventError, is_bad_data
 from pipeline_platform.event.json_limits import doubts_of
 from pipeline_platform.event.reader import Limits, read_event
 from pipeline_platform.event.types import MESSAGE_ID_NAMESPACE, AcceptedEvent, Lane, TenantId
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.halving import Halves
+from pipeline_platform.queue.batches import accept
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants.tombstones import erased_places
 
 _SQL = queries("quarantine")
-_ACCEPT = queries("queue")["accept"]
 _AT_ONCE = 500
 
 Conn = psycopg.Connection[Any]
@@ -152,18 +152,17 @@ def _recall_keys(conn: Conn, settings: Settings, events: Mapping[int, AcceptedEv
 
 def _accept(conn: Conn, events: Sequence[tuple[int, AcceptedEvent]], done: Readmitted) -> list[int]:
     """Returns the ids of the accepted events. Halving finds events that PostgreSQL cannot hold."""
-    if not events:
-        return []
-    try:
-        with conn.transaction():
-            conn.execute(_ACCEPT, accept_params(Lane.OVERFLOW, [event for _, event in events], []))
-        return [quarantine_id for quarantine_id, _ in events]
-    except psycopg.Error as error:
-        if not is_bad_data(error):
-            raise
-        if len(events) == 1:
-            done.refuse(events[0][0], "unstorable", str(error).strip())
-            return []
-    middle = len(events) // 2
-    first = _accept(conn, events[:middle], done)
-    return first + _accept(conn, events[middle:], done)
+    taken: list[int] = []
+    parts = Halves(events)
+    for part in parts:
+        try:
+            with conn.transaction():
+                accept(conn.execute, Lane.OVERFLOW, [event for _, event in part], [])
+        except psycopg.Error as error:
+            if not is_bad_data(error):
+                raise
+            if not parts.split(part):
+                done.refuse(part[0][0], "unstorable", str(error).strip())
+        else:
+            taken += [quarantine_id for quarantine_id, _ in part]
+    return taken

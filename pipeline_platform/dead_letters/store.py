@@ -5,7 +5,6 @@ one alert per fingerprint. A dead letter holds its own copy of the event, which 
 """
 
 import hashlib
-import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import psycopg
 
 from pipeline_platform import arrays
+from pipeline_platform.backoff import jittered_s
 from pipeline_platform.db import queries
 from pipeline_platform.event.person_ids import message_id_of
 from pipeline_platform.event.types import QueuedEvent
@@ -23,7 +23,7 @@ from pipeline_platform.settings import Settings
 _SQL = queries("worker")
 _ERROR_CHARS_MAX = 2_000
 
-Stage = Literal["claim", "enrich", "transform", "load"]
+FailedIn = Literal["claim", "enrich", "transform", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Failure:
     """Why one event could not be written."""
 
     event: QueuedEvent
-    stage: Stage
+    failed_in: FailedIn
     error_class: str
     error: str
 
@@ -39,21 +39,21 @@ class Failure:
     def fingerprint(self) -> str:
         """Equal for the same cause. Values, numbers and quoted parts of the message are ignored."""
         shape = re.sub(r"\"[^\"]*\"|'[^']*'|\d+", "?", self.error.splitlines()[0] if self.error else "")
-        return hashlib.sha256(f"{self.stage}|{self.error_class}|{shape}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.failed_in}|{self.error_class}|{shape}".encode()).hexdigest()[:16]
 
 
-def failure(event: QueuedEvent, stage: Stage, error: BaseException) -> Failure:
+def failure(event: QueuedEvent, failed_in: FailedIn, error: BaseException) -> Failure:
     """The stored form of an error. NUL is escaped, because a text cannot hold it."""
     text = str(error).replace("\0", "\\0")[:_ERROR_CHARS_MAX]
-    return Failure(event, stage, type(error).__name__, text.encode(errors="backslashreplace").decode())
+    return Failure(event, failed_in, type(error).__name__, text.encode(errors="backslashreplace").decode())
 
 
 def next_attempt_at(settings: Settings, attempts: int) -> datetime | None:
     """When to try again after `attempts` attempts. None: never."""
     if attempts >= settings.attempts_max:
         return None
-    step_s = min(settings.retry_base_s * 2 ** (attempts - 1), settings.retry_max_s)
-    return datetime.now(UTC) + timedelta(seconds=step_s * random.uniform(0.5, 1.0))  # noqa: S311
+    wait_s = jittered_s(attempts, settings.retry_base_s, settings.retry_max_s)
+    return datetime.now(UTC) + timedelta(seconds=wait_s)
 
 
 def bury(
@@ -83,7 +83,7 @@ def bury(
             "client_at": arrays.timestamps([event.client_at for event in events]),
             "envelope": arrays.byteas([event.envelope or None for event in events]),
             "payload": arrays.byteas([event.payload for event in events]),
-            "stage": [item.stage for item in failures],
+            "failed_in": [item.failed_in for item in failures],
             "error_class": [item.error_class for item in failures],
             "error": [item.error for item in failures],
             "fingerprint": [item.fingerprint for item in failures],
@@ -123,7 +123,7 @@ def postpone(
         {
             "tenant_id": again.event.tenant_id,
             "dead_letter_id": dead_letter_id,
-            "stage": again.stage,
+            "failed_in": again.failed_in,
             "error_class": again.error_class,
             "error": again.error,
             "fingerprint": again.fingerprint,
@@ -159,7 +159,7 @@ def alert_exhausted(conn: psycopg.Connection[Any], last: Failure) -> None:
         {
             "fingerprint": last.fingerprint,
             "tenant_id": last.event.tenant_id,
-            "message": f"dead letters were tried for the last time, at {last.stage}: {last.error_class}; see: "
+            "message": f"dead letters were tried for the last time, at {last.failed_in}: {last.error_class}; see: "
             f"pipeline-platform dead-letters list --fingerprint {last.fingerprint}",
             "event_id": str(last.event.event_id),
         },

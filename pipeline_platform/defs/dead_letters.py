@@ -20,7 +20,7 @@ from pipeline_platform.tenants.tenants import tenant_ids_of
 
 DEAD_LETTERS = dg.AssetKey("dead_letters")
 _ROWS_SHOWN = 20
-_COLUMNS = ["tenant", "stage", "error_class", "fingerprint", "events"]
+_COLUMNS = ["tenant", "failed_in", "error_class", "fingerprint", "events"]
 
 
 @dg.asset(
@@ -54,8 +54,10 @@ def _found(groups: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
 def _summary(groups: list[dict[str, Any]], settings: Settings) -> str:
     if not groups:
         return f"**No dead letters.**\n\n{look_further(settings, 'handle-dead-letters')}"
-    rows = [[group[name] for name in ("tenant", "stage", "error_class", "fingerprint", "events")] for group in groups]
-    table = markdown_table(["tenant", "stage", "error class", "fingerprint", "events"], rows[:_ROWS_SHOWN])
+    rows = [
+        [group[name] for name in ("tenant", "failed_in", "error_class", "fingerprint", "events")] for group in groups
+    ]
+    table = markdown_table(["tenant", "failed in", "error class", "fingerprint", "events"], rows[:_ROWS_SHOWN])
     errors = "`pipeline-platform dead-letters list --fingerprint FINGERPRINT` shows the errors themselves."
     next_step = "**Next:** mend the cause, then launch `redrive_job` with its fingerprint: first as it is, a dry run."
     return f"{table}\n\n{errors}\n\n{next_step}\n\n{look_further(settings, 'handle-dead-letters')}"
@@ -72,7 +74,9 @@ class RedriveConfig(dg.Config):
     )
     tenants: list[str] = Field(default=[], description="Only these tenants', by name. Empty, the default: all.")
     fingerprint: str = Field(default="", description="Only this cause, from the asset dead_letters. Empty: all.")
-    stage: str = Field(default="", description="Only of this stage: claim, enrich, transform or load. Empty: all.")
+    failed_in: str = Field(
+        default="", description="Only what failed in this part: claim, transform, enrich or load. Empty: all."
+    )
     error_class: str = Field(default="", description="Only of this class of error. Empty: all.")
 
 
@@ -82,7 +86,7 @@ def redrive_dead_letters(context: dg.OpExecutionContext, platform: Platform, con
     chosen = Filter(
         config.tenants or None,
         config.fingerprint or None,
-        stage=config.stage or None,
+        failed_in=config.failed_in or None,
         error_class=config.error_class or None,
     )
     with in_plain_words(), platform.connect() as conn:

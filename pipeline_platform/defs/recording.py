@@ -45,7 +45,7 @@ def over_hours(context: dg.AssetExecutionContext, events: Iterable[Event]) -> It
 
 
 def recorded(context: dg.AssetExecutionContext) -> set[tuple[dg.AssetKey, str]]:
-    """What an earlier attempt of this step recorded. A retry continues after it and records nothing twice."""
+    """What an earlier run of this step recorded. A retry continues after it and records nothing twice."""
     if context.retry_number == 0:
         return set()
     records = context.instance.get_records_for_run(context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)

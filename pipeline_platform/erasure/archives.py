@@ -1,8 +1,8 @@
-"""Empties events in archived hours: a new file is written and verified, the ledger names it, the old one is removed.
+"""Empties events in archived hours: a new file is written and verified, the record names it, the old one is removed.
 
-The outcomes of the events are settled first, with their true positions, so that an hour that is restored later can
-still be recounted. If the process is killed at any point, the ledger names a verified file, and the next run of the
-same erasure does the rest. A file that cannot be read or differs from the ledger is not rewritten: the erasure stops
+The outcomes of the events are changed first, with their true positions, so that an hour that is restored later can
+still be recounted. If the process is killed at any point, the record names a verified file, and the next run of the
+same erasure does the rest. A file that cannot be read or differs from the record is not rewritten: the erasure stops
 and names it.
 """
 
@@ -17,7 +17,7 @@ from pipeline_platform.archive import files
 from pipeline_platform.archive.hours import check, list_archives, root_of
 from pipeline_platform.db import queries
 from pipeline_platform.erasure.batches import emptied, occurrences, theirs
-from pipeline_platform.erasure.outcomes import settle
+from pipeline_platform.erasure.outcomes import discard
 from pipeline_platform.erasure.person import Person
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.kill_points import reach
@@ -44,16 +44,16 @@ def erase_archives(conn: Conn, settings: Settings, person: Person, erasure_id: i
             found = [event for event in theirs(batch, person) if event.payload]
             with conn.transaction():
                 conn.execute(_SQL["enter"])
-                # If the hour's batches are kept as well, its outcomes are settled already.
+                # If the hour's batches are kept as well, its outcomes are changed already.
                 if not row["is_kept"]:
-                    changed.update(settle(conn, person, erasure_id, occurrences(found, batch)))
+                    changed.update(discard(conn, person, erasure_id, occurrences(found, batch)))
             chosen += found
         if chosen:
             place = row["address"].rpartition("-")[0]
             written = files.write(place, emptied(files.read(row["address"]), chosen), tenants)
-            reach("erase.before_archive_ledger")
+            reach("erase.before_archive_note")
             conn.execute(_ARCHIVE["rewritten"], asdict(written) | {"hour": row["hour"]})
-            reach("erase.after_archive_ledger")
+            reach("erase.after_archive_note")
             changed.update(archived=len(chosen), archive_files=1)
             row["address"] = written.address
         files.remove_others(row["address"])

@@ -15,15 +15,13 @@ import psycopg
 from pipeline_platform import arrays
 from pipeline_platform.archive.hours import as_accepted
 from pipeline_platform.db import queries
-from pipeline_platform.erasure.outcomes import Occurrence, settle
+from pipeline_platform.erasure.outcomes import Occurrence, discard
 from pipeline_platform.erasure.person import Person, ids_of
 from pipeline_platform.erasure.scan import Place, read_batches
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.queue.batches import Work, batch_params, read
 
 _SQL = queries("erasure")
-# Position of the column lengths in a claimed row.
-_LENGTHS = 4
 
 Conn = psycopg.Connection[Any]
 
@@ -40,9 +38,9 @@ def theirs(events: Iterable[QueuedEvent], person: Person, rows: Collection[UUID]
     return [event for event in own if event.event_index in by_bytes or event.event_id in by_row]
 
 
-def is_readable(batch: Work, events: Iterable[QueuedEvent]) -> bool:
+def is_readable(work: Work, events: Iterable[QueuedEvent]) -> bool:
     """False if the bytes of a batch are damaged: `read` then finds no event."""
-    return any(event.payload for event in events) or not any(arrays.read_int4s(batch.row[_LENGTHS]))
+    return any(event.payload for event in events) or not any(arrays.read_int4s(work.batch.lengths))
 
 
 def occurrences(chosen: Collection[QueuedEvent], events: Iterable[QueuedEvent]) -> list[Occurrence]:
@@ -91,7 +89,7 @@ def erase_batch(conn: Conn, person: Person, erasure_id: int, place: Place, rows:
             if not chosen:
                 continue
             in_flight = {index for _, first, end in work for index in range(first, end)}
-            changed = settle(conn, person, erasure_id, occurrences(chosen, events), in_flight)
+            changed = discard(conn, person, erasure_id, occurrences(chosen, events), in_flight)
             if is_readable(batch, events):
                 _empty(conn, at, list(emptied(events, chosen)))
             conn.execute(_SQL["renew_work"], at)

@@ -14,13 +14,13 @@ from uuid import UUID
 import psycopg
 
 from pipeline_platform import arrays
-from pipeline_platform.db import queries
+from pipeline_platform.db import in_schema, queries
 from pipeline_platform.erasure.person import Person
 
 _SQL = queries("erasure")
 _TABLES: dict[str, LiteralString] = {
-    "analytics": _SQL["delete_rows"],
-    "shadow": _SQL["delete_rows"].replace("FROM analytics.events", "FROM shadow.events"),
+    "analytics": in_schema(_SQL["delete_rows"], "analytics"),
+    "shadow": in_schema(_SQL["delete_rows"], "shadow"),
 }
 _OPEN = ("waiting", "exhausted")
 
@@ -44,7 +44,7 @@ class Occurrence:
     sole: bool = True
 
 
-def settle(
+def discard(
     conn: Conn, person: Person, erasure_id: int, found: Sequence[Occurrence], in_flight: Collection[int] = ()
 ) -> Counter[str]:
     """Erase the outcomes of these occurrences. in_flight: indexes of those that no worker has processed yet.

@@ -14,7 +14,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.erasure.person import Person, find_person, ids_of
 from pipeline_platform.event.person_ids import Ids
 from pipeline_platform.event.types import QueuedEvent
-from pipeline_platform.queue.batches import Work, read, work_of
+from pipeline_platform.queue.batches import Work, batch_of, read
 
 _SQL = queries("erasure")
 _BATCHES_AT_ONCE = 64
@@ -46,10 +46,10 @@ def look_for(conn: Conn, tenant_id: int, user_id: str, before: datetime | None, 
 
 
 def read_batches(conn: Conn, places: Sequence[Place]) -> Iterator[Work]:
-    """Batches by their (batch_id, received_at), in the form of claimed ones; batches dropped meanwhile are left out."""
+    """Batches by their (batch_id, received_at). Batches dropped meanwhile are left out."""
     params = {"batch_ids": [place[0] for place in places], "received_ats": [place[1] for place in places]}
     for row in conn.cursor(binary=True).execute(_SQL["batches"], params):
-        yield work_of(row)
+        yield batch_of(row)
 
 
 def _scan_batches(conn: Conn, tenant_id: int, users: Collection[str], before: datetime | None) -> None:

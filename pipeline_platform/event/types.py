@@ -107,4 +107,4 @@ class QueuedEvent:
     # True if the old pipeline is production for it. Its row then goes to shadow.events.
     is_shadow: bool
     # True for an import. It was accepted long after its received_at, so its latency is not measured.
-    is_history: bool = False
+    is_imported: bool = False

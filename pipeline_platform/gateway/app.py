@@ -20,13 +20,13 @@ from pipeline_platform.gateway import responses
 from pipeline_platform.gateway.background import Background
 from pipeline_platform.gateway.bodies import BodyBudget
 from pipeline_platform.gateway.browser_settings import BrowserSettings
-from pipeline_platform.gateway.db_connection import Link, StatementLink
+from pipeline_platform.gateway.db_connection import BoundedConnection, StatementConnection
 from pipeline_platform.gateway.group_commit import GroupCommit
 from pipeline_platform.gateway.ingest import Ingest
 from pipeline_platform.gateway.keys import Keys
 from pipeline_platform.gateway.notifier import Notifier
 from pipeline_platform.gateway.quota import Quota
-from pipeline_platform.gateway.readiness import Watch
+from pipeline_platform.gateway.readiness import Readiness
 from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.gateway.traced import NotingArrival, TracedCommit
 from pipeline_platform.settings import Settings
@@ -43,7 +43,7 @@ class Gateway:
 
     ingest: Ingest
     notifier: Notifier
-    links: tuple[Link, ...]
+    connections: tuple[BoundedConnection, ...]
     # The handler of the tracking API's routes: the ingest, or its wrapper for traces.
     entry: ASGIApp
     background: Background
@@ -54,7 +54,7 @@ class Gateway:
 
     async def readyz(self, _: Request) -> Response:
         """Whether events can be accepted. If not, what is missing."""
-        missing = [*self.ingest.watch.missing, *(f"the background task {name}" for name in self.background.ended)]
+        missing = [*self.ingest.readiness.missing, *(f"the background task {name}" for name in self.background.ended)]
         return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
 
     @contextlib.asynccontextmanager
@@ -62,15 +62,15 @@ class Gateway:
         """Run the background tasks from before the first request until after the last response."""
         self.ingest.committer.start(self.background)
         self.background.start("keys", self.ingest.keys.run())
-        self.background.start("watch", self.ingest.watch.run())
+        self.background.start("readiness", self.ingest.readiness.run())
         self.background.start("notifier", self.notifier.run())
         try:
             yield
         finally:
             await self.background.stop()
             await self.ingest.committer.stop()
-            for link in self.links:
-                await link.close()
+            for connection in self.connections:
+                await connection.close()
             self.ingest.side.shutdown(wait=False, cancel_futures=True)
 
 
@@ -84,9 +84,9 @@ def make_gateway(
 
     `failed` is called when the process has to end, because a part of it has ended.
     """
-    keys = Link(database_url, "gateway keys", _SIDE_TIMEOUT_S)
-    watch = Link(database_url, "gateway watch", _SIDE_TIMEOUT_S)
-    wakes = StatementLink(database_url, "gateway notifier", _SIDE_TIMEOUT_S, "-c synchronous_commit=off")
+    keys = BoundedConnection(database_url, "gateway keys", _SIDE_TIMEOUT_S)
+    checks = BoundedConnection(database_url, "gateway readiness", _SIDE_TIMEOUT_S)
+    wakes = StatementConnection(database_url, "gateway notifier", _SIDE_TIMEOUT_S, "-c synchronous_commit=off")
     notifier = Notifier(wakes)
     numbers = GatewayNumbers()
     if tracer is None:
@@ -100,12 +100,12 @@ def make_gateway(
         quota=Quota(settings.tenant_events_per_s, settings.tenant_events_per_s_max, settings.tenant_bytes_per_s_max),
         budget=BodyBudget(settings.bodies_bytes_max),
         committer=committer,
-        watch=Watch(settings, watch, lambda: committer.trouble),
+        readiness=Readiness(settings, checks, lambda: committer.trouble),
         side=ThreadPoolExecutor(max_workers=2, thread_name_prefix="judge"),
         numbers=numbers,
     )
     entry = NotingArrival(ingest) if tracer else ingest
-    return Gateway(ingest, notifier, (keys, watch, wakes), entry, Background(failed))
+    return Gateway(ingest, notifier, (keys, checks, wakes), entry, Background(failed))
 
 
 def make_app(gateway: Gateway) -> Starlette:

@@ -15,14 +15,14 @@ import psycopg
 from psycopg import pq
 
 from pipeline_platform.db import connect_async
-from pipeline_platform.gateway.db_statement import Exchange
+from pipeline_platform.gateway.db_statement import StatementRunner
 
 # The server has this long to end a statement by itself before the socket is shut down.
 _GRACE_S = 0.3
 _CONNECT_S_MAX = 2.0
 
 
-class Link:
+class BoundedConnection:
     """One connection, for one task at a time."""
 
     def __init__(self, url: str, who: str, timeout_s: float, more: str = "") -> None:
@@ -71,7 +71,7 @@ class Link:
             self._conn = None
 
 
-class StatementLink(Link):
+class StatementConnection(BoundedConnection):
     """A connection for many single statements (see db_statement.py). `lost` is called when it breaks."""
 
     def __init__(
@@ -79,27 +79,27 @@ class StatementLink(Link):
     ) -> None:
         super().__init__(url, who, timeout_s, more)
         self._lost = lost
-        self._exchange: Exchange | None = None
+        self._runner: StatementRunner | None = None
 
     @property
     def is_connected(self) -> bool:
         """False from the moment that the server ended the connection, even while it is idle."""
-        return super().is_connected and self._exchange is not None and not self._exchange.is_lost
+        return super().is_connected and self._runner is not None and not self._runner.is_lost
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
         """The connection, opened if there is none or the server ended it. Raises psycopg.OperationalError."""
-        if self._exchange is not None and self._exchange.is_lost:
+        if self._runner is not None and self._runner.is_lost:
             await self.close()
         conn = await super().connect()
-        if self._exchange is None:
-            self._exchange = Exchange(conn, self._lost)
+        if self._runner is None:
+            self._runner = StatementRunner(conn, self._lost)
         return conn
 
     async def close(self) -> None:
         """Close it."""
-        if self._exchange is not None:
-            self._exchange.close()
-            self._exchange = None
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
         await super().close()
 
     async def run(self, statement: str, params: Sequence[str | bytes | None] = ()) -> pq.abc.PGresult | None:
@@ -108,11 +108,11 @@ class StatementLink(Link):
         params replace its %s: str is sent as text, bytes as binary.
         """
         await self.connect()
-        exchange = self._exchange
-        assert exchange is not None
-        timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, exchange.abandon)
+        runner = self._runner
+        assert runner is not None
+        timer = asyncio.get_running_loop().call_later(self._timeout_s + _GRACE_S, runner.abandon)
         try:
-            return await exchange.run(statement, params)
+            return await runner.run(statement, params)
         finally:
             timer.cancel()
 

@@ -16,7 +16,7 @@ from psycopg.errors import error_from_result
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 
 
-class Exchange:
+class StatementRunner:
     """Runs statements on `conn`, exclusively until `close`. `lost` is called when the server has ended it."""
 
     def __init__(self, conn: psycopg.AsyncConnection[Any], lost: Callable[[], None]) -> None:

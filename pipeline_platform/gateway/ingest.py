@@ -32,12 +32,12 @@ from pipeline_platform.gateway.protocol import (
     key_of_header,
     key_of_query,
     keys_of_body,
-    open_lines,
+    open_invalid_request,
+    open_ndjson,
     open_request,
-    salvage_request,
 )
 from pipeline_platform.gateway.quota import Quota
-from pipeline_platform.gateway.readiness import Watch
+from pipeline_platform.gateway.readiness import Readiness
 from pipeline_platform.gateway.responses import Answer, Rejection, TryLaterError
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
@@ -49,7 +49,7 @@ _INLINE_BYTES_MAX = 256 << 10
 _KEYLESS_BYTES_MAX = 1 << 20
 _KEYLESS_PART_OF_BUDGET = 4
 # Splitting a body of invalid JSON takes this many times as long as parsing it. The tenant's quota is charged for it.
-_SALVAGE_COST = 20
+_INVALID_JSON_COST = 20
 # The Idempotency-Key is hashed with each event.
 _IDEMPOTENCY_KEY_MAX = 1_024
 # The media types of bodies with one event per line.
@@ -76,7 +76,7 @@ class Ingest:
     quota: Quota
     budget: BodyBudget
     committer: GroupCommit
-    watch: Watch
+    readiness: Readiness
     side: ThreadPoolExecutor
     numbers: GatewayNumbers
     # For bodies whose write key is not known yet. They cannot use up the budget of other requests.
@@ -100,7 +100,7 @@ class Ingest:
         if scope["method"] == "OPTIONS":
             return responses.PREFLIGHT
         try:
-            self.watch.check()
+            self.readiness.check()
             return await self._ingest(kind, _head(scope), receive)
         except RequestRefusedError as error:
             return responses.refused(error)
@@ -169,14 +169,15 @@ class Ingest:
         return await self._store(lane, judged)
 
     async def _open(self, kind: EventType | None, body: bytes, head: _Head, held: Held) -> OpenedRequest:
-        if head.is_lines and kind is None:
-            return open_lines(body, self.limits, self.settings.request_events_max)
-        arguments = (kind, body, self.limits, self.settings.request_events_max)
         aside = len(body) > _INLINE_BYTES_MAX
+        if head.is_lines and kind is None:
+            lines = (body, self.limits, self.settings.request_events_max)
+            return await self._aside(partial(open_ndjson, *lines)) if aside else open_ndjson(*lines)
+        arguments = (kind, body, self.limits, self.settings.request_events_max)
         opened = await self._aside(partial(open_request, *arguments)) if aside else open_request(*arguments)
         if opened is None:
-            held.cost += _SALVAGE_COST * len(body)
-            opened = await self._aside(partial(salvage_request, *arguments))
+            held.cost += _INVALID_JSON_COST * len(body)
+            opened = await self._aside(partial(open_invalid_request, *arguments))
         return opened
 
     async def _aside(self, work: Callable[[], _T]) -> _T:

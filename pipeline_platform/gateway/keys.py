@@ -17,7 +17,7 @@ import psycopg
 from pipeline_platform.db import queries
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.event.types import TenantId
-from pipeline_platform.gateway.db_connection import Link
+from pipeline_platform.gateway.db_connection import BoundedConnection
 from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.kill_points import reach
 from pipeline_platform.settings import Settings
@@ -47,9 +47,9 @@ class _Key(NamedTuple):
 class Keys:
     """The write keys that this process has seen."""
 
-    def __init__(self, settings: Settings, link: Link) -> None:
+    def __init__(self, settings: Settings, connection: BoundedConnection) -> None:
         self._refresh_s = settings.key_refresh_s / 2
-        self._link = link
+        self._connection = connection
         self._known: dict[bytes, _Key] = {}
         self._unknown_until: dict[bytes, float] = {}
         self._wanted: dict[bytes, asyncio.Future[Tenant | None]] = {}
@@ -128,7 +128,7 @@ class Keys:
             self._known = await self._read(list(self._known))
 
     async def _read(self, key_hashes: Sequence[bytes]) -> dict[bytes, _Key]:
-        async with self._link.bounded() as conn:
+        async with self._connection.bounded() as conn:
             cursor = await conn.execute(_SQL["keys"], (key_hashes,), binary=True)
             return {
                 key_hash: _Key(key_hash, Tenant(TenantId(tenant_id), events_per_s))

@@ -10,7 +10,7 @@ import logging
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.gateway.db_connection import StatementLink
+from pipeline_platform.gateway.db_connection import StatementConnection
 from pipeline_platform.kill_points import reach
 
 _LOG = logging.getLogger(__name__)
@@ -19,10 +19,10 @@ _REST_S = 1.0
 
 
 class Notifier:
-    """Tells the workers that there is work. Its link needs no durability: with it, NOTIFY would wait for an fsync."""
+    """Tells the workers that there is work. Its connection needs no durability: NOTIFY would wait for an fsync."""
 
-    def __init__(self, link: StatementLink) -> None:
-        self._link = link
+    def __init__(self, connection: StatementConnection) -> None:
+        self._connection = connection
         self._due = asyncio.Event()
 
     def wake_workers(self) -> None:
@@ -36,7 +36,7 @@ class Notifier:
             self._due.clear()
             reach("gateway.notifier")
             try:
-                await self._link.run(_SQL["wake_workers"])
+                await self._connection.run(_SQL["wake_workers"])
             except psycopg.Error as error:
                 _LOG.warning("workers were not notified, they look by themselves: %s", error)
                 await asyncio.sleep(_REST_S)

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -44,6 +45,9 @@ _SENT_AT_BYTES_MAX = 100
 # With more commas, a batch is split with a limit of events. A parser would make an object of each element.
 _COMMAS_MAX = 300_000
 _KEYS_MAX = 8
+# A line that is not empty, from its first character. The pattern skips 5 MiB of empty lines in 30 ms; a loop over
+# `bytes.find` needs a second.
+_LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _KEY = re.compile(rb'"writeKey"\s*:\s*("[^"\\]{1,1000}"|\d{1,1000})')
 
 
@@ -124,7 +128,7 @@ def key_of_query(query: bytes) -> str | None:
 def keys_of_body(body: bytes) -> list[str]:
     """The write keys that a body may have; only some of them if it is invalid JSON. Reads the body once.
 
-    `open_request` or `salvage_request` decides which of them counts. Raises RequestRefusedError (400).
+    `open_request` or `open_invalid_request` decides which of them counts. Raises RequestRefusedError (400).
     """
     try:
         key = _write_key(bytes(_decode_single(body.removeprefix(_BYTE_ORDER_MARK)).write_key))
@@ -137,7 +141,7 @@ def keys_of_body(body: bytes) -> list[str]:
 
 
 def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest | None:
-    """The envelope and its events. Returns None if only `salvage_request` may be able to read the body.
+    """The envelope and its events. Returns None if only `open_invalid_request` may be able to read the body.
 
     kind None: a batch. Raises RequestRefusedError: 400 if it is no request, 413 if it has too many events.
     """
@@ -164,7 +168,7 @@ def open_request(kind: EventType | None, body: bytes, limits: Limits, events_max
     return _batch_request(body, events, around, bytes(batch.write_key), limits, events_max)
 
 
-def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
+def open_invalid_request(kind: EventType | None, body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
     """`open_request` for a body that is invalid JSON. Its valid events are still accepted."""
     body = body.removeprefix(_BYTE_ORDER_MARK)
     if kind is None and body.lstrip(_SPACE).startswith(b"["):
@@ -188,10 +192,13 @@ def salvage_request(kind: EventType | None, body: bytes, limits: Limits, events_
     return _batch_request(body, events, around, write_key, limits, events_max)
 
 
-def open_lines(body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
-    """A batch with one event per line (NDJSON), without an envelope. Empty lines are skipped."""
+def open_ndjson(body: bytes, limits: Limits, events_max: int) -> OpenedRequest:
+    """A batch with one event per line (NDJSON), without an envelope. Empty lines are skipped.
+
+    Stops after more than `events_max` events.
+    """
     body = body.removeprefix(_BYTE_ORDER_MARK)
-    events = [event for line in body.split(b"\n") if (event := line.strip(_SPACE))]
+    events = [line[0].rstrip(_SPACE) for line in islice(_LINE.finditer(body), events_max + 1)]
     return _batch_request(body, events, _NO_ENVELOPE, b"", limits, events_max)
 
 
@@ -244,7 +251,7 @@ def _batch_request(
     events_max: int,
 ) -> OpenedRequest:
     if len(events) > events_max:
-        raise RequestRefusedError(413, "too_many_events", f"{len(events)} events: a request may have {events_max}")
+        raise RequestRefusedError(413, "too_many_events", f"more than {events_max} events in one request")
     key, doubts = _write_key(write_key), doubts_of(body)
     try:
         envelope = _envelope(around, len(events), doubts, limits)

@@ -6,16 +6,15 @@ half-way.
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.gateway.db_connection import Link
+from pipeline_platform.disk import room_under
+from pipeline_platform.gateway.db_connection import BoundedConnection
 from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.kill_points import reach
 from pipeline_platform.settings import Settings
@@ -29,15 +28,18 @@ _WAIT_S = 10.0
 _PROVE_EVERY_S = 5.0
 
 
-class Watch:
+class Readiness:
     """The result of the last check. trouble: what the committers report."""
 
-    def __init__(self, settings: Settings, link: Link, trouble: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self, settings: Settings, connection: BoundedConnection, trouble: Callable[[], str] = lambda: ""
+    ) -> None:
         self._settings = settings
-        self._link = link
+        self._connection = connection
         self._trouble = trouble
         self._proved_at = float("-inf")
         self._full: TryLaterError | None = None
+        self._is_unknown = False
         self.missing: list[str] = ["the first look at the database"]
 
     def check(self) -> None:
@@ -48,16 +50,16 @@ class Watch:
     async def run(self) -> None:
         """Check forever."""
         while True:
-            reach("gateway.watch")
+            reach("gateway.readiness")
             started = monotonic()
             self.missing, self._full = await self._look()
             took_s = monotonic() - started
             await asyncio.sleep(max(_EVERY_S, took_s / _COUNTING_SHARE))
 
     async def _look(self) -> tuple[list[str], TryLaterError | None]:
-        full = self._disk_full()
+        full, unknown = self._disk()
         try:
-            async with self._link.bounded() as conn:
+            async with self._connection.bounded() as conn:
                 await self._prove_commit(conn)
                 await conn.execute(_SQL["open_hour"])
                 row = await (await conn.execute(_SQL["waiting_events"])).fetchone()
@@ -70,7 +72,7 @@ class Watch:
         waiting = row[0] if row else 0
         if full is None and waiting >= self._settings.queue_events_max:
             full = TryLaterError("queue_full", f"{waiting} events wait already: send this again later", _WAIT_S)
-        return [said for said in (str(full or ""), self._trouble()) if said], full
+        return [said for said in (str(full or ""), unknown, self._trouble()) if said], full
 
     async def _prove_commit(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """Commit something. A server may answer and still not commit: in recovery, read only, with a full disk."""
@@ -78,17 +80,20 @@ class Watch:
             await conn.execute(_SQL["prove_commit"], ("gateway",))
             self._proved_at = monotonic()
 
-    def _disk_full(self) -> TryLaterError | None:
-        free = shutil.disk_usage(_existing(self._settings.home)).free
+    def _disk(self) -> tuple[TryLaterError | None, str]:
+        """Why no events are accepted, and why the disk cannot be looked at. Then events are accepted."""
+        try:
+            free = room_under(self._settings.home).free
+        except OSError as error:
+            unknown = f"the disk of the home cannot be looked at: {error.strerror}"
+            if not self._is_unknown:
+                _LOG.warning("%s: see PIPELINE_HOME", unknown)
+            self._is_unknown = True
+            return None, unknown
+        self._is_unknown = False
         if free >= self._settings.disk_free_bytes_min:
-            return None
-        return TryLaterError("disk_full", "there is too little room on the disk: send this again later", _WAIT_S)
-
-
-def _existing(path: Path) -> Path:
-    """The home, or its nearest existing parent."""
-    path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
+            return None, ""
+        return TryLaterError("disk_full", "there is too little room on the disk: send this again later", _WAIT_S), ""
 
 
 def _why(error: psycopg.Error) -> str:

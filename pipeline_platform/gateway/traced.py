@@ -11,8 +11,9 @@ from psycopg import pq
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipeline_platform.event.types import AcceptedEvent, Lane
-from pipeline_platform.gateway.group_commit import GroupCommit, Waiting
+from pipeline_platform.gateway.group_commit import GroupCommit
 from pipeline_platform.gateway.isolation import Late
+from pipeline_platform.gateway.pending import Waiting
 from pipeline_platform.gateway.protocol import Judged
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import GatewayNumbers

@@ -1,4 +1,4 @@
-"""Writes a file into the queue chunk by chunk; each chunk and its row in the ledger are one transaction.
+"""Writes a file into the queue chunk by chunk; each chunk and its record are one transaction.
 
 A killed import continues when it is run again, with the shift and start of its first run. Locks of its session keep the
 hours open that it will write, so that none is sealed half-filled. They are released when the session ends. Events past

@@ -4,11 +4,11 @@ The worker's own transaction holds a claim (FOR UPDATE SKIP LOCKED). A crash rol
 could expire. Nothing here commits; the caller's transaction does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, LiteralString, NamedTuple, TypeVar
 
 import psycopg
 import zstandard
@@ -36,23 +36,46 @@ _decompressor = zstandard.ZstdDecompressor()
 CLAIM_BYTES_MAX = 16 << 20
 
 _SQL = queries("queue")
+T = TypeVar("T")
 
 # transaction_timeout of accepting and importing. It limits how long the hour's lock is held. It does not cover COMMIT.
 ACCEPT_SECONDS_MAX = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A claimed range of a batch: `row` holds the encoded columns that `read` decodes."""
+class EncodedBatch(NamedTuple):
+    """A row of queue.encoded_batches, whose columns it names in their order. `read` decodes it."""
 
-    lane: Lane
-    work_id: WorkId
     batch_id: BatchId
     received_at: datetime
+    lane: str
+    events: int
+    tenant_ids: bytes
+    event_ids: bytes
+    client_ats: bytes
+    types: bytes
+    lengths: bytes
+    received_ats: bytes | None
+    envelope_of: list[int] | None
+    envelopes: list[bytes] | None
+    codec: str
+    payload: bytes
+    epoch: int
+    is_shadow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A range of a batch that is claimed, or a whole batch that is read (work_id is then 0)."""
+
+    work_id: WorkId
     first_event: int
     end_event: int
-    attempts: int
-    row: tuple[Any, ...]
+    deaths: int
+    batch: EncodedBatch
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.batch.lane)
 
     @property
     def events(self) -> int:
@@ -61,9 +84,8 @@ class Work:
     @property
     def bytes(self) -> int:
         """The bytes of its events and of an envelope for each, as the query `claim` counts them."""
-        lengths, envelopes = self.row[4], self.row[7]
-        around = max((len(envelope) for envelope in envelopes or ()), default=0)
-        return sum(arrays.read_int4s(lengths)[self.first_event : self.end_event]) + self.events * around
+        around = max((len(envelope) for envelope in self.batch.envelopes or ()), default=0)
+        return sum(arrays.read_int4s(self.batch.lengths)[self.first_event : self.end_event]) + self.events * around
 
 
 def _pack(payload: bytes) -> tuple[str, bytes]:
@@ -119,15 +141,30 @@ def rejected_params(rejected: Sequence[RejectedEvent]) -> tuple[Any, ...]:
     )
 
 
-def accept_params(lane: Lane, accepted: Sequence[AcceptedEvent], rejected: Sequence[RejectedEvent]) -> tuple[Any, ...]:
-    """Parameters of the query `accept` (sql/queries/queue.sql): one call makes all of them durable, or none."""
-    return (lane.value, *batch_params(accepted), *rejected_params(rejected))
+def accept(
+    execute: Callable[[LiteralString, tuple[Any, ...]], T],
+    lane: Lane,
+    accepted: Sequence[AcceptedEvent],
+    rejected: Sequence[RejectedEvent],
+) -> T:
+    """Write all of these events into the queue and the quarantine in one statement.
+
+    execute: runs a statement with parameters, for example the method of a connection. What it returns is returned: a
+    row of batch_id and received_at, both null if `accepted` is empty, or an awaitable of that. Raises its errors.
+    """
+    return execute(_SQL["accept"], (lane.value, *batch_params(accepted), *rejected_params(rejected)))
 
 
 def work_of(row: tuple[Any, ...]) -> Work:
-    """A row of the claiming queries."""
-    lane, work_id, batch_id, received_at, first_event, end_event, attempts = row[:7]
-    return Work(Lane(lane), work_id, batch_id, received_at, first_event, end_event, attempts, row[7:])
+    """A row of the claiming queries: the columns of the work, then those of its batch."""
+    work_id, first_event, end_event, deaths, *batch = row
+    return Work(work_id, first_event, end_event, deaths, EncodedBatch(*batch))
+
+
+def batch_of(row: Sequence[Any]) -> Work:
+    """A row of queue.encoded_batches."""
+    batch = EncodedBatch(*row)
+    return Work(WorkId(0), 0, batch.events, 0, batch)
 
 
 def claim(
@@ -177,32 +214,20 @@ def claim_hour(conn: psycopg.Connection[Any], hour: datetime, limit: int) -> lis
 
 
 def read(work: Work) -> list[QueuedEvent]:
-    """The events of a claimed piece of work, in the order in which they were accepted."""
-    (
-        tenant_ids,
-        event_ids,
-        client_ats,
-        types,
-        lengths,
-        received_ats,
-        envelope_of,
-        envelopes,
-        codec,
-        payload,
-        epoch,
-        is_shadow,
-    ) = work.row
+    """The events of a piece of work, in the order in which they were accepted."""
+    batch, lane = work.batch, work.lane
     wanted = slice(work.first_event, work.end_event)
-    sizes = arrays.read_int4s(lengths)
+    sizes = arrays.read_int4s(batch.lengths)
     starts = [0, *accumulate(sizes)]
-    body = payload if codec == "plain" else _unpack(payload)
-    own_received_ats = arrays.read_timestamps(received_ats) if received_ats else [None] * len(sizes)
-    around = [b"" if not place else envelopes[place - 1] for place in envelope_of or [0] * len(sizes)]
+    body = batch.payload if batch.codec == "plain" else _unpack(batch.payload)
+    own_received_ats = arrays.read_timestamps(batch.received_ats) if batch.received_ats else [None] * len(sizes)
+    envelopes = batch.envelopes or []
+    around = [b"" if not place else envelopes[place - 1] for place in batch.envelope_of or [0] * len(sizes)]
     columns = zip(
-        arrays.read_int4s(tenant_ids)[wanted],
-        arrays.read_uuids(event_ids)[wanted],
-        arrays.read_chars(types)[wanted],
-        arrays.read_timestamps(client_ats)[wanted],
+        arrays.read_int4s(batch.tenant_ids)[wanted],
+        arrays.read_uuids(batch.event_ids)[wanted],
+        arrays.read_chars(batch.types)[wanted],
+        arrays.read_timestamps(batch.client_ats)[wanted],
         own_received_ats[wanted],
         around[wanted],
         range(work.first_event, work.end_event),
@@ -214,16 +239,16 @@ def read(work: Work) -> list[QueuedEvent]:
             event_id=event_id,
             type=EventType.of_code(code),
             client_at=client_at,
-            received_at=own_received_at or work.received_at,
+            received_at=own_received_at or batch.received_at,
             payload=body[starts[index] : starts[index + 1]],
             envelope=envelope,
-            lane=work.lane,
-            batch_id=work.batch_id,
+            lane=lane,
+            batch_id=batch.batch_id,
             event_index=index,
-            batch_received_at=work.received_at,
-            epoch=epoch,
-            is_shadow=is_shadow,
-            is_history=own_received_at is not None,
+            batch_received_at=batch.received_at,
+            epoch=batch.epoch,
+            is_shadow=batch.is_shadow,
+            is_imported=own_received_at is not None,
         )
         for tenant_id, event_id, code, client_at, own_received_at, envelope, index in columns
     ]
@@ -240,5 +265,5 @@ def complete(conn: psycopg.Connection[Any], works: Sequence[Work]) -> None:
 
 
 def split(conn: psycopg.Connection[Any], work: Work, events: int) -> None:
-    """Replace a piece of work by parts of at most `events` events. All parts keep its attempts."""
+    """Replace a piece of work by parts of at most `events` events. All parts keep its deaths."""
     conn.execute(_SQL["split"], {"lane": work.lane.value, "work_id": work.work_id, "events": events})

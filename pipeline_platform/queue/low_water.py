@@ -2,7 +2,7 @@
 
 A mark is safe if no transaction can still commit work with a smaller id. Ids become visible in another order than
 they are drawn, and a commit may take any time. A transaction that inserts a row holds the table's ROW EXCLUSIVE lock
-from before the id is drawn until the row is visible to all. So an id is settled once each transaction that held this
+from before the id is drawn until the row is visible to all. So an id is final once each transaction that held this
 lock after the id was drawn has ended (docs/decisions/0004).
 """
 
@@ -21,26 +21,26 @@ _SQL = queries("queue")
 
 
 @dataclass
-class SettledIds:
+class FinalIds:
     """The id up to which each drawn id has a visible row or never will. For one table and one server connection."""
 
-    settled: int = 0
+    final: int = 0
     _drawn: int = 0
     _candidate: int = 0
     _writers: set[str] = field(default_factory=set[str])
 
     def look(self, drawn: int, writers: Iterable[str]) -> int:
-        """Update `settled` after a look that read the highest drawn id and the transactions that write the table.
+        """Update `final` after a look that read the highest drawn id and the transactions that write the table.
 
         One statement may read both in any order, so the writers are compared with the id of the previous look.
         """
         now = set(writers)
         self._writers &= now
         if not self._writers:
-            self.settled = self._candidate if now else self._drawn
+            self.final = self._candidate if now else self._drawn
             self._candidate, self._writers = self._drawn, now
         self._drawn = drawn
-        return self.settled
+        return self.final
 
 
 @dataclass
@@ -48,7 +48,7 @@ class LowWater:
     """The marks of one worker, by lane, refreshed at most once a second."""
 
     marks: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
-    _ids: SettledIds = field(default_factory=SettledIds)
+    _ids: FinalIds = field(default_factory=FinalIds)
     _refreshed_at: float = float("-inf")
 
     def refresh(self, conn: psycopg.Connection[Any]) -> None:
@@ -59,10 +59,10 @@ class LowWater:
         self._refreshed_at = now
         row = conn.execute(_SQL["horizon"]).fetchone()
         assert row
-        settled = self._ids.look(*row)
-        if not settled:
+        final = self._ids.look(*row)
+        if not final:
             return
         for lane, mark in self.marks.items():
-            params = {"lane": lane.value, "low_water": mark, "horizon": settled}
+            params = {"lane": lane.value, "low_water": mark, "horizon": final}
             found = conn.execute(_SQL["low_water"], params).fetchone()
             self.marks[lane] = max(mark, found[0] if found else mark)

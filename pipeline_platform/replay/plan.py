@@ -1,4 +1,4 @@
-"""A plan: which events the window holds, which of its hours are gone, and the ledger of chunks for the workers."""
+"""A plan: which events the window holds, which of its hours are gone, and the chunks for the workers."""
 
 import getpass
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ class Plan:
 
 
 def make_plan(conn: psycopg.Connection[Any], scope: Scope, reason: str) -> Plan:
-    """Count the window and write the ledger; nothing is processed yet.
+    """Count the window and write the chunks; nothing is processed yet.
 
     conn: in autocommit mode. ConfigError for an invalid scope; PastRetentionError names the hours that are gone.
     """

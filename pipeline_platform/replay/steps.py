@@ -123,7 +123,7 @@ def set_paused(conn: Conn, replay_id: int, *, is_paused: bool) -> None:
         params = {"replay_id": replay_id, "is_paused": is_paused}
         conn.execute(_SQL["set_paused"], params)
         if not is_paused:
-            conn.execute(_SQL["forget_attempts"], params)
+            conn.execute(_SQL["forget_takes"], params)
             conn.execute(_SQL["resolve_alert"], params)
 
 

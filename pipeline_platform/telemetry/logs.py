@@ -1,48 +1,27 @@
 """Logging of every process: lines on standard error, as text or as JSON (setting log_format), without secrets.
 
-These are secrets: passwords in the settings' URLs; every setting that is an address of alerts or has the name of a
-secret; and, recognised by their form, write keys, Authorization headers, and passwords in URLs and connection strings.
-They are removed from the finished line, so an argument, an exception and a traceback are covered alike. PostgreSQL
-quotes data in errors of bad data, so only the kind of such errors is logged. Uncaught errors are logged too. Modules
-use `logging.getLogger(__name__)`; names in `extra` become fields of a JSON line.
+Secrets (see redaction.py) are removed from the finished line, so an argument, an exception and a traceback are covered
+alike. PostgreSQL quotes data in errors of bad data, so only the kind of such errors is logged. Uncaught errors are
+logged too. Modules use `logging.getLogger(__name__)`; names in `extra` become fields of a JSON line.
 """
 
 import logging
-import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, cast
-from urllib.parse import unquote
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from pipeline_platform.errors import is_bad_data, without_values
 from pipeline_platform.settings import Settings
+from pipeline_platform.telemetry.redaction import Redactor
 from pipeline_platform.telemetry.visible import visible_lines
 
-_GONE = "[removed]"
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_SECRET_SETTING = re.compile(r"alert_urls?$|heartbeat_url|webhook|token|secret|password", re.IGNORECASE)
-_SECRET_NAME = re.compile(r"authorization|password|passwd|secret|token|write_?key|cookie", re.IGNORECASE)
-# Shorter values would also remove words that are not secrets.
-_SECRET_LENGTH_MIN = 6
-_FORMS = (
-    # postgresql://user:password@host, redis://:password@host; only characters that need escaping end a password.
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@'\"]*):[^\s/'\"]+@", re.IGNORECASE), rf"\1:{_GONE}@"),
-    (re.compile(r"(\bpass(?:word|wd)?['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)", re.IGNORECASE), rf"\1{_GONE}"),
-    (
-        re.compile(r"(\bauthorization['\"]?\s*[=:,]\s*)(b?'[^']*'|b?\"[^\"]*\"|[^\r\n,;]+)", re.IGNORECASE),
-        rf"\1{_GONE}",
-    ),
-    (re.compile(r"\b(basic|bearer)\s+[A-Za-z0-9+/=_.~-]{8,}", re.IGNORECASE), rf"\1 {_GONE}"),
-    (re.compile(r"(\bwrite_?key['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)", re.IGNORECASE), rf"\1{_GONE}"),
-    # A write key, see write_keys.py.
-    (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), _GONE),
-)
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -58,32 +37,6 @@ def set_up_logging(settings: Settings) -> None:
     threading.excepthook = lambda thrown: _log_uncaught(
         thrown.exc_type, thrown.exc_value or thrown.exc_type(), thrown.exc_traceback
     )
-
-
-class Redactor:
-    """Removes secrets from text and values."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._secrets = sorted(set(_secrets_of(settings)), key=len, reverse=True)
-
-    def text(self, text: str) -> str:
-        """The text without secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, _GONE)
-        for form, instead in _FORMS:
-            text = form.sub(instead, text)
-        return text
-
-    def value(self, value: object) -> object:
-        """Remove secrets from a value that becomes JSON."""
-        if isinstance(value, Mapping):
-            named = cast("Mapping[object, object]", value)
-            return {
-                str(name): _GONE if _SECRET_NAME.search(str(name)) else self.value(part) for name, part in named.items()
-            }
-        if isinstance(value, list | tuple | set | frozenset):
-            return [self.value(part) for part in cast("Iterable[object]", value)]
-        return value if isinstance(value, int | float | None) else self.text(str(value))
 
 
 class _Text(logging.Formatter):
@@ -172,33 +125,6 @@ def _json(redactor: Redactor) -> logging.Formatter:
 
 def _render(exc_info: ExcInfo) -> str:
     return traceback_of(exc_info[1])
-
-
-def _secrets_of(settings: Settings) -> Iterator[str]:
-    for name, value in settings.model_dump().items():
-        if _SECRET_SETTING.search(name):
-            yield from _texts(value)
-        elif name.endswith("_url") and value:
-            yield from _passwords(str(value))
-
-
-def _passwords(url: str) -> Iterator[str]:
-    """The password of a URL and its parts: if it was not escaped, an error may quote a part of it as the host."""
-    password = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    for form in {password, unquote(password), *re.split("[@/:?#]", password)}:
-        if len(form) >= _SECRET_LENGTH_MIN:
-            yield form
-
-
-def _texts(value: object) -> Iterator[str]:
-    """The value and, if it is a list in any form, its parts."""
-    if isinstance(value, str):
-        yield from (part for part in {value, *re.split(r"[\s,]+", value)} if len(part) >= _SECRET_LENGTH_MIN)
-    elif isinstance(value, Mapping):
-        yield from _texts(list(cast("Mapping[object, object]", value).values()))
-    elif isinstance(value, list | tuple | set | frozenset):
-        for part in cast("Iterable[object]", value):
-            yield from _texts(part)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -44,6 +44,6 @@ def lines(text: str) -> Text:
     return Text(visible_lines(text))
 
 
-def mark(good: bool, text: str) -> Text:
+def ticked(good: bool, text: str) -> Text:
     """A line that begins with ✓ or ✗."""
     return Text.assemble(("✓", "green") if good else ("✗", "red"), " ", visible(text))

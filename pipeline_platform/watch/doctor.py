@@ -5,8 +5,9 @@ others come first: a full disk, a supervisor that has ended, a server that canno
 """
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import redis
 
 from pipeline_platform import schema
 from pipeline_platform.db import connect
+from pipeline_platform.disk import room_under
 from pipeline_platform.errors import ConfigError, UnfitServerError
 from pipeline_platform.local.services.endpoints import Endpoints, connected, read_endpoints
 from pipeline_platform.local.services.prerequisites import Finding, findings_of_server, remedy_of
@@ -27,13 +29,20 @@ from pipeline_platform.watch.health import Conn, counted_in, one
 _OLD_TRANSACTION_S = 60.0
 _ANSWER_S = 5.0
 _REDIS_S = 2.0
+_LATELY = timedelta(hours=1)
+# At the beginning of a line of PostgreSQL, of Dagster, or of ours as text or JSON. Redis writes another form, and its
+# lines count as written when its log was.
+_TIME = re.compile(r"^.{0,15}?(?P<time>\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:[.,]\d+)?(?P<utc> UTC| [+]0000|Z)?")
 _NO_SPACE = os.strerror(28)
 _UP = "pipeline-platform up"
 
 
 def diagnose(settings: Settings) -> list[Finding]:
     """All findings, those that explain others first. settings: as read from the configuration; nothing needs to run."""
-    findings = [*_disk(settings), *_full_by_its_logs(settings.home)]
+    findings = [
+        *_seen("disk", lambda: _disk(settings)),
+        *_seen("logs", lambda: _full_by_its_logs(settings.home)),
+    ]
     try:
         endpoints = read_endpoints(settings.home)
         settings = connected(settings)
@@ -44,14 +53,23 @@ def diagnose(settings: Settings) -> list[Finding]:
     else:
         findings.append(_supervisor(endpoints))
         findings += _services(settings, endpoints)
+        findings += _seen("workers", lambda: [_workers(settings)])
     findings.append(_redis(settings))
     return [*findings, *_database(settings)]
 
 
+def _seen(name: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """The findings of `look`, or one that says why a file or disk cannot be looked at."""
+    try:
+        return list(look())
+    except OSError as error:
+        what = f"{error.filename} " if error.filename else ""
+        return [Finding(name, False, f"{what}cannot be looked at: {error.strerror}", "see PIPELINE_HOME")]
+
+
 def _disk(settings: Settings) -> Iterator[Finding]:
-    path, least = settings.home.absolute(), settings.disk_free_bytes_min
-    place = next(each for each in (path, *path.parents) if each.exists())
-    free = shutil.disk_usage(place).free
+    room, least = room_under(settings.home), settings.disk_free_bytes_min
+    place, free = room.place, room.free
     is_enough = free >= least
     why = "" if is_enough else f": below {least / (1 << 30):.1f} GiB the gateway takes no events"
     remedy = "free space, move the home, or lower PIPELINE_DISK_FREE_BYTES_MIN"
@@ -62,11 +80,32 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _full_by_its_logs(home: Path) -> Iterator[Finding]:
-    """Full disks reported in logs: PostgreSQL may have its own disk, or space was freed after a process died of it."""
+    """Full disks that logs told of lately: of PostgreSQL's own disk, or before space was freed."""
     for log in sorted((home / "logs").glob("*.log")):
-        said = [line for line in log_tail(log).splitlines() if _NO_SPACE in line]
-        if said:
-            yield Finding("logs", False, f"{log.name}: {said[-1].strip()}", f"free space, then: {_UP}")
+        yield from _seen("logs", lambda log=log: _full_by_its_log(log))
+
+
+def _full_by_its_log(log: Path) -> Iterator[Finding]:
+    at, said, since = datetime.fromtimestamp(log.stat().st_mtime, UTC), "", datetime.now(UTC) - _LATELY
+    for line in log_tail(log).splitlines():
+        # A line without a time continues the one before it.
+        at = _time_of(line) or at
+        if _NO_SPACE in line and at >= since:
+            said = line.strip()
+    if said:
+        yield Finding("logs", False, f"{log.name}: {said}", f"free space, then: {_UP}")
+
+
+def _time_of(line: str) -> datetime | None:
+    found = _TIME.search(line)
+    if found is None:
+        return None
+    try:
+        at = datetime.fromisoformat(found["time"])
+    except ValueError:
+        return None
+    # Our logs in text have local times.
+    return at.replace(tzinfo=UTC) if found["utc"] else at.astimezone()
 
 
 def _supervisor(endpoints: Endpoints) -> Finding:
@@ -86,9 +125,12 @@ def _services(settings: Settings, endpoints: Endpoints) -> Iterator[Finding]:
         else:
             path = "server_info" if name == "dagster" else "healthz"
             yield _answering(name, f"{url}/{path}", f"see {log}; restart: {_UP}")
+
+
+def _workers(settings: Settings) -> Finding:
     ready = (settings.home / "pool.ready").exists()
     found = "ready" if ready else "not ready"
-    yield Finding("workers", ready, found, f"see {logs / 'workers.log'}; restart: {_UP}")
+    return Finding("workers", ready, found, f"see {settings.home / 'logs' / 'workers.log'}; restart: {_UP}")
 
 
 def _gateway(endpoints: Endpoints, logs: Path) -> Finding:

@@ -12,9 +12,10 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.dead_letters.circuit import Circuit
-from pipeline_platform.dead_letters.store import Failure, Stage, bury, failure
+from pipeline_platform.dead_letters.store import FailedIn, Failure, bury, failure
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import QueuedEvent
+from pipeline_platform.halving import Halves
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Key, Lookups
 from pipeline_platform.queue.batches import Work, complete, read
@@ -22,11 +23,12 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import row_numbers
 from pipeline_platform.worker.enrich import Enriched, enrich
 from pipeline_platform.worker.load import keep_traits, load, new_rows, subjects_of
-from pipeline_platform.worker.transform import Row, transform
+from pipeline_platform.worker.transform import Row, Transform, transform
 
 # For an engine's connection. Planning the load each time costs a millisecond, more than loading three events. A generic
-# plan does not know the sizes, so it must not join two inputs by a nested loop.
-PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_nestloop=off -c jit=off"
+# plan does not know the sizes, so it must not join two inputs by a nested loop. A plan that was made while a table was
+# tiny is kept while the table grows, so it must not read whole tables.
+PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_nestloop=off -c enable_seqscan=off -c jit=off"
 
 Claim = Callable[[psycopg.Connection[Any]], list[Work]]
 
@@ -64,7 +66,9 @@ class _Loading:
         return _processed(self.works, self.rows, self.dead_lettered, new_rows(self.cursors))
 
 
-def transform_all(events: Sequence[QueuedEvent]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
+def transform_all(
+    events: Sequence[QueuedEvent], transform: Transform = transform
+) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
     """Every event's row, or its failure. An error of one event does not affect the others."""
     rows: list[tuple[QueuedEvent, Row]] = []
     failures: list[Failure] = []
@@ -77,7 +81,7 @@ def transform_all(events: Sequence[QueuedEvent]) -> tuple[list[tuple[QueuedEvent
 
 
 class Engine:
-    """Processes claims on one connection. Not for use by several threads."""
+    """Processes claims on one connection. `transform` makes the rows. Not for use by several threads."""
 
     def __init__(
         self,
@@ -85,11 +89,13 @@ class Engine:
         conn: psycopg.Connection[Any],
         lookups: Lookups,
         circuit: Circuit | None = None,
+        transform: Transform = transform,
     ) -> None:
         self._settings = settings
         self._conn = conn
         self._lookups = lookups
         self._circuit = circuit
+        self._row_of = transform
 
     def step(self, claim: Claim, noted: Callable[[Sequence[Work]], None] | None = None) -> Processed:
         """Process what `claim` locks; all zeros if that is nothing. `noted` gets what is held before the work starts.
@@ -148,7 +154,7 @@ class Engine:
         return _processed(works, loaded, buried, delivered), loaded, failures
 
     def _transform(self, works: Sequence[Work]) -> tuple[list[tuple[QueuedEvent, Row]], list[Failure]]:
-        return transform_all([event for work in works for event in read(work)])
+        return transform_all([event for work in works for event in read(work)], self._row_of)
 
     def _enrich(self, transformed: Sequence[tuple[QueuedEvent, Row]], *, cached: bool = True) -> list[Enriched]:
         return enrich(self._conn, self._lookups, transformed, cached=cached)
@@ -167,25 +173,27 @@ class Engine:
         self, transformed: Sequence[tuple[QueuedEvent, Row]]
     ) -> tuple[list[Enriched], int, list[Failure]]:
         """Load in order, so that a part sees the traits of the parts before it, and none of an event that failed."""
-        if not transformed:
-            return [], 0, []
-        stage: Stage = "enrich"
-        try:
-            with self._conn.transaction():
-                rows = self._enrich(transformed, cached=False)
-                stage = "load"
-                delivered = new_rows(self._load(rows))
-                keep_traits(self._conn, rows)
-            return rows, delivered, []
-        except Exception as error:
-            if not _may_be_the_datas(error):
-                raise
-            if len(transformed) == 1:
-                return [], 0, [failure(transformed[0][0], stage, error)]
-        middle = len(transformed) // 2
-        left = self._load_splitting(transformed[:middle])
-        right = self._load_splitting(transformed[middle:])
-        return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+        loaded: list[Enriched] = []
+        delivered = 0
+        failures: list[Failure] = []
+        parts = Halves(transformed)
+        for part in parts:
+            failed_in: FailedIn = "enrich"
+            try:
+                with self._conn.transaction():
+                    rows = self._enrich(part, cached=False)
+                    failed_in = "load"
+                    new = new_rows(self._load(rows))
+                    keep_traits(self._conn, rows)
+            except Exception as error:
+                if not _may_be_the_datas(error):
+                    raise
+                if not parts.split(part):
+                    failures.append(failure(part[0][0], failed_in, error))
+            else:
+                loaded += rows
+                delivered += new
+        return loaded, delivered, failures
 
 
 def _may_be_the_datas(error: Exception) -> bool:

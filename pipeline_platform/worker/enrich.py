@@ -14,6 +14,7 @@ import psycopg
 from pipeline_platform.dead_letters.store import Failure, failure
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import QueuedEvent
+from pipeline_platform.halving import Halves
 from pipeline_platform.lookups import Key, Lookups
 from pipeline_platform.worker.known_traits import ChangingSubjects, read_after_change
 from pipeline_platform.worker.transform import Row
@@ -75,16 +76,15 @@ def enrich(
     enriched: list[Enriched] = []
     for place, ((event, row), (tenant, user, group)) in enumerate(zip(transformed, keys, strict=True)):
         of = tenants.get(tenant, nobody)
-        user_traits, group_traits = (_traits(key, known, changing) for key in (user, group))
+        user_traits = _traits(user, known, changing) if user else None
+        group_traits = _traits(group, known, changing) if group else None
         enriched.append(Enriched(event, row, of.name, of.plan, user_traits, group_traits))
         if apart:
             changing.happened(place, event, row)
     return enriched
 
 
-def _traits(key: Key | None, known: dict[Key, bytes], changing: ChangingSubjects) -> bytes | None:
-    if key is None:
-        return None
+def _traits(key: Key, known: dict[Key, bytes], changing: ChangingSubjects) -> bytes | None:
     found = known.get(key)
     return (changing.text(key) if found is None else found) or None
 
@@ -93,16 +93,16 @@ def enrich_each(
     conn: psycopg.Connection[Any], lookups: Lookups, transformed: Sequence[tuple[QueuedEvent, Row]]
 ) -> tuple[list[Enriched], list[Failure]]:
     """The rows of events that belong to no sequence, and the failures of others. Halving finds the bad events."""
-    if not transformed:
-        return [], []
-    try:
-        with conn.transaction():
-            return enrich(conn, lookups, transformed, cached=False, in_order=False), []
-    except Exception as error:
-        if isinstance(error, psycopg.Error) and not is_bad_data(error):
-            raise
-        if len(transformed) == 1:
-            return [], [failure(transformed[0][0], "enrich", error)]
-    middle = len(transformed) // 2
-    left, right = (enrich_each(conn, lookups, part) for part in (transformed[:middle], transformed[middle:]))
-    return left[0] + right[0], left[1] + right[1]
+    enriched: list[Enriched] = []
+    failures: list[Failure] = []
+    parts = Halves(transformed)
+    for part in parts:
+        try:
+            with conn.transaction():
+                enriched += enrich(conn, lookups, part, cached=False, in_order=False)
+        except Exception as error:
+            if isinstance(error, psycopg.Error) and not is_bad_data(error):
+                raise
+            if not parts.split(part):
+                failures.append(failure(part[0][0], "enrich", error))
+    return enriched, failures

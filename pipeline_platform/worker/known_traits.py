@@ -100,7 +100,7 @@ class ChangingSubjects:
     def __init__(self, conn: psycopg.Connection[Any], lookups: Lookups, pairs: Sequence[_Pair], keys: set[Key]) -> None:
         brought: list[tuple[int, str, bytes]] = [
             (place, name, value)
-            for place, (event, row) in enumerate(pairs)
+            for place, (event, row) in enumerate(pairs if keys else ())
             if changes(event, row) in keys
             for _, name, value in kept_traits(event, row)
         ]
@@ -130,6 +130,8 @@ def read_after_change(pairs: Sequence[_Pair], keys: Sequence[Iterable[Key | None
     """The keys that an event reads and an earlier event changes."""
     changed: set[Key] = set()
     found: set[Key] = set()
+    if not any(row.traits for _, row in pairs):
+        return found
     for (event, row), wanted in zip(pairs, keys, strict=True):
         if changed:
             found.update(key for key in wanted if key is not None and key in changed)

@@ -6,7 +6,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from pipeline_platform import arrays
-from pipeline_platform.db import queries
+from pipeline_platform.db import in_schema, queries
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.lookups import Key
 from pipeline_platform.worker.enrich import Enriched
@@ -16,8 +16,8 @@ from pipeline_platform.worker.transform import Row
 _SQL = queries("worker")
 # True: the rows were accepted in a shadow epoch.
 _LOAD: dict[bool, LiteralString] = {
-    False: _SQL["load"],
-    True: _SQL["load"].replace("INTO analytics.events", "INTO shadow.events"),
+    False: in_schema(_SQL["load"], "analytics"),
+    True: in_schema(_SQL["load"], "shadow"),
 }
 
 
@@ -69,7 +69,7 @@ def enriched_columns(rows: Sequence[Enriched]) -> dict[str, Any]:
 def _columns(rows: Sequence[Enriched], *, redelivery: bool) -> dict[str, Any]:
     return enriched_columns(rows) | {
         # A dead letter's latency is the time until its cause was corrected.
-        "is_measured": arrays.bools([not (redelivery or item.event.is_history) for item in rows]),
+        "is_measured": arrays.bools([not (redelivery or item.event.is_imported) for item in rows]),
         "is_first": arrays.bools(_firsts(rows)),
         "lane": arrays.texts([item.event.lane.value for item in rows]),
         "batch_received_at": arrays.timestamps([item.event.batch_received_at for item in rows]),
@@ -107,7 +107,7 @@ def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list
     The newest client time wins for each trait, in any order of arrival. A time in the future counts as received_at.
     """
     merged: list[tuple[Key, str, bytes, Enriched]] = []
-    for item in rows:
+    for item in (item for item in rows if item.row.traits):
         merged += [(key, name, value, item) for key, name, value in kept_traits(item.event, item.row)]
     if merged:
         conn.execute(

@@ -35,6 +35,9 @@ _STOP_S = 30.0
 class Pool:
     """`workers` processes, one per slot. What a slot's last process held is counted before its next one starts."""
 
+    # What each process runs.
+    _module = "pipeline_platform.worker"
+
     def __init__(self, settings: Settings, workers: int) -> None:
         self._settings = settings
         self._slots: dict[int, subprocess.Popen[bytes] | None] = dict.fromkeys(range(1, workers + 1))
@@ -116,7 +119,7 @@ class Pool:
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         note_path(self._settings, slot).unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pipeline_platform.worker", "--slot", str(slot)]
+        command = [sys.executable, "-m", self._module, "--slot", str(slot)]
         command += ["--workers", str(len(self._slots))]
         return subprocess.Popen(command, preexec_fn=tied_to_us())  # noqa: PLW1509 -- before any thread
 

@@ -1,8 +1,9 @@
 """Diffs, commits or undoes one chunk of a replay in one transaction, in the replay lane's share of a worker.
 
-replay.chunks has each chunk and its progress, so any worker can continue where another died. The attempt is committed
-before the work, because a death leaves no other trace. A chunk that keeps killing its workers pauses its replay with an
-alert. So does a chunk whose batches hold less than was planned: a diff that did not read all of an hour is not valid.
+replay.chunks has each chunk and its progress, so any worker can continue where another died. How often a chunk was
+taken is committed before the work, because a death leaves no other trace. A chunk that keeps killing its workers
+pauses its replay with an alert. So does a chunk whose batches hold less than was planned: a diff that did not read all
+of an hour is not valid.
 """
 
 from collections import Counter
@@ -14,38 +15,26 @@ from typing import Any, LiteralString
 import psycopg
 
 from pipeline_platform import arrays
-from pipeline_platform.db import queries
+from pipeline_platform.db import in_schema, queries
 from pipeline_platform.errors import PipelineError, is_bad_data, is_transient
 from pipeline_platform.event.types import QueuedEvent
+from pipeline_platform.halving import Halves
 from pipeline_platform.kill_points import reach
 from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import read, work_of
+from pipeline_platform.queue.batches import batch_of, read
 from pipeline_platform.worker.engine import transform_all
 from pipeline_platform.worker.enrich import enrich
 from pipeline_platform.worker.load import enriched_columns, row_columns
-from pipeline_platform.worker.transform import TRANSFORM_VERSION, Row
+from pipeline_platform.worker.transform import TRANSFORM_VERSION, Row, Transform, transform
 
 _SQL, _DIFF, _WRITE = queries("replay_chunk"), queries("replay_diff"), queries("replay_commit")
-_ATTEMPTS_MAX = 5
+_TIMES_TAKEN_MAX = 5
 _Pair = tuple[QueuedEvent, Row]
-_IN_SHADOW: Sequence[tuple[LiteralString, LiteralString]] = (
-    ("analytics.events", "shadow.events"),
-    ("NOT is_shadow", "is_shadow"),
-    ("NOT s.is_shadow", "s.is_shadow"),
-    ("NOT i.is_shadow", "i.is_shadow"),
-)
 
 
 def _in_both(*names: str) -> Sequence[LiteralString]:
-    """Statements for analytics.events, then the same statements for rows of shadow.events."""
-    own: list[LiteralString] = [_WRITE[name] for name in names]
-    return own + [_in_shadow(statement) for statement in own]
-
-
-def _in_shadow(statement: LiteralString) -> LiteralString:
-    for production, shadow in _IN_SHADOW:
-        statement = statement.replace(production, shadow)
-    return statement
+    """Statements for the rows of analytics, then those for the rows of shadow."""
+    return [in_schema(_WRITE[name], schema) for schema in ("analytics", "shadow") for name in names]
 
 
 _COMMIT: Sequence[LiteralString] = [
@@ -75,7 +64,7 @@ class Chunk:
     first_batch: int
     last_batch: int
     events: int
-    attempts: int
+    times_taken: int
     state: str
     window_start: datetime
     window_end: datetime
@@ -100,11 +89,12 @@ class Chunk:
 
 
 class Replaying:
-    """Works on a worker's own connection. Not for use by several threads."""
+    """Works on a worker's own connection. `transform` makes the rows. Not for use by several threads."""
 
-    def __init__(self, conn: psycopg.Connection[Any], lookups: Lookups) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], lookups: Lookups, transform: Transform = transform) -> None:
         self._conn = conn
         self._lookups = lookups
+        self._row_of = transform
 
     def note_transform(self) -> None:
         """Store which version of the transform makes rows from now on."""
@@ -123,8 +113,8 @@ class Replaying:
         chunk = Chunk(*row)
         params = asdict(chunk)
         reach("replay.after_take")
-        if chunk.attempts > _ATTEMPTS_MAX:
-            why = f"{chunk.attempts - 1} workers died of its chunk {chunk.chunk}"
+        if chunk.times_taken > _TIMES_TAKEN_MAX:
+            why = f"{chunk.times_taken - 1} workers died of its chunk {chunk.chunk}"
             self._conn.execute(_SQL["pause"], params | {"why": why})
             return 0
         try:
@@ -188,8 +178,9 @@ class Replaying:
             raise _unreadable(chunk, len(found), chunk.events)
         events = [event for event in found if chunk.wants(event)]
         gone = self._erased(params) if any(not event.payload for event in events) else set[tuple[int, int]]()
-        rows, failures = transform_all([event for event in events if (event.batch_id, event.event_index) not in gone])
-        bad = [failed.event for failed in failures] + self._compare(chunk, params, rows, _firsts(rows))
+        kept = [event for event in events if (event.batch_id, event.event_index) not in gone]
+        rows, failures = transform_all(kept, self._row_of)
+        bad = [failed.event for failed in failures] + self._compare(params, rows, _firsts(rows))
         erased = [event for event in events if (event.batch_id, event.event_index) in gone]
         if bad or erased:
             self._count_failed(params, bad, erased)
@@ -197,29 +188,26 @@ class Replaying:
 
     def _read(self, params: dict[str, Any]) -> list[QueuedEvent]:
         cursor = self._conn.cursor(binary=True).execute(_DIFF["batches"], params)
-        return [event for row in cursor for event in read(work_of(row))]
+        return [event for row in cursor for event in read(batch_of(row))]
 
     def _erased(self, params: dict[str, Any]) -> set[tuple[int, int]]:
         return set(self._conn.execute(_DIFF["erased"], params).fetchall())
 
-    def _compare(
-        self, chunk: Chunk, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]
-    ) -> list[QueuedEvent]:
+    def _compare(self, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]) -> list[QueuedEvent]:
         """Keep the rows that differ. Returns the events whose rows PostgreSQL rejects, found by halving."""
-        if not rows:
-            return []
-        try:
-            with self._conn.transaction():
-                self._keep(params, rows, firsts)
-            return []
-        except psycopg.Error as error:
-            if not is_bad_data(error):
-                raise
-            if len(rows) == 1:
-                return [rows[0][0]]
-        middle = len(rows) // 2
-        left = self._compare(chunk, params, rows[:middle], firsts[:middle])
-        return left + self._compare(chunk, params, rows[middle:], firsts[middle:])
+        bad: list[QueuedEvent] = []
+        parts = Halves(range(len(rows)))
+        for part in parts:
+            places = slice(part[0], part[-1] + 1)
+            try:
+                with self._conn.transaction():
+                    self._keep(params, rows[places], firsts[places])
+            except psycopg.Error as error:
+                if not is_bad_data(error):
+                    raise
+                if not parts.split(part):
+                    bad.append(rows[part[0]][0])
+        return bad
 
     def _keep(self, params: dict[str, Any], rows: Sequence[_Pair], firsts: Sequence[bool]) -> None:
         columns = row_columns(rows) | {

@@ -12,9 +12,10 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.dead_letters.store import Failure, Stage, exhaust, failure, next_attempt_at, postpone
+from pipeline_platform.dead_letters.store import FailedIn, Failure, exhaust, failure, next_attempt_at, postpone
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import EventType, Lane, QueuedEvent
+from pipeline_platform.halving import Halves
 from pipeline_platform.lookups import Key, Lookups
 from pipeline_platform.queue.batches import CLAIM_BYTES_MAX
 from pipeline_platform.queue.claim_notes import HeldLetter
@@ -22,6 +23,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Processed, transform_all
 from pipeline_platform.worker.enrich import Enriched, enrich_each
 from pipeline_platform.worker.load import keep_traits, load, new_rows
+from pipeline_platform.worker.transform import Transform, transform
 
 _SQL = queries("worker")
 _AT_ONCE = 500
@@ -36,7 +38,7 @@ Noted = Callable[[Sequence[HeldLetter]], None]
 class _Letter:
     dead_letter_id: int
     attempts: int
-    failed_at: Stage
+    failed_in: FailedIn
     deaths: int
     event: QueuedEvent
 
@@ -50,7 +52,11 @@ class _MixedError(Exception):
 
 
 def redeliver(
-    settings: Settings, conn: psycopg.Connection[Any], lookups: Lookups, noted: Noted | None = None
+    settings: Settings,
+    conn: psycopg.Connection[Any],
+    lookups: Lookups,
+    noted: Noted | None = None,
+    transform: Transform = transform,
 ) -> Processed:
     """Try the dead letters that are due, in one transaction. Transient errors roll it back and use up no attempt.
 
@@ -73,15 +79,15 @@ def redeliver(
         if noted:
             noted([letter.held for letter in letters])
         for was_loaded in (False, True):
-            part = [letter for letter in letters if (letter.failed_at == "load") is was_loaded]
-            done += _try_again(settings, conn, lookups, part, changed)
+            part = [letter for letter in letters if (letter.failed_in == "load") is was_loaded]
+            done += _try_again(settings, conn, lookups, transform, part, changed)
     # After the commit: another worker would read and cache the earlier traits again.
     lookups.forget(changed)
     return done
 
 
 def count_death(conn: psycopg.Connection[Any], settings: Settings, letters: Sequence[HeldLetter]) -> None:
-    """Count a worker's death against the letters of its note, except those that it had settled."""
+    """Count a worker's death against the letters of its note, except those that it had finished."""
     again_at = None
     if len(letters) == 1:
         again_at = next_attempt_at(settings, letters[0].attempts + 1) or datetime.now(UTC)
@@ -103,7 +109,7 @@ def _due(conn: psycopg.Connection[Any], query: str, *limits: int) -> list[_Lette
 
 def _give_up(conn: psycopg.Connection[Any], letter: _Letter) -> None:
     text = f"{letter.deaths} workers died processing this event"
-    exhaust(conn, letter.dead_letter_id, Failure(letter.event, letter.failed_at, "WorkerCrashedError", text))
+    exhaust(conn, letter.dead_letter_id, Failure(letter.event, letter.failed_in, "WorkerCrashedError", text))
 
 
 def _event(row: tuple[Any, ...]) -> QueuedEvent:
@@ -143,12 +149,13 @@ def _try_again(
     settings: Settings,
     conn: psycopg.Connection[Any],
     lookups: Lookups,
+    transform: Transform,
     letters: Sequence[_Letter],
     changed: list[Key],
 ) -> Processed:
     """Transform, enrich and deliver. Adds to `changed` whose traits were written."""
     by_place = {(letter.event.batch_id, letter.event.event_index): letter for letter in letters}
-    rows, failures = transform_all([letter.event for letter in letters])
+    rows, failures = transform_all([letter.event for letter in letters], transform)
     enriched, unenriched = enrich_each(conn, lookups, rows)
     failures += unenriched
     for failed in failures:
@@ -165,33 +172,36 @@ def _deliver(
     changed: list[Key],
 ) -> Processed:
     """Deliver all at once if that works, else by halves, down to the one that is bad."""
-    if not items:
-        return Processed()
-    rows = [row for _, row in items]
-    try:
-        with conn.transaction():
-            new = new_rows(load(conn, rows, redelivery=True, adds_enriched=items[0][0].failed_at != "load"))
-            if 0 < new < len(rows):
-                raise _MixedError
-            written = keep_traits(conn, rows)
-    except _MixedError:
-        pass
-    except psycopg.Error as error:
-        if not is_bad_data(error):
-            raise
-        if len(items) == 1:
-            [(letter, row)] = items
-            postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(row.event, "load", error))
-            return Processed(claimed=1)
-    else:
-        params = {
-            "delivered": new > 0,
-            "tenant_id": [letter.event.tenant_id for letter, _ in items],
-            "dead_letter_id": [letter.dead_letter_id for letter, _ in items],
-        }
-        conn.execute(_SQL["resolve_dead_letters"], params)
-        changed += written
-        return Processed(claimed=len(items), delivered=new, duplicate=len(items) - new)
-    middle = len(items) // 2
-    first = _deliver(settings, conn, items[:middle], changed)
-    return first + _deliver(settings, conn, items[middle:], changed)
+    done = Processed()
+    parts = Halves(items)
+    for part in parts:
+        rows = [row for _, row in part]
+        try:
+            with conn.transaction():
+                new = new_rows(load(conn, rows, redelivery=True, adds_enriched=part[0][0].failed_in != "load"))
+                if 0 < new < len(rows):
+                    raise _MixedError
+                written = keep_traits(conn, rows)
+        except _MixedError:
+            parts.split(part)
+        except psycopg.Error as error:
+            if not is_bad_data(error):
+                raise
+            if not parts.split(part):
+                letter, row = part[0]
+                postpone(conn, settings, letter.dead_letter_id, letter.attempts, failure(row.event, "load", error))
+                done += Processed(claimed=1)
+        else:
+            _resolve(conn, [letter for letter, _ in part], delivered=new > 0)
+            changed += written
+            done += Processed(claimed=len(part), delivered=new, duplicate=len(part) - new)
+    return done
+
+
+def _resolve(conn: psycopg.Connection[Any], letters: Sequence[_Letter], *, delivered: bool) -> None:
+    params = {
+        "delivered": delivered,
+        "tenant_id": [letter.event.tenant_id for letter in letters],
+        "dead_letter_id": [letter.dead_letter_id for letter in letters],
+    }
+    conn.execute(_SQL["resolve_dead_letters"], params)

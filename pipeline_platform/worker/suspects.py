@@ -29,22 +29,22 @@ def isolate_suspect(settings: Settings, engine: Engine, noted: Callable[[Sequenc
         nonlocal found
         works = claim_suspect(conn)
         found = bool(works)
-        return [work for work in works if not _settled(settings, conn, work)]
+        return [work for work in works if not _split_or_buried(settings, conn, work)]
 
     engine.step(claim, noted)
     return found
 
 
-def _settled(settings: Settings, conn: psycopg.Connection[Any], work: Work) -> bool:
+def _split_or_buried(settings: Settings, conn: psycopg.Connection[Any], work: Work) -> bool:
     """Split or bury work that caused too many deaths. False: it is to be tried as it is."""
-    events_max = _EVENTS_AFTER_DEATHS.get(work.attempts, 1)
+    events_max = _EVENTS_AFTER_DEATHS.get(work.deaths, 1)
     if work.events > events_max:
         split(conn, work, events_max)
         return True
-    if work.attempts < max(_DEATHS_MAX, settings.attempts_max):
+    if work.deaths < max(_DEATHS_MAX, settings.attempts_max):
         return False
     (event,) = read(work)
-    text = f"{work.attempts} workers died processing this event"
+    text = f"{work.deaths} workers died processing this event"
     bury(conn, settings, [Failure(event, "transform", "WorkerCrashedError", text)], exhausted=True)
     complete(conn, [work])
     return True

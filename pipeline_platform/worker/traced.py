@@ -15,7 +15,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.tracing import Tracer, never_in_the_way
 from pipeline_platform.worker.engine import Claim, Engine, Processed
 from pipeline_platform.worker.enrich import Enriched
-from pipeline_platform.worker.transform import Row
+from pipeline_platform.worker.transform import Row, Transform, transform
 
 
 class TracedEngine(Engine):
@@ -28,8 +28,9 @@ class TracedEngine(Engine):
         conn: psycopg.Connection[Any],
         lookups: Lookups,
         circuit: Circuit | None = None,
+        transform: Transform = transform,
     ) -> None:
-        super().__init__(settings, conn, lookups, circuit)
+        super().__init__(settings, conn, lookups, circuit, transform)
         self._tracer = tracer
         self._works: Sequence[Work] = ()
         # When each part began. A part ends when the next one begins. The load ends with its commit.
@@ -67,7 +68,7 @@ class TracedEngine(Engine):
         begins = list(self._began_ns.values())
         parts = list(zip(self._began_ns, begins, [*begins[1:], end_ns], strict=True))
         for work in self._works:
-            batch = self._tracer.batch(work.batch_id, work.received_at)
+            batch = self._tracer.batch(work.batch.batch_id, work.batch.received_at)
             if batch is None:
                 continue
             attributes = {

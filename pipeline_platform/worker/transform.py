@@ -5,6 +5,8 @@ event_reader accepts has a row. Fields that need a certain form (times, context.
 Damaged bytes raise InvalidEventError, and the event becomes a dead letter.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -66,7 +68,19 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_object = msgspec.json.Decoder(dict[str, _Raw]).decode
 _decode_of_context = msgspec.json.Decoder(_OfContext).decode
 _FIELDS = dict(zip(_Body.__struct_encode_fields__, _Body.__struct_fields__, strict=True))
-_NO_ENVELOPE = _Envelope()
+# Envelopes kept in memory. Events of one request have the same envelope and are processed one after the other.
+_ENVELOPES_KEPT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What an envelope gives to each of its events. context_text: the context of an event without its own."""
+
+    context: dict[str, _Raw]
+    context_text: bytes | None
+    integrations: _Raw
+    sent_at_text: _Raw
+    sent_at: datetime | None
 
 
 @dataclass(slots=True)
@@ -88,6 +102,9 @@ class Row:
     rest: bytes | None = None
     # The event has a time that cannot be read. Its occurred_at is its received_at.
     is_time_unusable: bool = False
+
+
+Transform = Callable[[QueuedEvent], Row]
 
 
 def _text(raw: _Raw) -> str | None:
@@ -113,12 +130,19 @@ def _read_body(payload: bytes) -> tuple[_Body, dict[str, _Raw]]:
     )
 
 
-def _context(own: _Raw, around: dict[str, _Raw]) -> bytes | None:
+@functools.lru_cache(maxsize=_ENVELOPES_KEPT)
+def _shared(envelope: bytes) -> _Shared:
+    found = _decode_envelope(envelope) if envelope else _Envelope()
+    text = msgspec.json.encode(found.context) if found.context else None
+    return _Shared(found.context, text, found.integrations, found.sentAt, _time(found.sentAt))
+
+
+def _context(own: _Raw, shared: _Shared) -> bytes | None:
     """The envelope's context, overwritten by the event's own."""
     mine = _json(own)
-    if not around:
+    if not shared.context:
         return mine
-    return msgspec.json.encode({**around, **(_decode_object(mine) if mine else {})})
+    return msgspec.json.encode({**shared.context, **_decode_object(mine)}) if mine else shared.context_text
 
 
 def _add(found: list[bytes], name: bytes, raw: _Raw) -> None:
@@ -127,15 +151,15 @@ def _add(found: list[bytes], name: bytes, raw: _Raw) -> None:
         found.append(name + token)
 
 
-def _rest(kind: EventType, body: _Body, envelope: _Envelope, others: dict[str, _Raw]) -> bytes | None:
+def _rest(kind: EventType, body: _Body, shared: _Shared, others: dict[str, _Raw]) -> bytes | None:
     """An object of the fields without a column, or None. A write key is a credential and is left out."""
     found: list[bytes] = []
     if body.timestamp:
         _add(found, b'"timestamp":', body.timestamp)
-    if body.integrations or envelope.integrations:
-        _add(found, b'"integrations":', body.integrations or envelope.integrations)
-    if body.sentAt or envelope.sentAt:
-        _add(found, b'"sentAt":', body.sentAt or envelope.sentAt)
+    if body.integrations or shared.integrations:
+        _add(found, b'"integrations":', body.integrations or shared.integrations)
+    if body.sentAt or shared.sent_at_text:
+        _add(found, b'"sentAt":', body.sentAt or shared.sent_at_text)
     if body.originalTimestamp:
         _add(found, b'"originalTimestamp":', body.originalTimestamp)
     if body.channel:
@@ -158,14 +182,10 @@ def _rest(kind: EventType, body: _Body, envelope: _Envelope, others: dict[str, _
     return b"{" + b",".join(found) + b"}" if found else None
 
 
-def _sent_at(*said: _Raw) -> datetime | None:
-    """The first value that is a time."""
-    for raw in said:
-        text = usable_text(bytes(raw)) if raw else None
-        at = parse_time(text) if text else None
-        if at is not None:
-            return at
-    return None
+def _time(raw: _Raw) -> datetime | None:
+    """The value as a time. None if it is none."""
+    text = usable_text(bytes(raw)) if raw else None
+    return parse_time(text) if text else None
 
 
 def _occurred_at(event: QueuedEvent, sent_at: datetime | None) -> datetime | None:
@@ -197,9 +217,9 @@ def transform(event: QueuedEvent) -> Row:
     """The row of one event. Raises InvalidEventError if the gateway would not accept its bytes."""
     try:
         body, others = _read_body(event.payload)
-        envelope = _decode_envelope(event.envelope) if event.envelope else _NO_ENVELOPE
-        context = _context(body.context, envelope.context)
-        occurred_at = _occurred_at(event, _sent_at(envelope.sentAt, body.sentAt))
+        shared = _shared(event.envelope)
+        context = _context(body.context, shared)
+        occurred_at = _occurred_at(event, shared.sent_at or _time(body.sentAt))
         group_id, traits = _group_and_traits(event.type, body, context)
         return Row(
             message_id=_text(body.messageId) or str(event.event_id),
@@ -213,7 +233,7 @@ def transform(event: QueuedEvent) -> Row:
             properties=_json(body.properties),
             traits=traits,
             context=context,
-            rest=_rest(event.type, body, envelope, others),
+            rest=_rest(event.type, body, shared, others),
             is_time_unusable=occurred_at is None and bool(_json(body.timestamp) or _json(body.originalTimestamp)),
         )
     except ValueError as error:

@@ -13,16 +13,20 @@ from selenium.webdriver.common.keys import Keys
 from pipeline_platform import schema
 from pipeline_platform.local.services import ensure_database
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.conftest import make_url, temporary_home
 from pipeline_platform_tests.support.browser import Browser
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.console import ConsoleProcess
-from pipeline_platform_tests.support.gateway import event, make_tenant
-from pipeline_platform_tests.support.legacy import LegacyPipeline, turn
-from pipeline_platform_tests.support.migration import accept, deliver_all
+from pipeline_platform_tests.support.gateway import event
+from pipeline_platform_tests.support.homes import temporary_home
+from pipeline_platform_tests.support.migration import open_epoch
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.servers import make_url
+from pipeline_platform_tests.support.simulation import LegacyPipeline
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _HOSTILE = "<script>window.hurt = true</script><img src=x onerror='window.hurt = true'>"
@@ -56,19 +60,19 @@ def showcase(servers: dict[str, str], admin: Conn) -> Iterator[tuple[ConsoleProc
 
 
 def _fill(conn: Conn, settings: Settings) -> None:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     for name in ("acme", _HOSTILE, *(f"tenant-{number}" for number in range(12))):
-        tenant_id, _ = make_tenant(conn, name)
-        accept(conn, tenant_id, [uuid.uuid4() for _ in range(3)])
-    deliver_all(settings)
-    accept(conn, 1, [uuid.uuid4()])
+        tenant_id = add_tenant(conn, name).tenant_id
+        accept_ids(conn, tenant_id, [uuid.uuid4() for _ in range(3)])
+    drain(settings)
+    accept_ids(conn, 1, [uuid.uuid4()])
     conn.execute(
         "INSERT INTO legacy.stage_counts SELECT 1, date_trunc('hour', now(), 'UTC'), stage, 42, 35, 7"
         " FROM unnest(ARRAY['mirror', 'gateway', 'queue', 'lookup', 'write']) AS stage"
     )
     conn.execute(
         "INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,"
-        " received_at, payload, stage, error_class, error, fingerprint, state, attempts)"
+        " received_at, payload, failed_in, error_class, error, fingerprint, state, attempts)"
         " SELECT 2, gen_random_uuid(), 't', 'live', 1, n, now(), now(), '', 'load', 'E', %s, 'f' || n, 'exhausted', 5"
         " FROM generate_series(1, 3) AS n",
         (f"{_HOSTILE} is no number",),
@@ -96,7 +100,7 @@ def drawn(browser: Browser) -> None:
 def test_numbers_change_without_a_reload_and_are_the_funnels(
     browser: Browser, console: ConsoleProcess, platform: Platform, settings: Settings, conn: Conn
 ) -> None:
-    _, key = make_tenant(conn, "acme")
+    key = add_tenant(conn, "acme").write_key
     browser.open(console.url)
     assert browser.stages()["received"] == 0
     browser.run("window.same = true; window.funnel = document.querySelector('[data-stage=delivered] .events span')")
@@ -117,8 +121,8 @@ def test_numbers_change_without_a_reload_and_are_the_funnels(
 def test_a_loss_in_the_old_pipeline_shows_at_its_stage(
     browser: Browser, console: ConsoleProcess, platform: Platform, settings: Settings, conn: Conn
 ) -> None:
-    _, key = make_tenant(conn, "acme")
-    turn(conn, "shadow")
+    key = add_tenant(conn, "acme").write_key
+    open_epoch(conn, "shadow")
     with LegacyPipeline(settings, capacity_per_s=40, mirror=True):
         browser.open(console.url)
         client = Client(platform.port, key)
@@ -181,8 +185,8 @@ def test_a_keyboard_is_enough(browser: Browser, showcase: tuple[ConsoleProcess, 
     assert {"verdict", "alerts", "charts", "tenants", "dead_letters", "replays"} <= reached
     browser.run("document.querySelectorAll('.tenants a')[1].focus()")
     with psycopg.connect(settings.database_url, autocommit=True) as conn:
-        accept(conn, 1, [uuid.uuid4() for _ in range(5)])
-        deliver_all(settings)
+        accept_ids(conn, 1, [uuid.uuid4() for _ in range(5)])
+        drain(settings)
     wait_for("the new events", lambda: browser.stages()["received"] == 48)
     assert browser.run("return document.activeElement.closest('.tenants') !== null"), "an update took the focus"
     browser.run("document.querySelector('#tenant').focus()")
@@ -230,7 +234,7 @@ def test_the_page_says_that_the_console_is_away_and_lives_on(
 
 
 def test_a_token_is_asked_for_once(browser: Browser, settings: Settings, conn: Conn) -> None:
-    make_tenant(conn, "acme")
+    add_tenant(conn, "acme")
     with ConsoleProcess(settings, console_token="open sesame") as console:
         browser.open(f"{console.url}/?tenant=acme")
         assert "needs the token" in browser.text("main")

@@ -78,7 +78,7 @@ def test_nothing_that_a_foreign_page_tries_reaches_dagster(browser: Browser, web
     with _site(page) as port:
         # Another port is another origin, though a browser counts both as the same site.
         browser.open(f"http://localhost:{port}/")
-        wait_for("every attempt to end", lambda: set(browser.run("return done")) >= _TRIED, 60)
+        wait_for("every request to end", lambda: set(browser.run("return done")) >= _TRIED, 60)
         assert browser.run("return document.title") == "evil"
     assert web.runs() == 0
     assert web.forged() == 0

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from selenium.common.exceptions import (
     NoSuchElementException,
     StaleElementReferenceException,
@@ -22,9 +23,11 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from pipeline_platform.local.services.endpoints import read_endpoints
-from pipeline_platform_tests.conftest import temporary_home
 from pipeline_platform_tests.support.browser import Browser
+from pipeline_platform_tests.support.homes import temporary_home
 from pipeline_platform_tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(900)
 
 _PAGE = (Path(__file__).parents[2] / "docs/tutorial-replay-in-dagster.md").read_text()
 _DEADLINE_S = 300.0

@@ -20,8 +20,8 @@ from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.local.supervisor.dagster import storage_environment
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.conftest import make_url
-from pipeline_platform_tests.dagster.planting import add_tenant
+from pipeline_platform_tests.support.servers import make_url
+from pipeline_platform_tests.support.tenants import add_tenant
 
 # Definitions read the home when they are loaded: not that of a platform which runs in this checkout.
 with pytest.MonkeyPatch.context() as home_of_nobody:
@@ -91,7 +91,7 @@ def defs(platform: Platform) -> dg.Definitions:
 
 @pytest.fixture
 def tenants(conn: psycopg.Connection[Any]) -> list[TenantId]:
-    return [add_tenant(conn, name) for name in ("acme", "globex")]
+    return [add_tenant(conn, name).tenant_id for name in ("acme", "globex")]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pipeline_platform.defs.hours import HOURS, key_of
 from pipeline_platform.defs.operations.alerts import open_alerts, sensor_reports
 from pipeline_platform.defs.operations.run_failures import failed_runs
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform_tests.dagster.planting import past_hours
+from pipeline_platform_tests.support.planting import past_hours
 
 Conn = psycopg.Connection[Any]
 Tick = Callable[[], str]

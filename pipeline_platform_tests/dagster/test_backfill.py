@@ -16,15 +16,18 @@ from typing import Any
 import dagster as dg
 import httpx
 import psycopg
+import pytest
 
 from pipeline_platform.defs.hours import key_of
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.local.services.process import free_port
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.dagster.conftest import ROOT
-from pipeline_platform_tests.dagster.planting import past_hours, plant
+from pipeline_platform_tests.support.planting import past_hours, plant
 from pipeline_platform_tests.support.platform import Platform
 
+pytestmark = pytest.mark.timeout(900)
+
+ROOT = Path(__file__).parents[2]
 STAGES = ("accepted_events", "enriched_events", "delivered_events")
 _DEADLINE_S = 300
 

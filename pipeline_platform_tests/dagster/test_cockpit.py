@@ -79,7 +79,7 @@ def _configs() -> Iterator[type[dg.Config]]:
                 yield value
 
 
-@pytest.mark.parametrize("config", _configs(), ids=lambda config: config.__name__)
+@pytest.mark.parametrize("config", list(_configs()), ids=lambda config: config.__name__)
 def test_every_config_can_be_filled_in_without_reading_code(config: type[dg.Config]) -> None:
     fields = config.model_fields
     for name, field in fields.items():

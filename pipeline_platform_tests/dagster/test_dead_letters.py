@@ -1,20 +1,18 @@
 """Dead letters in Dagster: seen by cause, tried again by a job."""
 
-import uuid
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
 
-from pipeline_platform.db import queries
 from pipeline_platform.defs.policies import retried_where_it_helps
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.everything import tables_with
-from pipeline_platform_tests.support.migration import deliver_all
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.workers import drain
 
 
 def _redrive(defs: dg.Definitions, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
@@ -28,9 +26,8 @@ def test_they_are_shown_by_cause_and_redriven(
     tenants: list[TenantId],
 ) -> None:  # fmt: skip
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
-    events = [AcceptedEvent(tenants[n % 2], uuid.uuid4(), EventType.TRACK, None, b"{") for n in range(5)]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
-    deliver_all(settings)
+    accept(conn, *(event(tenants[n % 2], payload=b"{") for n in range(5)))
+    drain(settings)
     made = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance, asset_selection=[dg.AssetKey("dead_letters")]
     )
@@ -57,9 +54,8 @@ def test_dagster_keeps_nothing_that_an_error_quotes(
     settings: Settings, tenants: list[TenantId], capfd: pytest.CaptureFixture[str], storage: psycopg.Connection[Any],
 ) -> None:  # fmt: skip
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
-    event = AcceptedEvent(tenants[0], uuid.uuid4(), EventType.TRACK, None, f'{{"userId":"{_ADDRESS}"'.encode())
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], []))
-    deliver_all(settings)
+    accept(conn, event(tenants[0], payload=f'{{"userId":"{_ADDRESS}"'.encode()))
+    drain(settings)
     conn.execute("UPDATE queue.dead_letters SET error = %s", (f'invalid input: "{_ADDRESS}"',))
     defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance, asset_selection=[dg.AssetKey("dead_letters")]

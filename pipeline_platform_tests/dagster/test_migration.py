@@ -15,9 +15,10 @@ from pipeline_platform.defs.policies import range_tags
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.dagster.test_processing import materialized, metadata
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import add_tenants
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _RANGE_START = "dagster/asset_partition_range_start"
@@ -27,11 +28,11 @@ _RANGE_START = "dagster/asset_partition_range_start"
 def hour(conn: Conn, settings: Settings) -> datetime:
     """The hour under way, with ten events of a shadow epoch, of which the old pipeline dropped three."""
     (acme,) = add_tenants(conn, "acme")
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     ids = sorted(uuid.uuid4() for _ in range(10))
-    accept(conn, acme.tenant_id, ids)
-    deliver_all(settings)
-    old_pipeline_has(conn, ids[:7])
+    accept_ids(conn, acme.tenant_id, ids)
+    drain(settings)
+    legacy_has(conn, ids[:7])
     settle(conn)
     row = conn.execute("SELECT received_at FROM queue.batches").fetchone()
     assert row
@@ -137,7 +138,7 @@ def test_the_watch_is_a_sensor(conn: Conn, platform: Platform) -> None:
         return cutover_watch(platform=platform).skip_message or ""
 
     assert tick() == "nothing to watch in phase legacy_off"
-    turn(conn, "platform_primary")
+    open_epoch(conn, "platform_primary")
     assert tick().startswith("no anomaly; the watch goes on for")
     (acme,) = add_tenants(conn, "acme")
     conn.execute("INSERT INTO legacy.losses VALUES (%s, gen_random_uuid(), 'mirror', 'x')", (acme.tenant_id,))

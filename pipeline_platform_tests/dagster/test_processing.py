@@ -10,7 +10,7 @@ import pytest
 from pipeline_platform.db import connect
 from pipeline_platform.defs.hours import key_of
 from pipeline_platform.event.types import TenantId
-from pipeline_platform_tests.dagster.planting import open_hour, past_hours, plant
+from pipeline_platform_tests.support.planting import open_hour, past_hours, plant
 
 Conn = psycopg.Connection[Any]
 

@@ -11,7 +11,7 @@ from dagster import DagsterRunStatus
 
 from pipeline_platform.defs.hours import HOURS, key_of
 from pipeline_platform.defs.operations.pruning import prune, prune_runs
-from pipeline_platform_tests.dagster.planting import open_hour, past_hours
+from pipeline_platform_tests.support.planting import open_hour, past_hours
 
 Conn = psycopg.Connection[Any]
 _NOW = datetime.now(UTC)

@@ -9,20 +9,16 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import connect
 from pipeline_platform.defs.hours import key_of
-from pipeline_platform.event.types import Lane, QueuedEvent, TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import claim
+from pipeline_platform.event.types import QueuedEvent, TenantId
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker import engine as engine_room
-from pipeline_platform.worker.engine import Engine
 from pipeline_platform.worker.transform import Row, transform
-from pipeline_platform_tests.dagster.planting import past_hours, plant
 from pipeline_platform_tests.dagster.test_processing import materialized, metadata
+from pipeline_platform_tests.support.planting import past_hours, plant
 from pipeline_platform_tests.support.platform import Platform as Processes
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _CONTENT = """
@@ -30,15 +26,6 @@ SELECT md5(string_agg((to_jsonb(e) - ARRAY['delivered_at', 'replay_id'])::text, 
 FROM analytics.events AS e
 """
 _EXACT = "SELECT md5(string_agg(e::text, ',' ORDER BY tenant_id, event_id)) FROM analytics.events AS e"
-
-
-def _deliver(settings: Settings) -> None:
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker") as conn:
-        engine = Engine(settings, conn, lookups)
-        while engine.step(lambda conn: claim(conn, Lane.LIVE, 100, 0)).claimed:
-            pass
-    lookups.close()
 
 
 def _run(defs: dg.Definitions, instance: dg.DagsterInstance, keys: list[str], **config: Any) -> bool:
@@ -68,7 +55,7 @@ def test_a_bug_of_three_hours_is_found_corrected_and_undone(
     for hour in hours:
         for tenant in tenants:
             plant(conn, tenant, hour, 20, name=f"t{tenant}")
-    _deliver(settings)
+    drain(settings)
     good = conn.execute(_CONTENT).fetchone()
     conn.execute("TRUNCATE analytics.events, analytics.keys, account.counters, account.deltas")
     conn.execute("INSERT INTO account.deltas (tenant_id, hour, lane, received, accepted, in_flight)"
@@ -76,9 +63,7 @@ def test_a_bug_of_three_hours_is_found_corrected_and_undone(
                  " FROM queue.events GROUP BY 1, 2, 3")  # fmt: skip
     conn.execute("INSERT INTO queue.work (lane, batch_id, received_at, end_event)"
                  " SELECT lane, batch_id, received_at, events FROM queue.batches")  # fmt: skip
-    monkeypatch.setattr(engine_room, "transform", bug)
-    _deliver(settings)
-    monkeypatch.undo()
+    drain(settings, bug)
     monkeypatch.setenv("PIPELINE_HOUR_WAIT_S", "1")
     bad = conn.execute(_EXACT).fetchone()
     assert conn.execute(_CONTENT).fetchone() != good
@@ -137,7 +122,7 @@ def test_an_unfinished_diff_whose_hours_are_gone_is_not_gone_on_with(
 ) -> None:
     [hour] = past_hours(1)
     plant(conn, tenants[0], hour, 20)
-    _deliver(settings)
+    drain(settings)
     before = conn.execute(_EXACT).fetchone()
     replay_id = make_plan(conn, Scope(hour, hour + timedelta(hours=1)), "a test").replay_id
     steps.start_diff(conn, replay_id)

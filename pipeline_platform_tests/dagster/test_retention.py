@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pipeline_platform.event.types import TenantId
-from pipeline_platform_tests.dagster.planting import open_hour, past_hours, plant
+from pipeline_platform_tests.support.planting import open_hour, past_hours, plant
 
 Conn = psycopg.Connection[Any]
 

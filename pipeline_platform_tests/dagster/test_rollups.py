@@ -15,9 +15,9 @@ from pipeline_platform.defs.hours import HOUR, key_of
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.dagster.planting import plant
 from pipeline_platform_tests.dagster.test_processing import materialized, metadata
-from pipeline_platform_tests.support.migration import deliver_all
+from pipeline_platform_tests.support.planting import plant
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -31,7 +31,7 @@ def hours(conn: Conn, settings: Settings, tenants: list[TenantId]) -> list[datet
     for hour in found:
         plant(conn, tenants[0], hour, 3)
     plant(conn, tenants[1], found[1], 5, rejected=1, name="g")
-    deliver_all(settings)
+    drain(settings)
     for hour in found:
         assert conn.execute("SELECT queue.seal_hour(%s)", (hour,)).fetchone() == (True,)
     return found
@@ -77,7 +77,7 @@ def test_hours_are_rolled_up_proved_and_due_again_when_they_change(
 
     conn.execute("SELECT queue.reopen_hour(%s)", (hours[0],))
     plant(conn, tenants[0], hours[0], 2, name="late")
-    deliver_all(settings)
+    drain(settings)
     conn.execute("SELECT queue.seal_hour(%s)", (hours[0],))
     rollups.refresh_all(conn)
     assert _due(platform, instance) == [(keys[0], keys[0])]

@@ -9,7 +9,7 @@ import psycopg
 from pipeline_platform.defs.events.sealed_hours import sealed_hours
 from pipeline_platform.defs.hours import key_of
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform_tests.dagster.planting import open_hour, past_hours
+from pipeline_platform_tests.support.planting import open_hour, past_hours
 
 Conn = psycopg.Connection[Any]
 

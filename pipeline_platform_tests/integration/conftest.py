@@ -6,13 +6,9 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from pipeline_platform.event.types import TenantId
-from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.gateway import Blocked, Conn, Gateway, GatewayProcess
+from pipeline_platform_tests.support.gateway import Blocked, Conn, Gateway, GatewayProcess, Start
 from pipeline_platform_tests.support.metrics import AS_TEXT, Samples, samples_of, served
-
-Start = Callable[..., Gateway]
 
 
 @pytest.fixture
@@ -54,12 +50,3 @@ def scrape(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     monkeypatch.setattr("pipeline_platform.telemetry.metrics.scrape._SELDOM_S", 0.0)
     with served(settings) as url:
         yield lambda: samples_of(httpx.get(url, headers=AS_TEXT, timeout=30).text)
-
-
-@pytest.fixture
-def tenant(conn: Conn) -> TenantId:
-    """acme, and the partitions that are made ahead."""
-    open_partitions(conn)
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
-    assert row
-    return TenantId(row[0])

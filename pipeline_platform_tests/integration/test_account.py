@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,59 +11,35 @@ import pytest
 from pipeline_platform.account.audit import Audit, audit, audit_hour
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.account.trace import trace
-from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import NoSuchThingError
 from pipeline_platform.event.types import (
-    AcceptedEvent,
-    EventType,
     Lane,
     RejectedEvent,
     TenantId,
     event_id_of,
 )
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
-from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import Engine
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.tenants import add_tenant
+from pipeline_platform_tests.support.workers import Workers
 
 Conn = psycopg.Connection[Any]
 
 
 class Platform:
-    """The queue's front door and the worker's engine, without processes around them."""
+    """The queue's front door and workers, without processes around them."""
 
-    def __init__(self, conn: Conn, engine: Engine) -> None:
+    def __init__(self, conn: Conn, workers: Workers) -> None:
         self.conn = conn
-        self._engine = engine
+        self.drain = workers.drain
 
     def tenant(self, name: str) -> TenantId:
-        row = self.conn.execute(
-            "INSERT INTO control.tenants (name) VALUES (%s) RETURNING tenant_id", (name,)
-        ).fetchone()
-        assert row
-        return TenantId(row[0])
+        return add_tenant(self.conn, name).tenant_id
 
-    def accept(self, tenant: TenantId, *message_ids: str, lane: Lane = Lane.LIVE, body: str = "{}") -> None:
-        events = [
-            AcceptedEvent(
-                tenant,
-                event_id_of(message_id),
-                EventType.TRACK,
-                None,
-                f'{{"messageId":"{message_id}","event":"E","userId":"u","properties":{body}}}'.encode(),
-            )
-            for message_id in message_ids
-        ]
-        self.conn.execute(queries("queue")["accept"], accept_params(lane, events, []))
+    def accept(self, tenant: TenantId, *message_ids: str, lane: Lane = Lane.LIVE, **fields: Any) -> None:
+        accept(self.conn, *(event(tenant, message_id, **fields) for message_id in message_ids), lane=lane)
 
     def reject(self, tenant: TenantId, message_id: str) -> None:
-        bad = RejectedEvent(tenant, message_id, "missing_field", "type is missing", b"{}")
-        self.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], [bad]))
-
-    def drain(self) -> None:
-        for lane in (Lane.LIVE, Lane.OVERFLOW):
-            while self._engine.step(lambda conn, lane=lane: claim(conn, lane, 10, 0)).claimed:
-                pass
+        accept(self.conn, rejected=[RejectedEvent(tenant, message_id, "missing_field", "type is missing", b"{}")])
 
     def agreeing_audit(self) -> Audit:
         found = audit(self.conn)
@@ -82,11 +57,8 @@ class Platform:
 
 
 @pytest.fixture
-def platform(conn: Conn, settings: Settings) -> Iterator[Platform]:
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker") as working:
-        yield Platform(conn, Engine(settings, working, lookups))
-    lookups.close()
+def platform(conn: Conn, workers: Workers) -> Platform:
+    return Platform(conn, workers)
 
 
 @pytest.fixture
@@ -96,7 +68,7 @@ def busy(platform: Platform) -> Platform:
     platform.accept(acme, "a", "b", "b", "c")
     platform.accept(acme, "a", "d", lane=Lane.OVERFLOW)
     platform.accept(zeta, "a", "x")
-    platform.accept(zeta, "bad-1", "bad-2", body='{"a":"\\u0000"}')
+    platform.accept(zeta, "bad-1", "bad-2", properties={"a": "\0"})
     platform.reject(acme, "r")
     platform.drain()
     platform.conn.execute("SELECT account.fold()")
@@ -126,8 +98,8 @@ def test_the_funnel_has_the_keys_it_promises(busy: Platform) -> None:
     assert [stage["failed"] for stage in found["stages"]] == [1, 0, 0, 2, 0]
     assert {part["tenant"]: part["accepted"] for part in found["tenants"]} == {"acme": 6, "zeta": 7}
     assert {part["lane"]: part["accepted"] for part in found["lanes"]} == {"live": 11, "overflow": 2}
-    assert {(cause["stage"], cause["outcome"], cause["events"]) for cause in found["causes"]} == {
-        ("received", "rejected", 1),
+    assert {(cause["failed_in"], cause["outcome"], cause["events"]) for cause in found["causes"]} == {
+        ("validate", "rejected", 1),
         ("load", "dead_lettered", 2),
     }
 
@@ -313,7 +285,7 @@ def test_trace_names_the_trace_of_each_batch(busy: Platform) -> None:
 def test_trace_shows_quarantine_dead_letters_and_losses(busy: Platform) -> None:
     assert [row["code"] for row in trace(busy.conn, "r", event_id_of("r")).quarantined] == ["missing_field"]
     letters = trace(busy.conn, "bad-1", event_id_of("bad-1")).dead_letters
-    assert [(row["stage"], row["state"], row["attempts"]) for row in letters] == [("load", "waiting", 1)]
+    assert [(row["failed_in"], row["state"], row["attempts"]) for row in letters] == [("load", "waiting", 1)]
     busy.conn.execute("DELETE FROM analytics.events WHERE message_id = 'c'")
     assert [row["outcome"] for row in trace(busy.conn, "c", event_id_of("c")).accepted] == ["lost"]
     busy.conn.execute("DELETE FROM analytics.keys")

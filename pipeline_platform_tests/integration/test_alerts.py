@@ -19,14 +19,15 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.channels import channels_of
 from pipeline_platform.watch.alerts.conditions import CONDITIONS, look_at
 from pipeline_platform.watch.alerts.delivery import Delivery
-from pipeline_platform.watch.alerts.ledger import list_alerts, resolve_alert, show_alert, try_channels
 from pipeline_platform.watch.alerts.objectives import objectives_of
+from pipeline_platform.watch.alerts.operations import list_alerts, resolve_alert, show_alert, try_channels
 from pipeline_platform.watch.alerts.process import Alerter
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.migration import accept, deliver_all
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 from pipeline_platform_tests.support.webhook import Webhook
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _UNLOADABLE = {"a": "\0"}
@@ -147,8 +148,8 @@ def test_one_cause_of_two_tenants_is_an_alert_of_each(conn: Conn, settings: Sett
     settings = settings.model_copy(update={"attempts_max": 1, "alert_quiet_s": 0.0})
     tenants = [tenant.tenant_id for tenant in add_tenants(conn, "acme", "globex")]
     for tenant in tenants:
-        accept(conn, tenant, [uuid.uuid4(), uuid.uuid4()], **_UNLOADABLE)
-    deliver_all(settings)
+        accept_ids(conn, tenant, [uuid.uuid4(), uuid.uuid4()], **_UNLOADABLE)
+    drain(settings)
     ((fingerprint, *_),) = {(row["fingerprint"],) for row in count_open(conn, Filter())}
     expected = [("dead_letter_exhausted", fingerprint, tenant) for tenant in tenants]
     assert conn.execute(_OPEN).fetchall() == expected
@@ -162,7 +163,7 @@ def test_one_cause_of_two_tenants_is_an_alert_of_each(conn: Conn, settings: Sett
 
 
 def test_what_comes_and_goes_is_one_alert(conn: Conn, settings: Settings) -> None:
-    accept(conn, add_tenants(conn, "acme")[0].tenant_id, [uuid.uuid4()])
+    accept_ids(conn, add_tenants(conn, "acme")[0].tenant_id, [uuid.uuid4()])
     queue = [condition for condition in CONDITIONS if "queue" in str(condition.look)]
     slow = settings.model_copy(update={"objective_lag_s": 0.001, "alert_quiet_s": 60.0})
     for _ in range(3):
@@ -182,17 +183,17 @@ def test_the_history_that_an_import_brings_is_no_lag(conn: Conn, settings: Setti
     assert run_command(settings, *words, stdin=line).code == 0
     assert conn.execute("SELECT count(*) FROM queue.work").fetchone() == (1,)
     assert "lag_high" not in [found.kind for found in look_at(conn, settings)]
-    accept(conn, 1, [uuid.uuid4()])
+    accept_ids(conn, 1, [uuid.uuid4()])
     conn.execute("UPDATE queue.work SET received_at = now() - interval '1 hour'")
     assert [found.occurrences for found in look_at(conn, settings) if found.kind == "lag_high"] == [1]
 
 
 def test_objectives_and_their_budget_are_exact(conn: Conn, settings: Settings) -> None:
     acme, globex = add_tenants(conn, "acme", "globex")
-    accept(conn, acme.tenant_id, [uuid.uuid4() for _ in range(99)])
-    accept(conn, acme.tenant_id, [uuid.uuid4()], **_UNLOADABLE)
-    accept(conn, globex.tenant_id, [uuid.uuid4() for _ in range(10)])
-    deliver_all(settings)
+    accept_ids(conn, acme.tenant_id, [uuid.uuid4() for _ in range(99)])
+    accept_ids(conn, acme.tenant_id, [uuid.uuid4()], **_UNLOADABLE)
+    accept_ids(conn, globex.tenant_id, [uuid.uuid4() for _ in range(10)])
+    drain(settings)
     asked = settings.model_copy(update={"objective_delivered_ratio": 0.98, "objective_latency_p95_ms": 1e9})
     found = objectives_of(conn, asked)
     first = {row["tenant"]: row for row in found["tenants"] if row["window_h"] == 1}

@@ -21,15 +21,14 @@ from pipeline_platform.db import connect
 from pipeline_platform.erasure.erase import erase
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
 from pipeline_platform.event.types import TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import claim_hour
 from pipeline_platform.queue.keeper import drop_old_hours, seal_due_hours
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import Engine
-from pipeline_platform_tests.dagster.planting import add_tenant, past_hours, plant
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.everything import places_of
+from pipeline_platform_tests.support.planting import past_hours, plant
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _CONTENT = """
@@ -44,11 +43,11 @@ class World:
     def __init__(self, conn: Conn, settings: Settings, place: str) -> None:
         self.conn = conn
         self.settings = settings.model_copy(update={"archive_url": place})
-        self.tenant = add_tenant(conn, "acme")
+        self.tenant = add_tenant(conn, "acme").tenant_id
         self.hours = past_hours(2)
         for hour in self.hours:
             plant(conn, self.tenant, hour, 40, rejected=1)
-            plant(conn, add_tenant(conn, f"zeta-{hour}"), hour, 3)
+            plant(conn, add_tenant(conn, f"zeta-{hour}").tenant_id, hour, 3)
         self.again(self.hours[0])
         self.drain()
         seal_due_hours(conn)
@@ -59,13 +58,7 @@ class World:
         plant(self.conn, self.tenant, hour, 2)
 
     def drain(self) -> None:
-        lookups = Lookups(self.settings, self.settings.redis_url)
-        with connect(self.settings.database_url, "test worker") as working:
-            engine = Engine(self.settings, working, lookups)
-            for hour in self.hours:
-                while engine.step(lambda found, hour=hour: claim_hour(found, hour, 20)).claimed:
-                    pass
-        lookups.close()
+        drain(self.settings)
 
     def archive(self, *hours: datetime) -> list[str | None]:
         with connect(self.settings.database_url, "archive", statement_timeout_s=0) as conn:
@@ -224,7 +217,7 @@ def test_the_commands(world: World) -> None:
     ]
 
 
-@pytest.mark.parametrize("point", ["archive.before_ledger", "archive.mid_restore"])
+@pytest.mark.parametrize("point", ["archive.before_note", "archive.mid_restore"])
 def test_killed_it_is_run_again(world: World, point: str) -> None:
     before, content = world.numbers(), world.content()
     place = {"archive_url": world.settings.archive_url}
@@ -305,8 +298,8 @@ def test_an_archive_that_waits_for_a_drop_overwrites_nothing(world: World, setti
     assert world.restore(hour) == 45
 
 
-@pytest.mark.parametrize("point", ["erase.before_archive_ledger", "erase.after_archive_ledger:2"])
-def test_an_erasure_killed_around_the_ledger_is_finished_by_the_next(world: World, tmp_path: Path, point: str) -> None:
+@pytest.mark.parametrize("point", ["erase.before_archive_note", "erase.after_archive_note:2"])
+def test_an_erasure_killed_around_its_record_is_finished_by_the_next(world: World, tmp_path: Path, point: str) -> None:
     world.archive()
     world.drop()
     words = ("erase", "--tenant", "acme", "--user", "u1", "--reason", "request 1")

@@ -17,7 +17,7 @@ from pipeline_platform.migration.cutover.transition import turn
 from pipeline_platform.migration.mirror.configure import keep_key
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants import tenants
-from pipeline_platform.watch.alerts.ledger import resolve_alert
+from pipeline_platform.watch.alerts.operations import resolve_alert
 
 Conn = psycopg.Connection[Any]
 

@@ -1,50 +1,37 @@
 """The circuit: a bad deploy stops at the first dead letters, and nothing is lost by it."""
 
 import re
-import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import queries
 from pipeline_platform.dead_letters.circuit import Circuit
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.event.types import Lane
+from pipeline_platform.queue.batches import claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import Workers
 
 Conn = psycopg.Connection[Any]
-_BAD_DEPLOY = """
-import pipeline_platform.worker.engine as engine
-def transform(event):
-    raise ValueError("a bad deploy")
-engine.transform = transform
-"""
 
 
 def _accept(conn: Conn, tenants: Sequence[int], events: int) -> None:
-    made = [
-        AcceptedEvent(TenantId(tenants[n % len(tenants)]), uuid.uuid4(), EventType.TRACK, None, b'{"event":"e"}')
-        for n in range(events)
-    ]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, made, []))
+    accept(conn, *(event(tenants[n % len(tenants)]) for n in range(events)))
 
 
-def test_a_bad_deploy_stops_and_after_it_is_mended_all_goes_on(conn: Conn, settings: Settings, tmp_path: Path) -> None:
+def test_a_bad_deploy_stops_and_after_it_is_mended_all_goes_on(conn: Conn, settings: Settings) -> None:
     tenants = [tenant.tenant_id for tenant in add_tenants(conn, "a", "b", "c")]
-    (tmp_path / "sitecustomize.py").write_text(_BAD_DEPLOY)
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
     with Platform(settings, claim_events_max="100") as platform:
-        platform.start_workers(python_path=tmp_path)
+        platform.start_workers(transform="bad_deploy")
         for _ in range(400):
             # More batches than the first claims take, which are made before anything is judged.
             _accept(conn, tenants, 30)
@@ -69,7 +56,7 @@ def test_a_bad_deploy_stops_and_after_it_is_mended_all_goes_on(conn: Conn, setti
         assert (conn.execute("SELECT count(*) FROM queue.work").fetchone() or (0,))[0] > (left or (0,))[0]
         assert run_command(settings, "circuit", "close", "--reason", "rolled back").code == 0
         platform.await_drained(conn)
-        run_command(settings, "dead-letters", "redrive", "--stage", "transform", "--reason", "rolled back")
+        run_command(settings, "dead-letters", "redrive", "--failed-in", "transform", "--reason", "rolled back")
         open_letters = "SELECT count(*) FROM queue.dead_letters WHERE state <> 'delivered'"
         wait_for("the dead letters to be delivered", lambda: conn.execute(open_letters).fetchone() == (0,))
     assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (12_030,)
@@ -79,19 +66,14 @@ def test_a_bad_deploy_stops_and_after_it_is_mended_all_goes_on(conn: Conn, setti
 
 
 @pytest.mark.parametrize("part", [60, 90])
-def test_failures_of_the_load_open_it_too(conn: Conn, settings: Settings, part: int) -> None:
+def test_failures_of_the_load_open_it_too(conn: Conn, settings: Settings, workers: Workers, part: int) -> None:
     tenants = [tenant.tenant_id for tenant in add_tenants(conn, "a", "b", "c")]
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
-    unloadable = b'{"event":"e","properties":{"a":"\\u0000"}}'
-    made = [
-        AcceptedEvent(TenantId(tenants[n % 3]), uuid.uuid4(), EventType.TRACK, None,
-                      unloadable if n // 3 % 100 < part else b'{"event":"e"}')
-        for n in range(300)
-    ]  # fmt: skip
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, made, []))
-    circuit, lookups = Circuit(settings), Lookups(settings, settings.redis_url)
-    Engine(settings, conn, lookups, circuit).step(lambda own: claim(own, Lane.LIVE, 10, 0))
-    lookups.close()
+    made = [event(tenants[n % 3], properties={"a": "\0"} if n // 3 % 100 < part else None) for n in range(300)]
+    accept(conn, *made)
+    circuit = Circuit(settings)
+    engine = Engine(settings, workers.conn, workers.lookups, circuit)
+    engine.step(lambda own: claim(own, Lane.LIVE, 10, 0))
     assert circuit.tripped and f"{3 * part} of 300 events" in circuit.tripped
     assert circuit.look(conn)
 

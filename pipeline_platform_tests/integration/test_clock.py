@@ -12,19 +12,12 @@ import pytest
 
 from pipeline_platform.event.types import Lane, TenantId
 from pipeline_platform.queue.batches import claim
-from pipeline_platform.queue.keeper import Keeper, drop_old_hours, open_partitions
+from pipeline_platform.queue.keeper import Keeper, drop_old_hours
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.conditions import look_at
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.migration import accept
+from pipeline_platform_tests.support.queue import accept_ids
 
 Conn = psycopg.Connection[Any]
-
-
-@pytest.fixture
-def tenant(conn: Conn) -> TenantId:
-    open_partitions(conn)
-    return TenantId(add_tenants(conn, "acme")[0].tenant_id)
 
 
 def clock_alerts(conn: Conn, settings: Settings) -> list[str]:
@@ -71,7 +64,7 @@ def test_events_that_lie_ahead_of_the_clock_are_claimed_at_once(
 ) -> None:
     this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     conn.execute("UPDATE queue.hours SET sealed_at = now(), seals = 1 WHERE hour = %s", (this_hour,))
-    accept(conn, tenant, [uuid.uuid4()])
+    accept_ids(conn, tenant, [uuid.uuid4()])
     assert conn.execute("SELECT received_at > clock_timestamp() FROM queue.work").fetchone() == (True,)
     for waited_s in (0.0, 0.02, 3600.0):
         with conn.transaction(force_rollback=True):
@@ -81,7 +74,7 @@ def test_events_that_lie_ahead_of_the_clock_are_claimed_at_once(
 
 
 def test_a_helper_leaves_to_the_first_worker_what_has_just_come(conn: Conn, tenant: TenantId) -> None:
-    accept(conn, tenant, [uuid.uuid4()])
+    accept_ids(conn, tenant, [uuid.uuid4()])
     assert claim(conn, Lane.LIVE, 10, 0, waited_s=3600.0) == []
 
 

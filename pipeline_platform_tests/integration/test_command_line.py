@@ -2,7 +2,6 @@
 
 import json
 import re
-import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -11,12 +10,12 @@ import pytest
 
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError, NoSuchThingError, PipelineError
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.event.types import RejectedEvent, TenantId
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants import tenants
 from pipeline_platform.tenants.write_keys import hash_write_key
 from pipeline_platform_tests.support.command import run_command
+from pipeline_platform_tests.support.queue import accept, event
 
 Conn = psycopg.Connection[Any]
 
@@ -85,9 +84,8 @@ def test_a_tenant_that_cannot_be_added_is_wrong_usage(settings: Settings) -> Non
 
 def test_reading_commands_answer_with_one_object(conn: Conn, settings: Settings) -> None:
     tenant = TenantId(tenants.add_tenant(conn, "acme").tenant_id)
-    event = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"event":"E","userId":"u"}')
     bad = RejectedEvent(tenant, "bad", "unknown_type", "no such type", b"\xff{}")
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], [bad]))
+    accept(conn, event(tenant), rejected=[bad])
     funnel = run_command(settings, "funnel", "--since", "2h", "--tenant", "acme", "--json")
     assert funnel.code == 0
     assert funnel.answer["balanced"] is True

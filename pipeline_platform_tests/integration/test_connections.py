@@ -15,8 +15,9 @@ from pipeline_platform.errors import ConfigError, UnfitServerError, is_transient
 from pipeline_platform.local.services import Endpoints, connected
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
-from pipeline_platform_tests.support.gateway import event, make_tenant
+from pipeline_platform_tests.support.gateway import event
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -40,6 +41,7 @@ _HOSTILE = {
     "PGTZ": "Asia/Tokyo",
 }
 _ROLE = "hostile"
+_ACCESS_METHOD = "hostile"
 # Defaults of a role or a database; each changes what some statement means, or ends it.
 _DEFAULTS = {
     "client_encoding": "LATIN1",
@@ -53,7 +55,10 @@ _DEFAULTS = {
     "transform_null_equals": "on",
     "quote_all_identifiers": "on",
     "exit_on_error": "on",
+    "gin_fuzzy_search_limit": "5",
+    "row_security": "on",
     "search_path": "nowhere",
+    "default_table_access_method": _ACCESS_METHOD,
     "default_transaction_isolation": "serializable",
     "default_transaction_read_only": "on",
     "default_transaction_deferrable": "on",
@@ -115,6 +120,8 @@ def hostile(database_url: str, conn: Conn, admin: Conn) -> Iterator[str]:
     role, name = sql.Identifier(_ROLE), sql.Identifier(conn.info.dbname)
     admin.execute(sql.SQL("DROP ROLE IF EXISTS {0}").format(role))
     admin.execute(sql.SQL("CREATE ROLE {0} SUPERUSER LOGIN PASSWORD 'x'").format(role))
+    method = sql.Identifier(_ACCESS_METHOD)
+    conn.execute(sql.SQL("CREATE ACCESS METHOD {} TYPE TABLE HANDLER heap_tableam_handler").format(method))
     yield make_conninfo(database_url, user=_ROLE, password="x")
     admin.execute(sql.SQL("ALTER DATABASE {0} RESET ALL").format(name))
     conn.execute(sql.SQL("REASSIGN OWNED BY {0} TO CURRENT_USER").format(role))
@@ -130,6 +137,10 @@ def _alter(admin: Conn, kind: str, of: str, name: str, value: str) -> None:
         sql.Literal(value),
     )
     admin.execute(statement)
+
+
+def test_every_stated_setting_has_a_hostile_default_here() -> None:
+    assert connections.stated_for({}).keys() <= _DEFAULTS.keys()
 
 
 @pytest.mark.parametrize("name", _DEFAULTS)
@@ -178,7 +189,7 @@ def test_hostile_variables_and_defaults_change_nothing_of_what_is_delivered(
         _alter(admin, "DATABASE", conn.info.dbname, name, value)
     for name in ("PGCLIENTENCODING", "PGDATESTYLE", "PGGEQO", "PGOPTIONS", "PGTZ", "PGAPPNAME"):
         monkeypatch.setenv(name, _HOSTILE.get(name, "nonsense"))
-    _, key = make_tenant(conn, "acme")
+    key = add_tenant(conn, "acme").write_key
     with Platform(settings.model_copy(update={"database_url": hostile})) as platform:
         platform.start_gateway()
         platform.start_workers(1)

@@ -20,11 +20,12 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.watch.console.snapshot import beginning, open_connection
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.console import ConsoleProcess, stages_of, text_of
-from pipeline_platform_tests.support.gateway import make_tenant
-from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all
+from pipeline_platform_tests.support.migration import open_epoch
+from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.servers import OwnServer, fresh_database, own_postgres
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _HOSTILE = "<script>alert('x')</script> & \"a/b?c=d#e\""
@@ -43,7 +44,7 @@ def new_ids(events: int) -> list[uuid.UUID]:
 def plant_dead_letters(conn: Conn, tenant_id: int, events: int, error: str = "no such column") -> None:
     conn.execute(
         "INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,"
-        " received_at, payload, stage, error_class, error, fingerprint, state, attempts)"
+        " received_at, payload, failed_in, error_class, error, fingerprint, state, attempts)"
         " SELECT %s, gen_random_uuid(), 't', 'live', 1, n, now(), now(), '', 'load', 'UndefinedColumn', %s, 'f00d',"
         " 'exhausted', 5 FROM generate_series(1, %s) AS n",
         (tenant_id, error, events),
@@ -51,12 +52,12 @@ def plant_dead_letters(conn: Conn, tenant_id: int, events: int, error: str = "no
 
 
 def test_the_page_says_what_the_funnel_says(console: ConsoleProcess, settings: Settings, conn: Conn) -> None:
-    acme, _ = make_tenant(conn, "acme")
-    globex, _ = make_tenant(conn, "globex")
-    accept(conn, acme, new_ids(7))
-    accept(conn, globex, new_ids(1_234))
-    deliver_all(settings)
-    accept(conn, acme, new_ids(2))
+    acme = add_tenant(conn, "acme").tenant_id
+    globex = add_tenant(conn, "globex").tenant_id
+    accept_ids(conn, acme, new_ids(7))
+    accept_ids(conn, globex, new_ids(1_234))
+    drain(settings)
+    accept_ids(conn, acme, new_ids(2))
     page = console.page()
     counted = run_command(settings, "funnel", "--since", "1h", "--json").answer
     assert stages_of(page) == {stage["stage"]: stage["arrived"] for stage in counted["stages"]}
@@ -69,19 +70,19 @@ def test_the_page_says_what_the_funnel_says(console: ConsoleProcess, settings: S
 
 
 def test_changes_are_sent_and_nothing_else(console: ConsoleProcess, settings: Settings, conn: Conn) -> None:
-    acme, _ = make_tenant(conn, "acme")
+    acme = add_tenant(conn, "acme").tenant_id
     with console.messages() as messages:
         first = next(messages)
         assert {"status", "verdict", "funnel", "tenants", "queue"} <= first.keys()
-        accept(conn, acme, new_ids(5))
-        deliver_all(settings)
+        accept_ids(conn, acme, new_ids(5))
+        drain(settings)
         later = next(message for message in messages if stages_of(message.get("funnel", "")).get("delivered") == 5)
         assert "replays" not in later
 
 
 def test_both_pipelines_stand_side_by_side_while_one_moves_over(console: ConsoleProcess, conn: Conn) -> None:
-    acme, _ = make_tenant(conn, "acme")
-    turn(conn, "shadow")
+    acme = add_tenant(conn, "acme").tenant_id
+    open_epoch(conn, "shadow")
     assert "The old pipeline" not in console.page()
     hour = beginning(conn.execute("SELECT now() + interval '1 hour'").fetchone()[0])  # pyright: ignore[reportOptionalSubscript]
     for stage, arrived, failed in (("mirror", 100, 0), ("gateway", 100, 0), ("lookup", 100, 12), ("write", 88, 0)):
@@ -105,9 +106,9 @@ def test_both_pipelines_stand_side_by_side_while_one_moves_over(console: Console
 
 
 def test_what_is_wrong_is_named(console: ConsoleProcess, settings: Settings, conn: Conn) -> None:
-    acme, _ = make_tenant(conn, "acme")
-    accept(conn, acme, new_ids(3))
-    deliver_all(settings)
+    acme = add_tenant(conn, "acme").tenant_id
+    accept_ids(conn, acme, new_ids(3))
+    drain(settings)
     assert "Is anything lost? ✓ fine No" in text_of(console.page())
     conn.execute("UPDATE account.counters SET delivered = delivered - 1")
     conn.execute("UPDATE account.deltas SET delivered = delivered - 1")
@@ -122,9 +123,9 @@ def test_what_is_wrong_is_named(console: ConsoleProcess, settings: Settings, con
 
 
 def test_latency_is_judged_by_the_objective_as_its_alert_is(settings: Settings, conn: Conn) -> None:
-    acme, _ = make_tenant(conn, "acme")
-    accept(conn, acme, new_ids(30))
-    deliver_all(settings)
+    acme = add_tenant(conn, "acme").tenant_id
+    accept_ids(conn, acme, new_ids(30))
+    drain(settings)
     alert = "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES ('latency_high', 'p95', %s, 'm')"
     late = "How late is it? {} "
     with ConsoleProcess(settings, objective_latency_p95_ms="0.5", latency_p95_ms_max="1e9") as console:
@@ -166,7 +167,7 @@ def test_running_replays_and_alerts_are_shown(console: ConsoleProcess, conn: Con
 
 
 def test_an_alert_says_what_to_do(settings: Settings, conn: Conn) -> None:
-    acme, _ = make_tenant(conn, "big corp")
+    acme = add_tenant(conn, "big corp").tenant_id
     conn.execute(
         "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message, occurrences, opened_at) VALUES"
         " ('delivery_rate_low', 'rate', %(acme)s, '9 of 10 events were delivered', 1234, '2026-11-01 12:34:56Z'),"
@@ -199,9 +200,9 @@ def test_an_alert_says_what_to_do(settings: Settings, conn: Conn) -> None:
 
 
 def test_a_hostile_tenant_is_text(console: ConsoleProcess, settings: Settings, conn: Conn) -> None:
-    tenant_id, _ = make_tenant(conn, _HOSTILE)
-    accept(conn, tenant_id, new_ids(3))
-    deliver_all(settings)
+    tenant_id = add_tenant(conn, _HOSTILE).tenant_id
+    accept_ids(conn, tenant_id, new_ids(3))
+    drain(settings)
     plant_dead_letters(conn, tenant_id, 1, f"{_HOSTILE} broke it")
     conn.execute(
         "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES ('k', 'f', %s, %s)",
@@ -274,7 +275,7 @@ def test_without_a_token_only_this_machine_is_answered(console: ConsoleProcess, 
 
 
 def test_who_has_the_token_may_look(settings: Settings, conn: Conn) -> None:
-    make_tenant(conn, "acme")
+    add_tenant(conn, "acme")
     with ConsoleProcess(settings, console_host="0.0.0.0", console_token="open sesame") as console:
         for path in ("/", "/events", "/tenants/acme", "/?token=open", "/?token=", "/?token=%C3%A9"):
             answer = httpx.get(console.url + path, headers={"Host": "console.example.com"})
@@ -295,13 +296,13 @@ def test_who_has_the_token_may_look(settings: Settings, conn: Conn) -> None:
 
 
 def test_many_look_at_once_and_one_connection_reads_for_all(console: ConsoleProcess, conn: Conn) -> None:
-    acme, _ = make_tenant(conn, "acme")
+    acme = add_tenant(conn, "acme").tenant_id
     for round_ in (1, 2):
         with ExitStack() as stack:
             viewers = [stack.enter_context(console.messages()) for _ in range(50)]
             for messages in viewers:
                 next(messages)
-            accept(conn, acme, new_ids(3))
+            accept_ids(conn, acme, new_ids(3))
             for messages in viewers:
                 next(
                     message

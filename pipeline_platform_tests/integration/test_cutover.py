@@ -13,10 +13,13 @@ from pipeline_platform.migration.cutover.phases import Phase, current
 from pipeline_platform.migration.cutover.transition import back, status, turn
 from pipeline_platform.migration.cutover.watch import watch
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support import legacy
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.simulation import LegacyPipeline
+from pipeline_platform_tests.support.tenants import add_tenants
+from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 
@@ -44,8 +47,8 @@ def _compared(conn: Conn, tenant_id: int, start: datetime, hours: float, **numbe
 
 def _in_shadow_for(conn: Conn, hours: float) -> datetime:
     """A shadow phase that began so long ago; its begin."""
-    legacy.turn(conn, "legacy_only")
-    legacy.turn(conn, "shadow")
+    open_epoch(conn, "legacy_only")
+    open_epoch(conn, "shadow")
     begin = datetime.now(UTC) - timedelta(hours=hours)
     conn.execute("UPDATE control.epochs SET opened_at = %s WHERE phase = 'shadow'", (begin,))
     return begin
@@ -63,13 +66,13 @@ def test_a_migration_begins_with_somebody_to_mirror_to(conn: Conn, settings: Set
     assert _closed(conn, settings, Phase.LEGACY_ONLY) == ["forward target", "mirror"]
     with pytest.raises(ClosedGateError, match=r"forward target: none is configured .*mirror configure"):
         turn(conn, settings, Phase.LEGACY_ONLY, reason="x")
-    with legacy.LegacyPipeline(settings, mirror=True):
-        legacy.wait_for("the gate", lambda: not _closed(conn, settings, Phase.LEGACY_ONLY), 10)
+    with LegacyPipeline(settings, mirror=True):
+        wait_for("the gate", lambda: not _closed(conn, settings, Phase.LEGACY_ONLY), 10)
         assert turn(conn, settings, Phase.LEGACY_ONLY, reason="we begin") == 2
         assert "mirror delivers" in _closed(conn, settings, Phase.SHADOW)
         (acme,) = add_tenants(conn, "acme")
-        accept(conn, acme.tenant_id, [uuid.uuid4()])
-        legacy.wait_for("the gate to shadow", lambda: not _closed(conn, settings, Phase.SHADOW), 20)
+        accept_ids(conn, acme.tenant_id, [uuid.uuid4()])
+        wait_for("the gate to shadow", lambda: not _closed(conn, settings, Phase.SHADOW), 20)
         assert turn(conn, settings, Phase.SHADOW, reason="it arrives") == 3
     assert conn.execute("SELECT action, reason, detail->>'to' FROM control.audit_log ORDER BY entry_id").fetchall() == [
         ("cutover", "we begin", "legacy_only"),
@@ -129,7 +132,7 @@ def test_a_gap_a_difference_or_an_old_end_breaks_the_parity(conn: Conn, settings
 
 def test_the_watch_names_what_is_wrong_once_and_resolves_it(conn: Conn, settings: Settings) -> None:
     (acme,) = add_tenants(conn, "acme")
-    legacy.turn(conn, "platform_primary")
+    open_epoch(conn, "platform_primary")
     assert watch(conn, settings) == []
     conn.execute("INSERT INTO legacy.losses VALUES (%s, gen_random_uuid(), 'mirror', 'unreachable')", (acme.tenant_id,))
     _compared(conn, acme.tenant_id, datetime.now(UTC) - timedelta(minutes=30), 1, extra=2)
@@ -147,13 +150,13 @@ def test_the_watch_names_what_is_wrong_once_and_resolves_it(conn: Conn, settings
 
 def test_the_old_pipeline_goes_when_watch_and_recovery_are_over(conn: Conn, settings: Settings) -> None:
     (acme,) = add_tenants(conn, "acme")
-    legacy.turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     ids = [uuid.uuid4() for _ in range(3)]
-    accept(conn, acme.tenant_id, ids)
-    deliver_all(settings)
-    old_pipeline_has(conn, ids[:2])
+    accept_ids(conn, acme.tenant_id, ids)
+    drain(settings)
+    legacy_has(conn, ids[:2])
     settle(conn)
-    legacy.turn(conn, "platform_primary")
+    open_epoch(conn, "platform_primary")
     assert _closed(conn, settings, Phase.LEGACY_OFF) == ["watch", "recovery"]
     over = settings.model_copy(update={"cutover_watch_h": 0})
     assert _closed(conn, over, Phase.LEGACY_OFF) == ["recovery"]

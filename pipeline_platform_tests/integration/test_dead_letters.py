@@ -7,7 +7,6 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import queries
 from pipeline_platform.dead_letters.operations import (
     Filter,
     count_open,
@@ -17,15 +16,13 @@ from pipeline_platform.dead_letters.operations import (
     show_dead_letter,
 )
 from pipeline_platform.errors import NoSuchThingError
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, QueuedEvent, TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.event.types import QueuedEvent, TenantId
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker import engine as engine_room
-from pipeline_platform.worker.engine import Engine
-from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform.worker.transform import Row
 from pipeline_platform_tests.support.command import run_command
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.tenants import add_tenant
+from pipeline_platform_tests.support.workers import Workers, drain
 
 Conn = psycopg.Connection[Any]
 NUL = b'{"messageId":"m","event":"x","userId":"u","properties":{"a":"\\u0000"}}'
@@ -34,15 +31,9 @@ NUL = b'{"messageId":"m","event":"x","userId":"u","properties":{"a":"\\u0000"}}'
 @pytest.fixture
 def buried(conn: Conn, settings: Settings) -> TenantId:
     """A tenant with three dead letters: two of one cause, one of another."""
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
-    assert row
-    tenant = TenantId(row[0])
-    payloads = [NUL, NUL, b"{"]
-    events = [AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, payload) for payload in payloads]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
-    lookups = Lookups(settings, settings.redis_url)
-    Engine(settings, conn, lookups).step(lambda own: claim(own, Lane.LIVE, 10, 0))
-    lookups.close()
+    tenant = add_tenant(conn).tenant_id
+    accept(conn, *(event(tenant, payload=payload) for payload in (NUL, NUL, b"{")))
+    drain(settings)
     return tenant
 
 
@@ -56,7 +47,7 @@ def outcome(conn: Conn) -> tuple[int, ...]:
 
 def test_lists_and_shows(conn: Conn, buried: TenantId) -> None:
     found = list_dead_letters(conn, Filter(tenants=["acme"]))
-    assert [row["stage"] for row in found].count("load") == 2
+    assert [row["failed_in"] for row in found].count("load") == 2
     assert not list_dead_letters(conn, Filter(tenants=["nobody"]))
     shown = show_dead_letter(conn, next(row["dead_letter_id"] for row in found if row["message_id"]))
     assert shown["payload"] == NUL.decode()
@@ -64,14 +55,12 @@ def test_lists_and_shows(conn: Conn, buried: TenantId) -> None:
         show_dead_letter(conn, 99)
 
 
-def test_redrives_by_fingerprint_and_delivers_what_was_mended(conn: Conn, settings: Settings, buried: TenantId) -> None:
+def test_redrives_by_fingerprint_and_delivers_what_was_mended(conn: Conn, workers: Workers, buried: TenantId) -> None:
     (cause,) = [group for group in count_open(conn, Filter()) if group["events"] == 2]
     conn.execute("UPDATE queue.dead_letters SET payload = replace(encode(payload, 'escape'), 'u0000', 'u0041')::bytea")
     conn.execute("UPDATE queue.dead_letters SET state = 'exhausted', next_attempt_at = NULL")
     assert redrive(conn, Filter(fingerprint=cause["fingerprint"]), "fixed at the source") == 2
-    lookups = Lookups(settings, settings.redis_url)
-    redeliver(settings, conn, lookups)
-    lookups.close()
+    workers.redeliver()
     assert outcome(conn) == (3, 2, 1, 0, 0)
     assert conn.execute("SELECT action, detail->>'events' FROM control.audit_log").fetchall() == [
         ("dead-letters redrive", "2")
@@ -87,33 +76,26 @@ def test_discards_only_what_was_named(conn: Conn, buried: TenantId) -> None:
 
 
 def test_ten_thousand_of_three_causes_are_redriven_by_one_command(
-    conn: Conn, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    conn: Conn, settings: Settings, workers: Workers
 ) -> None:
     causes = (KeyError("a"), TypeError("b"), ArithmeticError("c"))
 
-    def bad_deploy(event: QueuedEvent) -> Row:
+    def failing(event: QueuedEvent) -> Row:
         raise causes[event.event_id.int % 3]
 
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
-    assert row
+    tenant = add_tenant(conn).tenant_id
     for at in range(0, 10_000, 1_000):
-        events = [
-            AcceptedEvent(TenantId(row[0]), uuid.UUID(int=at + n), EventType.TRACK, None, b'{"event":"e"}')
-            for n in range(1_000)
-        ]
-        conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
-    lookups = Lookups(settings, settings.redis_url)
-    monkeypatch.setattr(engine_room, "transform", bad_deploy)
-    Engine(settings, conn, lookups).step(lambda own: claim(own, Lane.LIVE, 10, 0))
-    monkeypatch.undo()
+        accept(conn, *(event(tenant, str(uuid.UUID(int=at + n))) for n in range(1_000)))
+    workers.drain(failing)
     conn.execute("UPDATE queue.dead_letters SET state = 'exhausted', next_attempt_at = NULL")
-    looked = run_command(settings, "dead-letters", "redrive", "--stage", "transform", "--dry-run", "--json").answer
+    looked = run_command(settings, "dead-letters", "redrive", "--failed-in", "transform", "--dry-run", "--json").answer
     assert (looked["events"], len(looked["groups"])) == (10_000, 3)
-    done = run_command(settings, "dead-letters", "redrive", "--stage", "transform", "--reason", "rolled back", "--json")
+    done = run_command(
+        settings, "dead-letters", "redrive", "--failed-in", "transform", "--reason", "rolled back", "--json"
+    )
     assert done.answer["events"] == 10_000
-    while redeliver(settings, conn, lookups).claimed:
+    while workers.redeliver().claimed:
         pass
-    lookups.close()
     assert outcome(conn) == (10_000, 10_000, 0, 0, 0)
     assert conn.execute("SELECT state, count(*) FROM queue.dead_letters GROUP BY 1").fetchall() == [
         ("delivered", 10_000)
@@ -122,16 +104,14 @@ def test_ten_thousand_of_three_causes_are_redriven_by_one_command(
 
 
 def test_one_that_is_delivered_already_is_a_duplicate_and_the_bad_one_waits(
-    conn: Conn, settings: Settings, buried: TenantId
+    conn: Conn, workers: Workers, buried: TenantId
 ) -> None:
     conn.execute("UPDATE queue.dead_letters SET payload = replace(encode(payload, 'escape'), 'u0000', 'u0041')::bytea")
     # Both letters of the first cause become one event.
     conn.execute("UPDATE queue.dead_letters SET event_id = (SELECT min(event_id::text)::uuid FROM queue.dead_letters"
-                 " WHERE stage = 'load') WHERE stage = 'load'")  # fmt: skip
+                 " WHERE failed_in = 'load') WHERE failed_in = 'load'")  # fmt: skip
     redrive(conn, Filter(tenants=["acme"]), "x")
-    lookups = Lookups(settings, settings.redis_url)
-    redeliver(settings, conn, lookups)
-    lookups.close()
+    workers.redeliver()
     states = conn.execute("SELECT state, count(*) FROM queue.dead_letters GROUP BY 1 ORDER BY 1").fetchall()
     assert states == [("delivered", 1), ("duplicate", 1), ("waiting", 1)]
 

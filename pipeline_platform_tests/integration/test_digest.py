@@ -13,16 +13,17 @@ from pipeline_platform.migration.reconcile import Reconciliation, compare, recon
 from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.ledger import Tenant, add_tenants
-from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import Tenant, add_tenants
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 
 
 @pytest.fixture
 def acme(conn: Conn) -> Tenant:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     return add_tenants(conn, "acme")[0]
 
 
@@ -30,9 +31,9 @@ def acme(conn: Conn) -> Tenant:
 def ids(conn: Conn, settings: Settings, acme: Tenant) -> list[uuid.UUID]:
     """Ten events that both pipelines delivered, settled."""
     made = sorted(uuid.uuid4() for _ in range(10))
-    accept(conn, acme.tenant_id, made)
-    deliver_all(settings)
-    old_pipeline_has(conn)
+    accept_ids(conn, acme.tenant_id, made)
+    drain(settings)
+    legacy_has(conn)
     settle(conn)
     return made
 
@@ -95,9 +96,9 @@ def test_production_keeps_digests_while_it_is_mirrored(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
     for phase in ("platform_primary", "legacy_off"):
-        turn(conn, phase)
-        accept(conn, acme.tenant_id, [uuid.uuid4() for _ in range(5)])
-        deliver_all(settings)
+        open_epoch(conn, phase)
+        accept_ids(conn, acme.tenant_id, [uuid.uuid4() for _ in range(5)])
+        drain(settings)
     assert _kept(conn) == (25, 5, 0)
 
 
@@ -141,8 +142,8 @@ def test_two_that_are_stored_twice_do_not_stand_for_two_that_are_missing(conn: C
 def test_one_that_is_gone_is_found_however_often_it_was_sent(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
-    accept(conn, acme.tenant_id, ids[:2])
-    deliver_all(settings)
+    accept_ids(conn, acme.tenant_id, ids[:2])
+    drain(settings)
     settle(conn)
     for table in ("shadow.events", "legacy.events"):
         conn.execute(f"DELETE FROM {table} WHERE event_id = ANY(%s)", (ids[:1],))

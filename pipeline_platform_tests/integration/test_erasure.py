@@ -1,7 +1,6 @@
 """What an erasure finds, removes and leaves; what it says of it, in the account too."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,33 +9,29 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.db import connect
 from pipeline_platform.dead_letters.operations import Filter, redrive
-from pipeline_platform.erasure.erase import erase, plan
+from pipeline_platform.erasure.erase import erase
+from pipeline_platform.erasure.plan import plan
 from pipeline_platform.event.types import (
     Lane,
     RejectedEvent,
 )
-from pipeline_platform.lookups import Lookups
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.replay.report import show
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import Engine
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.erasure import SECRET, World
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import Workers
 
 Conn = psycopg.Connection[Any]
 _NUL = {"a": "\0"}
 
 
 @pytest.fixture
-def world(conn: Conn, settings: Settings) -> Iterator[World]:
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker") as working:
-        yield World(conn, settings, Engine(settings, working, lookups), lookups)
-    lookups.close()
+def world(conn: Conn, settings: Settings, workers: Workers) -> World:
+    return World(conn, settings, workers)
 
 
 def fill(world: World) -> None:

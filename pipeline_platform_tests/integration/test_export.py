@@ -21,7 +21,7 @@ from pipeline_platform.analytics.formats import COLUMNS, Row
 from pipeline_platform.cli import main
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import Done
-from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 _HOUR = datetime(2026, 11, 5, 10, tzinfo=UTC)

@@ -11,15 +11,8 @@ from collections.abc import Callable
 import zstandard
 
 from pipeline_platform.tenants.write_keys import hash_write_key
-from pipeline_platform_tests.integration.conftest import Start
-from pipeline_platform_tests.support.gateway import (
-    Blocked,
-    Gateway,
-    assert_refused,
-    event,
-    in_parallel,
-    make_tenant,
-)
+from pipeline_platform_tests.support.gateway import Blocked, Gateway, Start, assert_refused, event, in_parallel
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 # Accepted
@@ -197,10 +190,10 @@ def test_a_revoked_key_stops_and_a_new_one_starts(start: Start) -> None:
 
 
 def test_the_tenant_comes_from_the_key_alone(gateway: Gateway) -> None:
-    other, key = make_tenant(gateway.conn, "other")
+    other = add_tenant(gateway.conn, "other")
     body = event(tenantId=gateway.tenant_id, tenant="acme", context={"tenant": "acme"})
-    assert gateway.post("/v1/track", body, key=key).status_code == 200
-    assert gateway.count("SELECT tenant_id FROM queue.events") == other
+    assert gateway.post("/v1/track", body, key=other.write_key).status_code == 200
+    assert gateway.count("SELECT tenant_id FROM queue.events") == other.tenant_id
 
 
 def test_too_large(start: Start) -> None:

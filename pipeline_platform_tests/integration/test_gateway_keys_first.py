@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from pipeline_platform_tests.integration.conftest import Start
-from pipeline_platform_tests.support.gateway import Gateway, assert_refused, event, make_tenant
+from pipeline_platform_tests.support.gateway import Gateway, Start, assert_refused, event
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 # Not valid JSON, and of as many tokens as fit into its size.
@@ -67,7 +67,7 @@ def test_a_key_in_the_query(gateway: Gateway) -> None:
 
 def test_too_many_bytes(start: Start) -> None:
     gateway = start(tenant_bytes_per_s_max="100000")
-    _, other = make_tenant(gateway.conn, "other")
+    other = add_tenant(gateway.conn, "other").write_key
     large = {"batch": [event(properties={"text": "x" * 200_000})]}
     packed = gzip.compress(json.dumps(large).encode())
     assert gateway.post("/v1/batch", packed, content_encoding="gzip").status_code == 200
@@ -102,10 +102,13 @@ def test_arrays_and_lines(gateway: Gateway) -> None:
     for answer in (
         gateway.post("/v1/batch", json.dumps(events).encode()),
         gateway.post("/v1/batch", lines, content_type="application/x-ndjson"),
+        gateway.post("/v1/batch", b"\n" * 1_000_000 + lines, content_type="application/x-ndjson"),
     ):
         assert (answer.status_code, answer.json()["accepted"]) == (200, 2)
         assert [(one["index"], one["code"]) for one in answer.json()["rejected"]] == [(1, "missing_field")]
-    assert (gateway.stored, gateway.quarantined) == (4, 2)
+    assert (gateway.stored, gateway.quarantined) == (6, 3)
+    many = gateway.post("/v1/batch", b"1\n" * 1_000_000, content_type="application/x-ndjson")
+    assert_refused(many, 413, "too_many_events")
     assert_refused(gateway.post("/v1/track", b"[]"), 400, "invalid_envelope")
     assert_refused(gateway.post("/v1/batch", lines), 400, "invalid_json")
 

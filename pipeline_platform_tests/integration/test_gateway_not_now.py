@@ -11,17 +11,17 @@ import psycopg
 from pipeline_platform import schema
 from pipeline_platform.local.services import start_postgres
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.integration.conftest import Start
 from pipeline_platform_tests.support.gateway import (
     Blocked,
     Conn,
     Gateway,
     GatewayProcess,
+    Start,
     assert_refused,
     event,
     in_parallel,
-    make_tenant,
 )
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 # Not now
@@ -29,7 +29,7 @@ from pipeline_platform_tests.support.waiting import wait_for
 
 def test_over_quota(start: Start) -> None:
     gateway = start(tenant_events_per_s="5", tenant_events_per_s_max="20")
-    _, other = make_tenant(gateway.conn, "other")
+    other = add_tenant(gateway.conn, "other").write_key
     assert [gateway.batch(*[event()] * events).status_code for events in (6, 100)] == [200, 200]
     assert_refused(gateway.batch(event()), 429, "over_quota")
     assert gateway.post("/v1/batch", {"batch": [event()]}, key=other).status_code == 200

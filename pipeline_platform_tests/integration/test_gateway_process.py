@@ -10,12 +10,12 @@ import pytest
 
 from pipeline_platform.gateway.app import make_app, make_gateway
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.integration.conftest import Start
 from pipeline_platform_tests.support.gateway import (
     Blocked,
     Conn,
     Gateway,
     GatewayProcess,
+    Start,
     event,
     everything,
 )
@@ -114,7 +114,7 @@ def test_killed_around_the_commit_nothing_is_acknowledged(start: Start, kill_poi
     assert gateway.count("SELECT count(DISTINCT event_id) FROM queue.events") == 1
 
 
-@pytest.mark.parametrize("place", ["gateway.keys", "gateway.watch", "gateway.notifier", "gateway.before_commit"])
+@pytest.mark.parametrize("place", ["gateway.keys", "gateway.readiness", "gateway.notifier", "gateway.before_commit"])
 def test_a_background_task_that_ends_ends_the_process(settings: Settings, conn: Conn, place: str) -> None:
     with GatewayProcess(settings) as process:
         gateway = Gateway(process, conn)
@@ -141,7 +141,7 @@ async def _end() -> None:
 
 def test_readyz_names_the_task_that_ended() -> None:
     gateway = make_gateway(Settings(), "postgresql://nowhere")
-    gateway.ingest.watch.missing = []
+    gateway.ingest.readiness.missing = []
 
     async def ask() -> httpx.Response:
         gateway.background.start("of this test", _end())

@@ -12,16 +12,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
-from pipeline_platform.db import connect, queries
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.event.reader import Limits
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.gateway.protocol import judge, open_request, salvage_request
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
-from pipeline_platform.queue.keeper import open_partitions
+from pipeline_platform.gateway.protocol import judge, open_invalid_request, open_ndjson, open_request
+from pipeline_platform.queue.batches import claim
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine
+from pipeline_platform_tests.support.queue import accept
 
 Conn = psycopg.Connection[Any]
 LIMITS = Limits.of(Settings())
@@ -46,25 +44,9 @@ _PLACES_IN_CONTEXT = ("groupId", "traits", "ip", "library", "unknown")
 _PLACES_AROUND = ("context", "sentAt", "integrations", "unknown")
 
 
-@pytest.fixture
-def tenant(conn: Conn) -> TenantId:
-    open_partitions(conn)
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
-    assert row
-    return TenantId(row[0])
-
-
-@pytest.fixture
-def engine(settings: Settings) -> Iterator[Engine]:
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker") as conn:
-        yield Engine(settings, conn, lookups)
-    lookups.close()
-
-
 def accepted(tenant: TenantId, body: bytes, kind: EventType | None = None) -> list[AcceptedEvent]:
     try:
-        request = open_request(kind, body, LIMITS, 100_000) or salvage_request(kind, body, LIMITS, 100_000)
+        request = open_request(kind, body, LIMITS, 100_000) or open_invalid_request(kind, body, LIMITS, 100_000)
     except RequestRefusedError:
         return []
     return judge(request, tenant, LIMITS, None).accepted
@@ -73,10 +55,10 @@ def accepted(tenant: TenantId, body: bytes, kind: EventType | None = None) -> li
 def assert_all_become_rows(conn: Conn, engine: Engine, events: Sequence[AcceptedEvent]) -> None:
     if not events:
         return
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+    accept(conn, *events)
     done = engine.step(lambda own: claim(own, Lane.LIVE, 100, 0))
     letters = conn.execute(
-        "SELECT stage, error_class, error, convert_from(payload, 'UTF8'), convert_from(envelope, 'UTF8')"
+        "SELECT failed_in, error_class, error, convert_from(payload, 'UTF8'), convert_from(envelope, 'UTF8')"
         " FROM queue.dead_letters LIMIT 3"
     ).fetchall()
     assert not letters
@@ -108,6 +90,19 @@ def test_each_field_of_each_type_with_each_value(conn: Conn, engine: Engine, ten
     events = accepted(tenant, batch_of(every_event()))
     assert len(events) > 2_000
     assert_all_become_rows(conn, engine, events)
+
+
+def test_an_array_and_lines_are_read_as_a_batch_is(tenant: TenantId) -> None:
+    events = list(every_event())
+    lines = judge(open_ndjson("\n".join(events).encode(), LIMITS, 100_000), tenant, LIMITS, None).accepted
+    array = accepted(tenant, f"[{','.join(events)}]".encode())
+    # An event without a messageId gets a random identity.
+    read = [
+        [(event.type, event.client_at, event.payload, event.envelope) for event in form]
+        for form in (accepted(tenant, batch_of(events)), array, lines)
+    ]
+    assert len(read[0]) > 2_000
+    assert read[0] == read[1] == read[2]
 
 
 def test_each_value_around_the_events(conn: Conn, engine: Engine, tenant: TenantId) -> None:
@@ -152,7 +147,7 @@ _EVENTS = st.builds(
 _AROUND = st.dictionaries(st.sampled_from(_PLACES_AROUND), _JSON, max_size=3)
 
 
-@given_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=st.lists(_EVENTS, min_size=1, max_size=20), around=_AROUND)
 def test_any_request(conn: Conn, engine: Engine, tenant: TenantId, events: list[str], around: dict[str, str]) -> None:
     body = written(around | {"batch": f"[{','.join(events)}]"}).encode("utf-8", "surrogatepass")
@@ -177,7 +172,7 @@ def test_python_and_sql_agree_on_the_forms_of_an_identity(conn: Conn, message_id
 _CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
 
 
-@given_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given_settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     message_id=st.text(_CHARACTERS, min_size=1, max_size=40)
     | st.text("0123456789abcdefABCDEF-{}urn:", min_size=30, max_size=40)

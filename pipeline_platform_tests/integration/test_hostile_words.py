@@ -7,18 +7,28 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
-from pipeline_platform.db import queries
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.dead_letters.store import bury, failure
+from pipeline_platform.event.types import (
+    BatchId,
+    EventType,
+    Lane,
+    QueuedEvent,
+    RejectedEvent,
+    TenantId,
+)
 from pipeline_platform.settings import Settings
 from pipeline_platform.tenants import tenants
-from pipeline_platform_tests.conftest import make_url, temporary_home
+from pipeline_platform_tests.support.homes import temporary_home
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.servers import make_url
 from pipeline_platform_tests.support.words import Command, Ended, Parameter, all_commands, run_here
 
 _ESC = "\x1b[31m\x1b]0;owned\x07"
@@ -39,6 +49,7 @@ _NEEDED = {
 }  # fmt: skip
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _COMMANDS = list(all_commands())
+_EVENT = uuid.UUID("00000000-0000-4000-8000-00000000000e")
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +141,26 @@ def _store(conn: psycopg.Connection[Any]) -> None:
     tenant = TenantId(made.tenant_id)
     payload = b'{"messageId":"[/x]\x1b[31m","type":"nonsense\x9b\xc2\x9b"}'
     bad = [RejectedEvent(tenant, _HOSTILE, "unknown_type", f"no {_HOSTILE}\nforged line", payload)]
-    event = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"event":"E","userId":"u"}')
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], bad))
+    accept(conn, event(tenant), rejected=bad)
     conn.execute(
         "INSERT INTO control.alerts (kind, fingerprint, tenant_id, message) VALUES ('unknown_type', %s, %s, %s)",
         (_HOSTILE, tenant, f"{_HOSTILE}\nforged line"),
+    )
+    hostile = f"{_HOSTILE}\nforged line"
+    payload = msgspec.json.encode({"messageId": hostile, "type": "track", "event": hostile, "userId": hostile})
+    now = datetime.now(UTC)
+    queued = QueuedEvent(
+        tenant, _EVENT, EventType.TRACK, now, now, payload, b"", Lane.LIVE, BatchId(1), 0, now, 1, False
+    )
+    bury(conn, Settings(), [failure(queued, "load", ValueError(hostile))], exhausted=True)
+    conn.execute("INSERT INTO control.circuits (message, reason) VALUES (%s, %s)", (hostile, hostile))
+    conn.execute(
+        "INSERT INTO control.audit_log (actor, action, reason) VALUES (%s, 'replay_plan', %s)", (hostile, hostile)
+    )
+    conn.execute(
+        "INSERT INTO replay.replays (window_start, window_end, planned_events, actor, reason)"
+        " VALUES (now() - interval '1 hour', now(), 1, %s, %s)",
+        (hostile, hostile),
     )
 
 
@@ -149,6 +175,40 @@ def test_whatever_is_stored_is_shown_as_text(command: Command) -> None:
             ended = run_here(*command.path, *more, *words[len(command.path) :])
             assert_decent(ended)
             assert not re.search("^forged line", ended.said, re.MULTILINE), ended
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("dead-letters", "list", "--state", "exhausted"), 0),
+        (("dead-letters", "show", "1"), 0),
+        (("quarantine", "list"), 0),
+        (("quarantine", "show", "1"), 0),
+        (("alerts", "list"), 1),
+        (("replay", "list"), 0),
+        (("replay", "show", "1"), 0),
+        (("circuit", "status"), 1),
+        (("trace", str(_EVENT)), 0),
+        (("status",), 0),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_listing_shows_hostile_text_escaped(
+    settings: Settings,
+    conn: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    code: int,
+) -> None:
+    monkeypatch.setenv("PIPELINE_HOME", str(settings.home))
+    monkeypatch.setenv("PIPELINE_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("PIPELINE_REDIS_URL", settings.redis_url)
+    _store(conn)
+    ended = run_here(*words)
+    assert_decent(ended)
+    assert ended.code == code, ended
+    assert "\\x1b" in re.sub(r"[\s│]+", "", ended.said), ended
+    assert not re.search("^forged line", ended.said, re.MULTILINE), ended
 
 
 @pytest.mark.usefixtures("stored", "here")

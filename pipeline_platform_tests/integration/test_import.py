@@ -3,7 +3,6 @@
 import gzip
 import json
 import signal
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,10 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.db import connect
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import claim_hour
 from pipeline_platform.queue.keeper import seal_due_hours
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import Engine
 from pipeline_platform_tests.support.command import run_command
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _DATA = Path(__file__).parents[2].parent / "shared/data/page_views.ndjson.gz"
@@ -35,7 +31,7 @@ class Importer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.file = settings.home / "history.ndjson"
+        self.file = settings.home / "past.ndjson"
 
     def write(self, *events: dict[str, Any] | str) -> None:
         lines = [event if isinstance(event, str) else json.dumps(event) for event in events]
@@ -58,22 +54,6 @@ class Importer:
 @pytest.fixture
 def importer(settings: Settings) -> Importer:
     return Importer(settings)
-
-
-@pytest.fixture
-def drain(conn: Conn, settings: Settings) -> Callable[[], None]:
-    """Does the workers' work, hour by hour."""
-
-    def run() -> None:
-        lookups = Lookups(settings, settings.redis_url)
-        with connect(settings.database_url, "test worker") as working:
-            engine = Engine(settings, working, lookups)
-            for (hour,) in conn.execute("SELECT hour FROM queue.hours ORDER BY hour").fetchall():
-                while engine.step(lambda found, hour=hour: claim_hour(found, hour, 20)).claimed:
-                    pass
-        lookups.close()
-
-    return run
 
 
 def event(message_id: str, at: datetime, **more: Any) -> dict[str, Any]:
@@ -102,12 +82,12 @@ def many(hours: int, each: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_events_keep_their_hours(importer: Importer, conn: Conn, drain: Callable[[], None]) -> None:
+def test_events_keep_their_hours(importer: Importer, conn: Conn, settings: Settings) -> None:
     importer.write(*many(3, 2))
     found = importer.run()
     assert (found["accepted"], found["rejected"], found["past_retention"]) == (6, 0, [])
     assert [hour["events"] for hour in found["hours"]] == [2, 2, 2]
-    drain()
+    drain(settings)
     rows = conn.execute("SELECT message_id, received_at, occurred_at FROM analytics.events ORDER BY 2").fetchall()
     expected = [datetime.fromisoformat(item["timestamp"]) for item in many(3, 2)]
     assert [row[1] for row in rows] == [row[2] for row in rows] == expected
@@ -125,7 +105,7 @@ def test_the_same_import_adds_nothing(importer: Importer, conn: Conn) -> None:
     assert count(conn, "SELECT finished_at IS NOT NULL FROM control.imports")
 
 
-def test_a_killed_import_goes_on_where_it_was(importer: Importer, conn: Conn, drain: Callable[[], None]) -> None:
+def test_a_killed_import_goes_on_where_it_was(importer: Importer, conn: Conn, settings: Settings) -> None:
     importer.write(*many(4, 1_500))
     code, *_ = importer.start("--received-at", "timestamp", kill_point="import.after_chunk:3")
     assert code == -signal.SIGKILL
@@ -134,7 +114,7 @@ def test_a_killed_import_goes_on_where_it_was(importer: Importer, conn: Conn, dr
     assert 0 < before < 6_000
     found = importer.run()
     assert (found["accepted"], found["already_imported"]) == (6_000 - before, before)
-    drain()
+    drain(settings)
     counted = funnel_of(conn).numbers
     assert (counted.accepted, counted.delivered, counted.duplicate) == (6_000, 6_000, 0)
     assert audit(conn).differences == []
@@ -161,7 +141,7 @@ def test_the_first_run_decides_the_shift(importer: Importer, conn: Conn) -> None
     assert count(conn, "SELECT max(received_at) - min(received_at) FROM queue.events") == 4 * _HOUR
 
 
-def test_a_shift_moves_the_events_own_times_too(importer: Importer, conn: Conn, drain: Callable[[], None]) -> None:
+def test_a_shift_moves_the_events_own_times_too(importer: Importer, conn: Conn, settings: Settings) -> None:
     at = datetime(2015, 5, 17, 10, tzinfo=UTC)
     own = {
         "originalTimestamp": (at - _HOUR).isoformat(),
@@ -170,7 +150,7 @@ def test_a_shift_moves_the_events_own_times_too(importer: Importer, conn: Conn, 
     }
     importer.write(event("m", at, **own), event("last", at + timedelta(seconds=1)))
     importer.run("--shift-to-now")
-    drain()
+    drain(settings)
     lag = count(conn, "SELECT received_at - occurred_at FROM analytics.events WHERE message_id = 'm'")
     assert lag == timedelta(minutes=59)
 
@@ -206,7 +186,7 @@ def test_a_sealed_hour_is_opened_and_sealed_again(importer: Importer, conn: Conn
 
 
 def test_the_hours_are_held_while_it_runs_and_a_second_run_is_refused(importer: Importer, conn: Conn) -> None:
-    """The ledger's table is locked, so the import stands still before its first chunk."""
+    """The table of records is locked, so the import stands still before its first chunk."""
     hour = this_hour() - _HOUR
     importer.write(event("m", hour))
     import_id = importer.run("--dry-run")["import_id"]
@@ -281,14 +261,14 @@ def test_a_missing_file_is_wrong_usage(importer: Importer) -> None:
 
 
 @pytest.mark.skipif(not _DATA.exists(), reason=f"the real events are not there: {_DATA}")
-def test_real_history_fills_the_retained_hours(importer: Importer, conn: Conn, drain: Callable[[], None]) -> None:
+def test_real_history_fills_the_retained_hours(importer: Importer, conn: Conn, settings: Settings) -> None:
     importer.file.write_bytes(_DATA.read_bytes())
     found = importer.run("--shift-to-now")
     past = sum(part["events"] for part in found["past_retention"])
     assert found["accepted"] + past == 10_000
     assert len(found["hours"]) >= 72
     assert past > 0
-    drain()
+    drain(settings)
     counted = funnel_of(conn)
     assert counted.numbers.delivered == found["accepted"]
     assert len(counted.hours) == len(found["hours"])

@@ -15,7 +15,7 @@ from pipeline_platform.event.reader import Limits, read_event
 from pipeline_platform.event.types import EventType, TenantId
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.gateway import Conn
-from pipeline_platform_tests.unit.test_json_limits import HELD_NUMBERS, TOO_MUCH
+from pipeline_platform_tests.support.json_numbers import HELD_NUMBERS, TOO_MUCH
 
 LIMITS = Limits.of(Settings())
 _DIGITS = st.text("0123456789", min_size=1, max_size=5)
@@ -64,7 +64,7 @@ def is_held(conn: Conn, payload: bytes) -> bool:
     return True
 
 
-@given_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given_settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=_VALUES)
 def test_what_is_accepted_is_held(conn: Conn, value: str) -> None:
     payload = payload_of(value)
@@ -78,7 +78,7 @@ def test_the_edges_of_numbers_are_postgresqls_own(conn: Conn, number: str) -> No
     assert is_accepted(payload) == is_held(conn, payload) == (number in HELD_NUMBERS)
 
 
-@given_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given_settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=_TEXTS)
 def test_texts_are_refused_only_where_they_must_be(conn: Conn, value: str) -> None:
     payload = payload_of(value)

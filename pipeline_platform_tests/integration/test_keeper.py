@@ -17,8 +17,8 @@ from pipeline_platform.queue.keeper import (
     open_partitions,
 )
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.migration import accept
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -54,13 +54,13 @@ def test_only_dead_letters_that_were_written_in_the_end_go_with_their_hour(conn:
     kept = "'2026-10-05T11:00Z'::timestamptz"
     conn.execute(f"SELECT queue.open_hour({_LONG_AGO}), queue.open_hour({kept})")
     conn.execute(f"UPDATE queue.hours SET dropped_at = now() WHERE hour = {_LONG_AGO}")
-    conn.execute("INSERT INTO control.tenants (name) VALUES ('acme')")
+    add_tenants(conn, "acme")
     states = ("waiting", "exhausted", "delivered", "duplicate", "discarded")
     for number, (hour, state) in enumerate((hour, state) for hour in (_LONG_AGO, kept) for state in states):
         conn.execute(
             f"""INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index,
-                    batch_received_at, received_at, payload, stage, error_class, error, fingerprint, state, attempts,
-                    next_attempt_at, resolved_at, reason)
+                    batch_received_at, received_at, payload, failed_in, error_class, error, fingerprint, state,
+                    attempts, next_attempt_at, resolved_at, reason)
                 SELECT tenant_id, gen_random_uuid(), 't', 'live', %(number)s, 0, {hour}, {hour}, '{{}}', 'load', 'E',
                        'e', 'f', %(state)s, 1, CASE WHEN %(state)s = 'waiting' THEN 'infinity'::timestamptz END,
                        CASE WHEN %(is_resolved)s THEN now() - interval '73 hours' END, 'a test'
@@ -88,7 +88,7 @@ def test_a_long_read_holds_up_no_acceptance_whoever_drops(conn: Conn, database_u
         refused = thread.submit(drop_old_hours, dagster, timedelta(hours=72))
         accepted = 0
         while not refused.done() or not accepted:
-            accept(gateway, tenant.tenant_id, [uuid.uuid4()])
+            accept_ids(gateway, tenant.tenant_id, [uuid.uuid4()])
             accepted += 1
         assert [why for why in refused.result().values() if "lock timeout" in why]
 

@@ -1,7 +1,6 @@
 """An identity is known for as long as anything can still bring it to production."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,19 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.archive.hours import archive_hours, restore
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.event.types import (
-    AcceptedEvent,
-    EventType,
-    Lane,
     RejectedEvent,
     TenantId,
-    event_id_of,
 )
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim, claim_hour
 from pipeline_platform.queue.keeper import drop_old_hours, seal_due_hours
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
-from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform.worker.replay_lane import Replaying
-from pipeline_platform.worker.retry_lane import redeliver
-from pipeline_platform_tests.dagster.planting import plant
-from pipeline_platform_tests.integration.test_worker import accept, event
+from pipeline_platform_tests.support.planting import plant
+from pipeline_platform_tests.support.queue import accept, event, open_hours
+from pipeline_platform_tests.support.tenants import add_tenant
+from pipeline_platform_tests.support.workers import Workers
 
 Conn = psycopg.Connection[Any]
 
@@ -41,19 +32,12 @@ _PAST = _THIS_HOUR - timedelta(hours=1)
 
 
 class World:
-    """A queue, an engine and a replayer, and a way to let time pass."""
+    """A queue, workers, and a way to let time pass."""
 
-    def __init__(self, conn: Conn, working: Conn, settings: Settings, lookups: Lookups, tenant: TenantId) -> None:
-        self.conn, self.settings, self.lookups, self.tenant = conn, settings, lookups, tenant
-        self._engine = Engine(settings, working, lookups)
-        self._replaying = Replaying(working, lookups)
-
-    def drain(self) -> None:
-        for lane in (Lane.LIVE, Lane.OVERFLOW):
-            while self._engine.step(lambda conn, lane=lane: claim(conn, lane, 100, 0)).claimed:
-                pass
-        while self._engine.step(lambda conn: claim_hour(conn, _PAST, 100)).claimed:
-            pass
+    def __init__(self, conn: Conn, workers: Workers, tenant: TenantId) -> None:
+        self.conn, self.workers, self.tenant = conn, workers, tenant
+        self.settings = workers.settings
+        self.drain = workers.drain
 
     def rotate(self) -> None:
         """The open generation is closed, as if it was long ago; whatever may be dropped is dropped."""
@@ -99,20 +83,14 @@ class World:
         replay_id = make_plan(self.conn, Scope(hour, hour + timedelta(hours=1)), "a test").replay_id
         for start in (steps.start_diff, steps.start_commit):
             start(self.conn, replay_id)
-            while self._replaying.step():
-                pass
+            self.workers.replay()
         return report.diff(self.conn, replay_id)
 
 
 @pytest.fixture
-def world(conn: Conn, settings: Settings) -> Iterator[World]:
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
-    assert row
-    conn.execute("SELECT queue.open_hour(%s), queue.open_hour(%s)", (_THIS_HOUR, _THIS_HOUR + timedelta(hours=1)))
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker", more=PLANNING) as working:
-        yield World(conn, working, settings, lookups, TenantId(row[0]))
-    lookups.close()
+def world(conn: Conn, workers: Workers) -> World:
+    open_hours(conn)
+    return World(conn, workers, add_tenant(conn).tenant_id)
 
 
 def _again(world: World, hour: datetime, into: datetime) -> None:
@@ -136,7 +114,7 @@ def _again(world: World, hour: datetime, into: datetime) -> None:
 
 def test_a_letter_whose_resend_was_delivered_stays_known(world: World) -> None:
     names = [f"e-{n}" for n in range(5)]
-    accept(world.conn, *(AcceptedEvent(world.tenant, event_id_of(name), EventType.TRACK, None, b"{") for name in names))
+    accept(world.conn, *(event(world.tenant, name, payload=b"{") for name in names))
     world.drain()
     world.conn.execute("UPDATE queue.dead_letters SET state = 'exhausted', next_attempt_at = NULL")
     accept(world.conn, *(event(world.tenant, name) for name in names))
@@ -146,15 +124,12 @@ def test_a_letter_whose_resend_was_delivered_stays_known(world: World) -> None:
         "UPDATE queue.dead_letters SET state = 'waiting', next_attempt_at = now(),"
         " payload = convert_to(jsonb_build_object('messageId', 'm', 'event', 'x')::text, 'UTF8')"
     )
-    with connect(world.settings.database_url, "test worker") as working:
-        assert redeliver(world.settings, working, world.lookups).duplicate == 5
+    assert world.workers.redeliver().duplicate == 5
     assert world.rows() == (5, 5)
 
 
 def test_letters_are_carried_in_portions(world: World) -> None:
-    accept(
-        world.conn, *(AcceptedEvent(world.tenant, event_id_of(f"e-{n}"), EventType.TRACK, None, b"{") for n in range(5))
-    )
+    accept(world.conn, *(event(world.tenant, f"e-{n}", payload=b"{") for n in range(5)))
     world.drain()
     accept(world.conn, *(event(world.tenant, f"e-{n}") for n in range(5)))
     world.drain()
@@ -248,7 +223,7 @@ def test_a_restored_hour_is_recognised_wherever_its_rows_are(world: World, tmp_p
 def test_a_rejected_event_that_was_sent_again_is_let_in_as_a_duplicate(world: World) -> None:
     good = json.dumps({"messageId": "a", "type": "track", "userId": "u1", "event": "Clicked"}).encode()
     rejected = RejectedEvent(world.tenant, "a", "missing_field", "type is missing", b"{}")
-    world.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], [rejected]))
+    accept(world.conn, rejected=[rejected])
     accept(world.conn, event(world.tenant, "a"))
     world.drain()
     world.forget()

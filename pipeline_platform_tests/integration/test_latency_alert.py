@@ -10,7 +10,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.catalogue import Kind
 from pipeline_platform.watch.alerts.conditions import CONDITIONS, look_at
 from pipeline_platform.watch.alerts.objectives import objectives_of
-from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 _WINDOW = timedelta(seconds=60)

@@ -16,9 +16,10 @@ import pytest
 from pipeline_platform.local.services.process import free_port, spawn, stop
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client, UnexpectedAnswerError
-from pipeline_platform_tests.support.gateway import event, make_tenant
-from pipeline_platform_tests.support.legacy import turn
+from pipeline_platform_tests.support.gateway import event
+from pipeline_platform_tests.support.migration import open_epoch
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -56,9 +57,9 @@ def test_no_password_is_in_an_error(log_format: str, home: Path) -> None:
 
 
 def test_a_run_with_secrets_shows_none(settings: Settings, conn: Conn) -> None:
-    _, key = make_tenant(conn, "acme")
+    key = add_tenant(conn, "acme").write_key
     header = "Bearer planted.mirror-token"
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     forward = f"http://127.0.0.1:{free_port()}/v1/batch"
     conn.execute("UPDATE control.legacy_target SET forward_url = %s, headers = %s, retries = 0, configured_at = now()",
                  (forward, json.dumps({"Authorization": header})))  # fmt: skip

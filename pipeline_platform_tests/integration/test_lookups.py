@@ -20,20 +20,6 @@ _AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 @pytest.fixture
-def tenant(conn: Conn) -> TenantId:
-    row = conn.execute("INSERT INTO control.tenants (name, plan) VALUES ('acme', 'pro') RETURNING tenant_id").fetchone()
-    assert row
-    return TenantId(row[0])
-
-
-@pytest.fixture
-def lookups(settings: Settings) -> Iterator[Lookups]:
-    found = Lookups(settings, settings.redis_url)
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def cache(settings: Settings) -> Iterator["redis.Redis"]:
     with redis.Redis.from_url(settings.redis_url) as client:
         yield client
@@ -107,7 +93,7 @@ def test_a_value_that_redis_kept_too_long_is_a_miss(
     key = Key("tenant", tenant)
     known = lookups.get(conn, [key])
     content = (0).to_bytes(8) + known[key]
-    cache.set(key.cache_key, lookups._signature(key, content) + content)  # pyright: ignore[reportPrivateUsage]
+    cache.set(key.cache_key, lookups._signature(key.cache_key, content) + content)  # pyright: ignore[reportPrivateUsage]
     lookups.hits = 0
     assert lookups.get(conn, [key]) == known
     assert lookups.hits == 0

@@ -15,8 +15,7 @@ from pipeline_platform.db import connect
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.catalogue import METRICS, STAGES, Source
-from pipeline_platform_tests.integration.conftest import Start
-from pipeline_platform_tests.support.gateway import event
+from pipeline_platform_tests.support.gateway import Start, event
 from pipeline_platform_tests.support.metrics import (
     AS_TEXT,
     Samples,
@@ -27,9 +26,11 @@ from pipeline_platform_tests.support.metrics import (
     served,
     value,
 )
-from pipeline_platform_tests.support.migration import accept, deliver_all
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 
@@ -54,8 +55,8 @@ def test_what_is_served_is_the_catalogue(
     scrape: Callable[[], Samples], conn: Conn, tenant: TenantId, settings: Settings
 ) -> None:
     conn.execute(_PLANTED)
-    accept(conn, tenant, [uuid.uuid4()])
-    deliver_all(settings)
+    accept_ids(conn, tenant, [uuid.uuid4()])
+    drain(settings)
     catalogue = {series: metric for metric in METRICS if metric.source is Source.DATABASE for series in metric.series}
     found: dict[str, set[str]] = {}
     for name, labels in scrape():
@@ -83,7 +84,7 @@ def test_promtool_approves_of_the_names(settings: Settings, tenant: TenantId) ->
 
 def test_the_numbers_are_those_of_the_tables(scrape: Callable[[], Samples], conn: Conn, tenant: TenantId) -> None:
     conn.execute(_PLANTED)
-    accept(conn, tenant, [uuid.uuid4() for _ in range(3)])
+    accept_ids(conn, tenant, [uuid.uuid4() for _ in range(3)])
     found = scrape()
     assert value(found, "pipeline_up") == 1
     assert events_of(found, "acme") | {"received": 3, "accepted": 3} == events_of(found, "acme")
@@ -95,7 +96,7 @@ def test_the_numbers_are_those_of_the_tables(scrape: Callable[[], Samples], conn
     assert value(found, "pipeline_partitions", state="ahead") == 3
     assert value(found, "pipeline_alerts_open", kind="lag_high") == 1
     assert value(found, "pipeline_drift_events", kind="missing") == 5
-    assert value(found, "pipeline_old_pipeline_events_total", stage="lookup", result="proceeded") == 107
+    assert value(found, "pipeline_legacy_events_total", stage="lookup", result="proceeded") == 107
     assert value(found, "pipeline_replays", state="planned") == 1
     assert value(found, "pipeline_replay_planned_events") == 100
     assert value(found, "pipeline_replay_done_events") == 60
@@ -172,7 +173,7 @@ def test_who_asks_often_gets_the_same_answer(settings: Settings, conn: Conn, mon
     monkeypatch.setattr("pipeline_platform.telemetry.metrics.endpoint._FRESH_S", 3600.0)
     with served(settings) as url:
         first = httpx.get(url, timeout=30).text
-        conn.execute("INSERT INTO control.tenants (name) VALUES ('new')")
+        add_tenant(conn, "new")
         assert httpx.get(url, timeout=30).text == first
 
 
@@ -206,7 +207,7 @@ def test_a_gateway_serves_what_its_workers_count(settings: Settings, conn: Conn,
     with Platform(settings) as platform:
         platform.start_gateway()
         platform.start_workers(workers=2)
-        accept(conn, tenant, [uuid.uuid4() for _ in range(4)])
+        accept_ids(conn, tenant, [uuid.uuid4() for _ in range(4)])
         platform.await_drained(conn)
 
         def counted() -> Samples:

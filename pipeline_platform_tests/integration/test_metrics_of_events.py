@@ -8,15 +8,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect
-from pipeline_platform.event.types import AcceptedEvent, EventType, TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import batch_params, rejected_params
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.catalogue import LATENCY_BOUNDS_S
-from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform_tests.support.metrics import Samples, count, events_of, value
-from pipeline_platform_tests.support.migration import accept, deliver_all
+from pipeline_platform_tests.support.queue import accept, accept_ids, event
+from pipeline_platform_tests.support.workers import Workers, drain
 
 Conn = psycopg.Connection[Any]
 
@@ -36,19 +33,19 @@ def test_counters_never_go_backwards(
         assert events_of(found, "acme") | expected == events_of(found, "acme")
         last = found
 
-    accept(conn, tenant, [uuid.uuid4(), uuid.uuid4()])
+    accept_ids(conn, tenant, [uuid.uuid4(), uuid.uuid4()])
     look(received=2, accepted=2, delivered=0)
     conn.execute("SELECT account.fold()")
     look(received=2, accepted=2, delivered=0)
-    deliver_all(settings)
+    drain(settings)
     look(claimed=2, enriched=2, delivered=2)
     conn.execute("SELECT account.fold()")
     look(claimed=2, enriched=2, delivered=2)
     # As an erasure counts, folded with new work in one go.
     count(conn, tenant, delivered=-1, discarded=1)
     look(delivered=2, discarded=1)
-    accept(conn, tenant, [uuid.uuid4()])
-    deliver_all(settings)
+    accept_ids(conn, tenant, [uuid.uuid4()])
+    drain(settings)
     look(delivered=3, discarded=1)
     conn.execute("SELECT account.fold()")
     look(delivered=3, discarded=1)
@@ -61,14 +58,10 @@ def test_counters_never_go_backwards(
 
 
 def test_a_dead_letter_counts_once_and_is_gone_when_it_is_delivered(
-    scrape: Callable[[], Samples], conn: Conn, tenant: TenantId, settings: Settings
+    scrape: Callable[[], Samples], conn: Conn, tenant: TenantId, workers: Workers
 ) -> None:
-    broken = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b"{")
-    conn.execute(
-        "SELECT queue.accept('live', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (*batch_params([broken]), *rejected_params([])),
-    )
-    deliver_all(settings)
+    accept(conn, event(tenant, payload=b"{"))
+    workers.drain()
     found = scrape()
     assert value(found, "pipeline_dead_letters", tenant="acme", state="waiting") == 1
     assert value(found, "pipeline_dead_letters", tenant="acme", state="exhausted") == 0
@@ -77,10 +70,7 @@ def test_a_dead_letter_counts_once_and_is_gone_when_it_is_delivered(
         "UPDATE queue.dead_letters SET next_attempt_at = now(), payload = %s",
         (json.dumps({"type": "track", "event": "x", "userId": "u", "messageId": "m"}).encode(),),
     )
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test") as working:
-        assert redeliver(settings, working, lookups).delivered == 1
-    lookups.close()
+    assert workers.redeliver().delivered == 1
     found = scrape()
     assert value(found, "pipeline_dead_letters", tenant="acme", state="waiting") == 0
     assert events_of(found, "acme") | {"dead_lettered": 1, "delivered": 1} == events_of(found, "acme")
@@ -93,11 +83,11 @@ def test_a_dead_letter_counts_once_and_is_gone_when_it_is_delivered(
 def test_latency_is_a_histogram_of_every_delivery(
     scrape: Callable[[], Samples], conn: Conn, tenant: TenantId, settings: Settings
 ) -> None:
-    accept(conn, tenant, [uuid.uuid4() for _ in range(5)])
+    accept_ids(conn, tenant, [uuid.uuid4() for _ in range(5)])
     same = [uuid.uuid4()]
-    accept(conn, tenant, same)
-    accept(conn, tenant, same)
-    deliver_all(settings)
+    accept_ids(conn, tenant, same)
+    accept_ids(conn, tenant, same)
+    drain(settings)
     for _ in range(2):
         found = scrape()
         assert value(found, "pipeline_delivery_latency_seconds_count", lane="live") == 6
@@ -115,10 +105,10 @@ def test_latency_is_a_histogram_of_every_delivery(
 def test_history_has_no_latency(
     scrape: Callable[[], Samples], conn: Conn, tenant: TenantId, settings: Settings
 ) -> None:
-    accept(conn, tenant, [uuid.uuid4()])
+    accept_ids(conn, tenant, [uuid.uuid4()])
     # As an import writes it: each event with a received_at of its own.
     conn.execute("UPDATE queue.batches SET received_ats = ARRAY[received_at]")
-    deliver_all(settings)
+    drain(settings)
     found = scrape()
     assert events_of(found, "acme")["delivered"] == 1
     assert not [name for name, _ in found if name == "pipeline_delivery_latency_seconds_count"]

@@ -15,15 +15,16 @@ import psycopg
 import pytest
 
 from pipeline_platform.db import queries
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.event.types import event_id_of
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.gateway import Gateway
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.legacy import LegacyPipeline, point_mirror, turn
-from pipeline_platform_tests.support.old_pipeline import old_pipeline
+from pipeline_platform_tests.support.legacy_server import legacy_server
+from pipeline_platform_tests.support.migration import open_epoch, point_mirror
+from pipeline_platform_tests.support.queue import accept, event
 from pipeline_platform_tests.support.servers import fresh_database, own_postgres
+from pipeline_platform_tests.support.simulation import LegacyPipeline
+from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -41,14 +42,7 @@ def mirror(settings: Settings, kill_point: str = "") -> Iterator[LegacyPipeline]
 
 
 def _accept(conn: Conn, tenant_id: int, *names: str, envelope: bytes = b"") -> None:
-    events = [
-        AcceptedEvent(
-            TenantId(tenant_id), event_id_of(name), EventType.TRACK, None,
-            json.dumps({"type": "track", "event": "x", "messageId": name}).encode(), envelope,
-        )
-        for name in names
-    ]  # fmt: skip
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+    accept(conn, *(event(tenant_id, name, userId=None, envelope=envelope) for name in names))
 
 
 def _drained(conn: Conn) -> None:
@@ -67,8 +61,8 @@ def _stages(conn: Conn) -> dict[str, tuple[int, int, int]]:
 def test_every_event_arrives_as_it_was_sent(conn: Conn, settings: Settings) -> None:
     acme, umbra = add_tenants(conn, "acme", "Ümbra & Söhne")
     conn.execute("INSERT INTO control.legacy_keys VALUES (%s, 'old-key')", (acme.tenant_id,))
-    turn(conn, "shadow")
-    with old_pipeline() as old, mirror(settings):
+    open_epoch(conn, "shadow")
+    with legacy_server() as old, mirror(settings):
         point_mirror(settings, old.url, headers=json.dumps({"X-Stage": "prod"}))
         _accept(conn, acme.tenant_id, "a", "b")
         _accept(conn, acme.tenant_id, "c", envelope=b'{"context":{"ip":"1.2.3.4"},"sentAt":"2026-01-01T00:00:00Z"}')
@@ -88,8 +82,8 @@ def test_every_event_arrives_as_it_was_sent(conn: Conn, settings: Settings) -> N
 def test_without_a_migration_nothing_is_mirrored(conn: Conn) -> None:
     (acme,) = add_tenants(conn, "acme")
     _accept(conn, acme.tenant_id, "a")
-    turn(conn, "shadow")
-    turn(conn, "legacy_off")
+    open_epoch(conn, "shadow")
+    open_epoch(conn, "legacy_off")
     _accept(conn, acme.tenant_id, "b")
     assert conn.execute("SELECT count(*) FROM queue.mirror").fetchone() == (0,)
 
@@ -99,8 +93,8 @@ def test_what_is_refused_is_lost_at_its_gateway(
     conn: Conn, settings: Settings, status: int, retries: int, times: int
 ) -> None:
     (acme,) = add_tenants(conn, "acme")
-    turn(conn, "legacy_only")
-    with old_pipeline(status) as old, mirror(settings):
+    open_epoch(conn, "legacy_only")
+    with legacy_server(status) as old, mirror(settings):
         point_mirror(settings, old.url, retries=retries)
         _accept(conn, acme.tenant_id, "a", "b")
         _drained(conn)
@@ -112,7 +106,7 @@ def test_what_is_refused_is_lost_at_its_gateway(
 @pytest.mark.parametrize("url", [None, "http://127.0.0.1:1/v1/batch"])
 def test_what_reaches_nobody_is_lost_at_the_mirror(conn: Conn, settings: Settings, url: str | None) -> None:
     (acme,) = add_tenants(conn, "acme")
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     point_mirror(settings, url)
     _accept(conn, acme.tenant_id, "a")
     with mirror(settings):
@@ -122,8 +116,8 @@ def test_what_reaches_nobody_is_lost_at_the_mirror(conn: Conn, settings: Setting
 
 def test_batches_that_wait_too_long_are_given_up(conn: Conn, settings: Settings) -> None:
     (acme,) = add_tenants(conn, "acme")
-    turn(conn, "shadow")
-    with old_pipeline() as old:
+    open_epoch(conn, "shadow")
+    with legacy_server() as old:
         point_mirror(settings, old.url, give_up_s=0.000001)
         _accept(conn, acme.tenant_id, "a")
         with mirror(settings):
@@ -132,11 +126,11 @@ def test_batches_that_wait_too_long_are_given_up(conn: Conn, settings: Settings)
     assert conn.execute("SELECT cause FROM legacy.losses").fetchall() == [("waited too long",)]
 
 
-@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.after_send", "mirror.before_settle"])
+@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.after_send", "mirror.before_record"])
 def test_a_mirror_that_died_sends_nothing_twice(conn: Conn, settings: Settings, place: str) -> None:
     (acme,) = add_tenants(conn, "acme")
-    turn(conn, "shadow")
-    with old_pipeline() as old:
+    open_epoch(conn, "shadow")
+    with legacy_server() as old:
         point_mirror(settings, old.url)
         _accept(conn, acme.tenant_id, "a", "b")
         with mirror(settings, place) as first:
@@ -151,8 +145,8 @@ def test_a_mirror_that_died_sends_nothing_twice(conn: Conn, settings: Settings, 
 
 def test_a_hanging_old_pipeline_is_waited_for_no_longer_than_said(conn: Conn, settings: Settings) -> None:
     (acme,) = add_tenants(conn, "acme")
-    turn(conn, "shadow")
-    with old_pipeline(hangs=True) as old, mirror(settings):
+    open_epoch(conn, "shadow")
+    with legacy_server(hangs=True) as old, mirror(settings):
         point_mirror(settings, old.url, timeout_s=0.2)
         for number in range(20):
             _accept(conn, acme.tenant_id, f"m{number}")
@@ -162,11 +156,11 @@ def test_a_hanging_old_pipeline_is_waited_for_no_longer_than_said(conn: Conn, se
 
 def test_a_slow_old_pipeline_loses_nothing_by_being_waited_for(conn: Conn, settings: Settings) -> None:
     tenants = add_tenants(conn, *(f"t{number}" for number in range(40)))
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     for tenant in tenants:
         _accept(conn, tenant.tenant_id, tenant.name)
     # All of them take twice as long as one may.
-    with old_pipeline(takes_s=0.05) as old, mirror(settings):
+    with legacy_server(takes_s=0.05) as old, mirror(settings):
         point_mirror(settings, old.url, requests_at_once=1, timeout_s=1.0)
         _drained(conn)
     assert sorted(old.events) == sorted(tenant.name for tenant in tenants)
@@ -174,8 +168,8 @@ def test_a_slow_old_pipeline_loses_nothing_by_being_waited_for(conn: Conn, setti
 
 
 def test_what_a_route_or_the_gateway_knew_is_said(conn: Conn, settings: Settings, gateway: Gateway) -> None:
-    turn(conn, "shadow")
-    with old_pipeline() as old, mirror(settings):
+    open_epoch(conn, "shadow")
+    with legacy_server() as old, mirror(settings):
         point_mirror(settings, old.url)
         bodies = ['{"userId": "u", "event": "x"} ', '{"userId":"u","event":"y","type":"page","messageId":null}']
         for body in bodies:
@@ -189,11 +183,11 @@ def test_what_a_route_or_the_gateway_knew_is_said(conn: Conn, settings: Settings
 
 def test_no_request_is_larger_than_old_pipelines_take(conn: Conn, settings: Settings) -> None:
     (acme,) = add_tenants(conn, "acme")
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     names = [f"{number}-{'x' * (2_000 if number < 600 else 10)}" for number in range(1_200)]
     for at in range(0, len(names), 100):
         _accept(conn, acme.tenant_id, *names[at : at + 100])
-    with old_pipeline() as old, mirror(settings):
+    with legacy_server() as old, mirror(settings):
         point_mirror(settings, old.url)
         _drained(conn)
     assert sorted(old.events) == sorted(names)
@@ -206,9 +200,9 @@ def test_fates_known_while_the_database_was_away_are_written_down_later(home: Pa
     settings = Settings(home=home, database_url=fresh_database(postgres, "mirrored"), redis_url=redis_url)
     with psycopg.connect(settings.database_url, autocommit=True) as conn:
         (acme,) = add_tenants(conn, "acme")
-        turn(conn, "shadow")
+        open_epoch(conn, "shadow")
         _accept(conn, acme.tenant_id, "a", "b")
-    with old_pipeline(hangs=True) as old:
+    with legacy_server(hangs=True) as old:
         point_mirror(settings, old.url)
         with mirror(settings):
             wait_for("the request", lambda: old.got)
@@ -224,7 +218,7 @@ def test_fates_known_while_the_database_was_away_are_written_down_later(home: Pa
 
 def test_a_fate_is_written_down_once(conn: Conn) -> None:
     (acme,) = add_tenants(conn, "acme")
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     _accept(conn, acme.tenant_id, "a")
     ids = [row[0] for row in conn.execute("UPDATE queue.mirror SET sending_at = now() RETURNING mirror_id")]
     hour = datetime(2026, 1, 1, tzinfo=UTC)
@@ -234,7 +228,7 @@ def test_a_fate_is_written_down_once(conn: Conn) -> None:
         "lost_stages": ["mirror"], "lost_causes": ["x"],
     }  # fmt: skip
     for _ in range(2):
-        conn.execute(queries("mirror")["settle"], fate)
+        conn.execute(queries("mirror")["record"], fate)
     assert _stages(conn) == {"mirror": (1, 0, 1)}
     assert conn.execute("SELECT count(*) FROM legacy.losses").fetchone() == (1,)
 

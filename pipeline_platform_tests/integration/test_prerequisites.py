@@ -22,10 +22,14 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pipeline_platform import db
+from pipeline_platform.disk import room_under
 from pipeline_platform.errors import UnfitServerError
 from pipeline_platform.local.services import home_files, process
 from pipeline_platform.local.supervisor.programs import answers
 from pipeline_platform.settings import Settings
+from pipeline_platform.watch.alerts.catalogue import Kind
+from pipeline_platform.watch.alerts.conditions import CONDITIONS
+from pipeline_platform.watch.doctor import diagnose
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.gateway import Gateway, GatewayProcess, event
 from pipeline_platform_tests.support.servers import OwnServer, fresh_database, own_postgres
@@ -183,6 +187,44 @@ def test_doctor_names_the_disk_first_while_nothing_runs(settings: Settings) -> N
     assert "postgres.log: PANIC" in found["logs"]["found"]
     assert "no platform runs" in found["platform"]["found"]
     assert not any(finding["well"] for finding in found.values())
+
+
+def test_a_full_disk_of_the_past_is_no_finding(settings: Settings) -> None:
+    log = settings.home / "logs" / "postgres.log"
+    log.parent.mkdir()
+    log.write_text("PANIC:  could not write: No space left on device\n")
+    endpoints = {"gateway": "http://127.0.0.1:1", "console": "http://127.0.0.1:1", "dagster": None}
+    endpoints |= {"database_url": settings.database_url, "redis_url": settings.redis_url}
+    (settings.home / "endpoints.json").write_text(json.dumps(endpoints | {"pids": {"supervisor": os.getpid()}}))
+    assert "PANIC" in doctor(settings, database_url="", redis_url="")["logs"]["found"]
+    log.write_text("2026-01-31 14:00:00.000 UTC [1] PANIC:  could not write: No space left on device\n")
+    assert "logs" not in doctor(settings, database_url="", redis_url="")
+    log.write_text("PANIC:  could not write: No space left on device\n")
+    os.utime(log, (1, 1))
+    assert "logs" not in doctor(settings, database_url="", redis_url="")
+
+
+def test_a_disk_that_cannot_be_looked_at_stops_no_events(settings: Settings) -> None:
+    """A home whose path leads through a file has no disk."""
+    loop = settings.home / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(OSError, match="symbolic links"):
+        room_under(loop)
+    here = settings.model_copy(update={"home": loop})
+    found = {finding.check: finding for finding in diagnose(here)}
+    assert not found["disk"].well
+    assert "cannot be looked at" in found["disk"].found
+    look = next(each.look for each in CONDITIONS if each.kinds == (Kind.DISK_LOW,))
+    with db.connect(settings.database_url, "test") as conn:
+        (alert,) = look(conn, here)
+        assert "cannot be looked at" in alert.message
+
+
+def test_doctor_names_what_it_may_not_read(settings: Settings) -> None:
+    (settings.home / "logs" / "gateway.log").mkdir(parents=True)
+    found = doctor(settings)["logs"]
+    assert not found["well"]
+    assert "gateway.log cannot be looked at" in found["found"]
 
 
 def test_doctor_says_of_each_part_what_is_wrong_while_half_of_it_runs(settings: Settings) -> None:

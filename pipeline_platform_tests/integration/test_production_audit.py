@@ -9,17 +9,14 @@ import pytest
 
 from pipeline_platform.account.audit import Audit, audit
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.db import connect
 from pipeline_platform.defs.events.account_check import check_hour
-from pipeline_platform.event.types import TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import claim_hour
 from pipeline_platform.queue.keeper import drop_old_hours, seal_due_hours
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import Engine
-from pipeline_platform_tests.dagster.planting import add_tenant, plant
 from pipeline_platform_tests.support.command import run_command
+from pipeline_platform_tests.support.planting import plant
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 
@@ -37,13 +34,9 @@ class World:
 
     def __init__(self, conn: Conn, settings: Settings) -> None:
         self.conn, self.settings = conn, settings
-        self.tenant: TenantId = add_tenant(conn, "acme")
+        self.tenant = add_tenant(conn, "acme").tenant_id
         plant(conn, self.tenant, _HOUR, 50)
-        lookups = Lookups(settings, settings.redis_url)
-        with connect(settings.database_url, "test worker") as working:
-            while Engine(settings, working, lookups).step(lambda own: claim_hour(own, _HOUR, 20)).claimed:
-                pass
-        lookups.close()
+        drain(settings)
 
     def drop(self) -> None:
         seal_due_hours(self.conn)

@@ -9,16 +9,15 @@ import pytest
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.db import queries
 from pipeline_platform.dead_letters.operations import Filter, discard
-from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
+from pipeline_platform.event.types import Lane, RejectedEvent
 from pipeline_platform.queue import pruning
-from pipeline_platform.queue.batches import accept_params
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.reports.daily import count_day
 from pipeline_platform_tests.support.everything import places_of
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.migration import accept, deliver_all
+from pipeline_platform_tests.support.queue import accept, accept_ids
+from pipeline_platform_tests.support.tenants import add_tenant
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _ADDRESS = "planted-ann@example.org"
@@ -29,14 +28,14 @@ _NUL = {"a": "\0", "email": _ADDRESS}
 def old(conn: Conn, settings: Settings) -> Conn:
     """Seven rejected events and three discarded dead letters, 31 days old, of an hour that is kept all the same."""
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
-    tenant = TenantId(add_tenants(conn, "acme")[0].tenant_id)
-    accept(conn, tenant, [uuid.uuid4() for _ in range(3)], **_NUL)
-    accept(conn, tenant, [uuid.uuid4()])
-    deliver_all(settings)
+    tenant = add_tenant(conn, "acme").tenant_id
+    accept_ids(conn, tenant, [uuid.uuid4() for _ in range(3)], **_NUL)
+    accept_ids(conn, tenant, [uuid.uuid4()])
+    drain(settings)
     discard(conn, Filter(), "a test")
     codes = ["missing_field"] * 5 + ["invalid_json"] * 2
     rejected = [RejectedEvent(tenant, _ADDRESS, code, f"{_ADDRESS} is odd", _ADDRESS.encode()) for code in codes]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.OVERFLOW, [], rejected))
+    accept(conn, lane=Lane.OVERFLOW, rejected=rejected)
     conn.execute("UPDATE queue.dead_letters SET resolved_at = resolved_at - interval '31 days'")
     return conn
 
@@ -51,7 +50,7 @@ def _days_later(settings: Settings, conn: Conn, days: int) -> None:
 
 def _said(conn: Conn) -> tuple[Any, ...]:
     found = funnel_of(conn)
-    causes = {(cause.stage, cause.cause, cause.outcome): cause.events for cause in found.causes}
+    causes = {(cause.failed_in, cause.cause, cause.outcome): cause.events for cause in found.causes}
     day = count_day(conn, datetime.now(UTC).date())
     return found.numbers, causes, {(each.outcome, each.cause): (each.events, each.tenants) for each in day.causes}
 

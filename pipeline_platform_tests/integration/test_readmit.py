@@ -10,17 +10,16 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect
 from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.erasure.erase import erase
-from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.event.types import RejectedEvent
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import PLANNING, Engine
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.queue import accept
+from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _CORRECT = """
@@ -43,10 +42,8 @@ def quarantine(conn: Conn, tmp_path: Path) -> Path:
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
     payloads = [b'{"type":"track","event":"e","n":%d}' % n for n in range(1_200)]
     payloads += [b'{"type":"track","event":"spam"}'] * 3 + [b'{"type":"track","event":"hopeless"}'] * 2 + [b"{"]
-    rejected = [
-        RejectedEvent(TenantId(acme.tenant_id), None, "missing_field", "userId is missing", p) for p in payloads
-    ]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], rejected))
+    rejected = [RejectedEvent(acme.tenant_id, None, "missing_field", "userId is missing", p) for p in payloads]
+    accept(conn, rejected=rejected)
     file = tmp_path / "correct.py"
     file.write_text(_CORRECT)
     return file
@@ -66,11 +63,7 @@ def test_what_is_corrected_is_let_in_once(conn: Conn, settings: Settings, quaran
     assert {reason for reason, _ in logged} == {"sender fixed"} and sum(events for _, events in logged) == 1_200
     again = run_command(settings, *words, "--reason", "again").answer
     assert (again["accepted"], again["left"]) == (0, 3)
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker", more=PLANNING) as own:
-        while Engine(settings, own, lookups).step(lambda conn: claim(conn, Lane.OVERFLOW, 100, 0)).claimed:
-            pass
-    lookups.close()
+    drain(settings)
     found = conn.execute(
         "SELECT count(*), count(DISTINCT event_id), max(user_id::int) FROM analytics.events"
     ).fetchone()
@@ -93,10 +86,8 @@ _WHOLE = Quarantined(tenant="acme")
 def _reject(conn: Conn, **body: str) -> None:
     (acme,) = add_tenants(conn, "acme")
     conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC'))")
-    event = RejectedEvent(
-        TenantId(acme.tenant_id), None, "missing_field", "event is missing", json.dumps(body).encode()
-    )
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], [event]))
+    event = RejectedEvent(acme.tenant_id, None, "missing_field", "event is missing", json.dumps(body).encode())
+    accept(conn, rejected=[event])
 
 
 def _named(payload: bytes) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import Tenant, add_tenants
-from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import Tenant, add_tenants
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 
@@ -44,7 +45,7 @@ def _stored(conn: Conn) -> set[tuple[str, uuid.UUID]]:
     return set(conn.execute("SELECT kind, event_id FROM reconcile.differences").fetchall())
 
 
-def _old_pipeline_drops(conn: Conn, ids: Iterable[uuid.UUID]) -> None:
+def _legacy_drops(conn: Conn, ids: Iterable[uuid.UUID]) -> None:
     conn.execute("DELETE FROM legacy.events WHERE event_id = ANY(%s)", (list(ids),))
 
 
@@ -55,7 +56,7 @@ def _arrives(conn: Conn, ids: Sequence[uuid.UUID], at: datetime) -> None:
 
 @pytest.fixture
 def acme(conn: Conn) -> Tenant:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     return add_tenants(conn, "acme")[0]
 
 
@@ -63,9 +64,9 @@ def acme(conn: Conn) -> Tenant:
 def ids(conn: Conn, settings: Settings, acme: Tenant) -> list[uuid.UUID]:
     """Ten events that both pipelines delivered, settled."""
     made = _made()
-    accept(conn, acme.tenant_id, made)
-    deliver_all(settings)
-    old_pipeline_has(conn)
+    accept_ids(conn, acme.tenant_id, made)
+    drain(settings)
+    legacy_has(conn)
     settle(conn)
     return made
 
@@ -87,7 +88,7 @@ def test_an_empty_window_has_no_drift(conn: Conn) -> None:
 
 
 def test_one_dropped_event_is_drift_and_is_missing_until_it_is_recovered(conn: Conn, ids: list[uuid.UUID]) -> None:
-    _old_pipeline_drops(conn, ids[:2])
+    _legacy_drops(conn, ids[:2])
     conn.execute("INSERT INTO legacy.losses SELECT tenant_id, event_id, 'lookup', 'time-out' FROM shadow.events"
                  " WHERE event_id = %s", (ids[0],))  # fmt: skip
     start, end = _now(conn) - timedelta(hours=1), _now(conn)
@@ -106,7 +107,7 @@ def test_one_dropped_event_is_drift_and_is_missing_until_it_is_recovered(conn: C
 
 def test_what_neither_pipeline_delivered_is_missing(conn: Conn, ids: list[uuid.UUID]) -> None:
     """The account says delivered, its key is there, and its row is gone."""
-    _old_pipeline_drops(conn, ids[:1])
+    _legacy_drops(conn, ids[:1])
     conn.execute("DELETE FROM shadow.events WHERE event_id = %s", (ids[0],))
     found = _compare(conn)
     assert found.totals == Counts(accepted=10, platform=9, legacy=9, matched=9, missing=1)
@@ -118,10 +119,10 @@ def test_what_is_in_flight_or_waits_for_the_mirror_is_not_judged(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
     unmirrored, unworked = _made(3), _made(4)
-    accept(conn, acme.tenant_id, unmirrored)
-    deliver_all(settings)
+    accept_ids(conn, acme.tenant_id, unmirrored)
+    drain(settings)
     conn.execute("UPDATE queue.mirror SET sending_at = NULL")
-    accept(conn, acme.tenant_id, unworked)
+    accept_ids(conn, acme.tenant_id, unworked)
     found = _compare(conn)
     assert not found.is_settled
     assert [waits.partition(" events ")[0] for waits in found.waits_for[:2]] == ["4", "7"]
@@ -161,8 +162,8 @@ def test_an_event_sent_again_in_a_later_window_is_compared_once(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
     between = _now(conn)
-    accept(conn, acme.tenant_id, ids[:4])
-    deliver_all(settings)
+    accept_ids(conn, acme.tenant_id, ids[:4])
+    drain(settings)
     # The old pipeline has no idempotency: it stores them again.
     conn.execute("INSERT INTO legacy.events SELECT * FROM legacy.events WHERE event_id = ANY(%s)", (ids[:4],))
     settle(conn)
@@ -269,7 +270,7 @@ def _dead_letter(conn: Conn, event_id: uuid.UUID, event_index: int, state: str) 
     """The event as if it had never been delivered."""
     conn.execute(
         "INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,"
-        " received_at, payload, stage, error_class, error, fingerprint, state, attempts, resolved_at, reason)"
+        " received_at, payload, failed_in, error_class, error, fingerprint, state, attempts, resolved_at, reason)"
         " SELECT tenant_id, event_id, 't', 'live', batch_id, %(index)s, received_at, received_at, '', 'load', 'x', 'x',"
         " 'x', %(state)s, 5, CASE WHEN %(state)s = 'discarded' THEN now() END,"
         " CASE WHEN %(state)s = 'discarded' THEN 'test' END FROM shadow.events WHERE event_id = %(id)s",
@@ -282,7 +283,7 @@ def _dead_letter(conn: Conn, event_id: uuid.UUID, event_index: int, state: str) 
 def test_a_dead_letter_is_extra_where_the_old_pipeline_has_it(conn: Conn, ids: list[uuid.UUID]) -> None:
     for event_index, event_id in enumerate(ids[:2]):
         _dead_letter(conn, event_id, event_index, "exhausted")
-    _old_pipeline_drops(conn, ids[:1])
+    _legacy_drops(conn, ids[:1])
     found = _compare(conn)
     assert found.totals == Counts(accepted=10, platform=8, legacy=9, matched=8, extra=1, missing=1)
     assert found.coverage["dead_lettered"] == 2
@@ -296,7 +297,7 @@ def test_a_dead_letter_is_extra_where_the_old_pipeline_has_it(conn: Conn, ids: l
 def test_what_an_operator_discarded_is_no_drift(conn: Conn, ids: list[uuid.UUID]) -> None:
     for event_index, event_id in enumerate(ids[:2]):
         _dead_letter(conn, event_id, event_index, "discarded")
-    _old_pipeline_drops(conn, ids[:1])
+    _legacy_drops(conn, ids[:1])
     found = _compare(conn)
     assert (found.totals.matched, found.coverage["discarded"], found.coverage["compared"]) == (8, 2, 8)
     assert not found.has_drift and found.has_parity
@@ -305,11 +306,11 @@ def test_what_an_operator_discarded_is_no_drift(conn: Conn, ids: list[uuid.UUID]
 def test_after_the_turn_only_what_production_lacks_is_missing(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
-    turn(conn, "platform_primary")
+    open_epoch(conn, "platform_primary")
     later = _made(5)
-    accept(conn, acme.tenant_id, later)
-    deliver_all(settings)
-    old_pipeline_has(conn, later[:1])
+    accept_ids(conn, acme.tenant_id, later)
+    drain(settings)
+    legacy_has(conn, later[:1])
     settle(conn)
     found = _compare(conn)
     assert found.totals == Counts(accepted=15, platform=15, legacy=11, matched=11, dropped=4)
@@ -319,9 +320,9 @@ def test_after_the_turn_only_what_production_lacks_is_missing(
 def test_what_was_never_mirrored_is_not_compared(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
-    turn(conn, "legacy_off")
-    accept(conn, acme.tenant_id, _made(5))
-    deliver_all(settings)
+    open_epoch(conn, "legacy_off")
+    accept_ids(conn, acme.tenant_id, _made(5))
+    drain(settings)
     assert _compare(conn).totals == Counts(accepted=10, platform=10, legacy=10, matched=10)
 
 
@@ -329,8 +330,8 @@ def test_one_identity_of_two_tenants_is_two_events(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
     other = add_tenants(conn, "other")[0]
-    accept(conn, other.tenant_id, ids)
-    deliver_all(settings)
+    accept_ids(conn, other.tenant_id, ids)
+    drain(settings)
     settle(conn)
     found = _compare(conn)
     assert {tenant.name: tenant.counts for tenant in found.tenants} == {
@@ -341,9 +342,9 @@ def test_one_identity_of_two_tenants_is_two_events(
 
 def test_a_window_compared_again_replaces_what_was_found(conn: Conn, ids: list[uuid.UUID]) -> None:
     start, end = _now(conn) - timedelta(hours=1), _now(conn)
-    _old_pipeline_drops(conn, ids[:3])
+    _legacy_drops(conn, ids[:3])
     _compare(conn, start, end)
-    old_pipeline_has(conn, ids[:2])
+    legacy_has(conn, ids[:2])
     _compare(conn, start, end)
     assert _stored(conn) == {("dropped", ids[2]), ("missing", ids[2])}
     assert conn.execute("SELECT count(*), sum(dropped) FROM reconcile.results").fetchone() == (1, 1)
@@ -364,7 +365,7 @@ def test_keys_that_are_gone_are_looked_up_in_the_rows(conn: Conn, ids: list[uuid
 def test_the_command_answers_and_exports(conn: Conn, settings: Settings, ids: list[uuid.UUID], tmp_path: Path) -> None:
     equal = run_command(settings, "reconcile", "--json", "--wait", "10")
     assert (equal.code, equal.answer["matched"], equal.answer["settled"], equal.answer["parity"]) == (0, 10, True, True)
-    _old_pipeline_drops(conn, ids[:2])
+    _legacy_drops(conn, ids[:2])
     conn.execute("UPDATE legacy.events SET name = 'Other' WHERE event_id = %s", (ids[2],))
     found = run_command(settings, "reconcile", "--json", "--export", str(tmp_path))
     assert found.code == 1

@@ -8,9 +8,10 @@ import pytest
 
 from pipeline_platform.migration.reconcile import Counts, default_window, reconcile
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import add_tenants
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 
@@ -18,13 +19,13 @@ Conn = psycopg.Connection[Any]
 @pytest.fixture
 def delivered(conn: Conn, settings: Settings) -> list[uuid.UUID]:
     """Ten events that both pipelines delivered, in two batches."""
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     acme, _ = add_tenants(conn, "acme", "globex")
     made = [uuid.uuid4() for _ in range(10)]
-    accept(conn, acme.tenant_id, made[:4])
-    accept(conn, acme.tenant_id, made[4:])
-    deliver_all(settings)
-    old_pipeline_has(conn)
+    accept_ids(conn, acme.tenant_id, made[:4])
+    accept_ids(conn, acme.tenant_id, made[4:])
+    drain(settings)
+    legacy_has(conn)
     settle(conn)
     return made
 

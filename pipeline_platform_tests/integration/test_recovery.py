@@ -16,9 +16,10 @@ from pipeline_platform.migration.recovery.dropped import Window, find_dropped
 from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import Tenant, add_tenants
-from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import Tenant, add_tenants
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 
@@ -41,10 +42,10 @@ def acme(conn: Conn) -> Tenant:
 def ids(conn: Conn, settings: Settings, acme: Tenant) -> list[uuid.UUID]:
     """Ten events of a shadow epoch, of which the old pipeline has the first seven."""
     made = sorted(uuid.uuid4() for _ in range(10))
-    turn(conn, "shadow")
-    accept(conn, acme.tenant_id, made)
-    deliver_all(settings)
-    old_pipeline_has(conn, made[:7])
+    open_epoch(conn, "shadow")
+    accept_ids(conn, acme.tenant_id, made)
+    drain(settings)
+    legacy_has(conn, made[:7])
     settle(conn)
     return made
 
@@ -68,7 +69,7 @@ def test_what_was_dropped_is_recovered_once(conn: Conn, ids: list[uuid.UUID], ac
 
 def test_a_late_row_of_the_old_pipeline_does_not_double_production(conn: Conn, ids: list[uuid.UUID]) -> None:
     recover(conn, _all(), reason="x")
-    old_pipeline_has(conn, ids[9:])
+    legacy_has(conn, ids[9:])
     assert [each for each, _ in _production(conn)] == ids
 
 
@@ -76,9 +77,9 @@ def test_what_was_delivered_after_its_key_was_gone_is_not_recovered_too(
     conn: Conn, settings: Settings, ids: list[uuid.UUID], acme: Tenant
 ) -> None:
     conn.execute("DELETE FROM analytics.keys")
-    turn(conn, "platform_primary")
-    accept(conn, acme.tenant_id, [ids[9]])
-    deliver_all(settings)
+    open_epoch(conn, "platform_primary")
+    accept_ids(conn, acme.tenant_id, [ids[9]])
+    drain(settings)
     settle(conn)
     assert recover(conn, _all(), reason="x").recovered == 2
     assert [each for each, _ in _production(conn)] == ids
@@ -89,18 +90,18 @@ def test_what_is_recovered_after_its_key_was_gone_is_recognised(
 ) -> None:
     conn.execute("DELETE FROM analytics.keys")
     assert recover(conn, _all(), reason="x").recovered == 3
-    turn(conn, "platform_primary")
-    accept(conn, acme.tenant_id, ids[7:])
-    deliver_all(settings)
+    open_epoch(conn, "platform_primary")
+    accept_ids(conn, acme.tenant_id, ids[7:])
+    drain(settings)
     assert [each for each, _ in _production(conn)] == ids
 
 
 def test_a_window_that_may_still_change_is_refused(conn: Conn, settings: Settings, acme: Tenant) -> None:
-    turn(conn, "shadow")
-    accept(conn, acme.tenant_id, [uuid.uuid4()])
+    open_epoch(conn, "shadow")
+    accept_ids(conn, acme.tenant_id, [uuid.uuid4()])
     with pytest.raises(NotNowError, match="1 events are in flight"):
         recover(conn, _all(), reason="x")
-    deliver_all(settings)
+    drain(settings)
     with pytest.raises(NotNowError, match="wait for the mirror"):
         recover(conn, _all(), reason="x")
     conn.execute("DELETE FROM queue.mirror")
@@ -111,21 +112,21 @@ def test_a_window_that_may_still_change_is_refused(conn: Conn, settings: Setting
 
 
 def test_what_the_platform_owns_is_none_of_its_business(conn: Conn, settings: Settings, acme: Tenant) -> None:
-    turn(conn, "platform_primary")
-    accept(conn, acme.tenant_id, [uuid.uuid4()])
-    deliver_all(settings)
+    open_epoch(conn, "platform_primary")
+    accept_ids(conn, acme.tenant_id, [uuid.uuid4()])
+    drain(settings)
     settle(conn)
     assert find_dropped(conn, _all()).events == 0
 
 
 @pytest.mark.parametrize("place", ["recovery.before_commit:2", "recovery.after_commit:2"])
 def test_a_killed_recovery_is_finished_by_the_next(conn: Conn, settings: Settings, acme: Tenant, place: str) -> None:
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     made = [uuid.uuid4() for _ in range(12_000)]
     for at in range(0, len(made), 4_000):
-        accept(conn, acme.tenant_id, made[at : at + 4_000])
-    deliver_all(settings)
-    old_pipeline_has(conn, made[:100])
+        accept_ids(conn, acme.tenant_id, made[at : at + 4_000])
+    drain(settings)
+    legacy_has(conn, made[:100])
     settle(conn)
     killed = run_command(settings, "recover", "--reason", "first", **{"kill_point": place})
     assert killed.code == -9

@@ -1,7 +1,7 @@
 """Dead letters whose worker dies of them: who is tried with whom, and what counts as an attempt."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -15,24 +15,14 @@ from pipeline_platform.queue.batches import claim, complete, read
 from pipeline_platform.queue.claim_notes import ClaimNote, Held, HeldLetter, read_claim_note
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker import engine
 from pipeline_platform.worker.retry_lane import count_death, redeliver
-from pipeline_platform.worker.transform import Row
-from pipeline_platform_tests.support.ledger import account_faults, add_tenants
-from pipeline_platform_tests.support.migration import accept
+from pipeline_platform.worker.transform import Row, transform
+from pipeline_platform_tests.support.ledger import account_faults
+from pipeline_platform_tests.support.queue import accept_ids
+from pipeline_platform_tests.support.tenants import add_tenants
+from pipeline_platform_tests.support.workers import Died
 
 Conn = psycopg.Connection[Any]
-
-
-class Died(BaseException):
-    """Stands for the worker's SIGKILL: its transaction is rolled back."""
-
-
-@pytest.fixture
-def lookups(settings: Settings) -> Iterator[Lookups]:
-    found = Lookups(settings, settings.redis_url)
-    yield found
-    found.close()
 
 
 @pytest.fixture
@@ -40,7 +30,7 @@ def letters(conn: Conn, settings: Settings) -> int:
     """40 dead letters that are due, the 18th of which is deadly."""
     open_partitions(conn)
     (tenant,) = add_tenants(conn, "acme")
-    accept(conn, tenant.tenant_id, sorted(uuid.uuid4() for _ in range(40)))
+    accept_ids(conn, tenant.tenant_id, sorted(uuid.uuid4() for _ in range(40)))
     with connect(settings.database_url, "test") as own, own.transaction():
         works = claim(own, Lane.LIVE, 10, 0)
         failures = [Failure(event, "load", "TestError", "a test") for work in works for event in read(work)]
@@ -50,33 +40,25 @@ def letters(conn: Conn, settings: Settings) -> int:
     return 18
 
 
-@pytest.fixture
-def deadly(letters: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    transform = engine.transform
-
+def test_a_letter_that_kills_is_exhausted_and_its_neighbours_lose_no_attempt(
+    conn: Conn, settings: Settings, lookups: Lookups, letters: int
+) -> None:
     def dying(event: QueuedEvent) -> Row:
         if event.event_index == letters:
             raise Died
         return transform(event)
 
-    monkeypatch.setattr(engine, "transform", dying)
-
-
-@pytest.mark.usefixtures("deadly")
-def test_a_letter_that_kills_is_exhausted_and_its_neighbours_lose_no_attempt(
-    conn: Conn, settings: Settings, lookups: Lookups
-) -> None:
     held: Sequence[HeldLetter] = ()
     sizes: list[int] = []
 
-    def noted(letters: Sequence[HeldLetter]) -> None:
+    def noted(now: Sequence[HeldLetter]) -> None:
         nonlocal held
-        held = letters
+        held = now
 
     with connect(settings.database_url, "test worker") as own:
         while conn.execute("SELECT count(*) FROM queue.dead_letters WHERE state = 'waiting'").fetchone() != (0,):
             try:
-                redeliver(settings, own, lookups, noted)
+                redeliver(settings, own, lookups, noted, dying)
             except Died:
                 sizes.append(len(held))
                 count_death(conn, settings, held)

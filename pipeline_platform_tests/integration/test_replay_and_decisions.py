@@ -1,8 +1,7 @@
 """What is decided of an event beside a replay, at every place: the later decision holds and the account is exact."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,30 +16,21 @@ from pipeline_platform.dead_letters.readmit import Quarantined, readmit
 from pipeline_platform.erasure.erase import erase
 from pipeline_platform.event.types import (
     AcceptedEvent,
-    EventType,
-    Lane,
-    QueuedEvent,
     RejectedEvent,
-    TenantId,
     event_id_of,
 )
-from pipeline_platform.lookups import Lookups
 from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
-from pipeline_platform.queue.batches import accept_params, claim
 from pipeline_platform.queue.keeper import drop_old_hours
 from pipeline_platform.replay import report, steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker import engine as engine_room
-from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform.worker.replay_lane import Replaying
-from pipeline_platform.worker.retry_lane import redeliver
-from pipeline_platform.worker.transform import Row
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.legacy import turn
-from pipeline_platform_tests.support.migration import settle
+from pipeline_platform_tests.support.migration import open_epoch, settle
+from pipeline_platform_tests.support.queue import accept, event, open_hours
+from pipeline_platform_tests.support.tenants import add_tenant
+from pipeline_platform_tests.support.transforms import bad_deploy
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import Workers
 
 Conn = psycopg.Connection[Any]
 # The event whose fate is asked for; a bad deploy made a dead letter of it.
@@ -50,38 +40,26 @@ _SUBJECT = "subject"
 class World:
     """A tenant with dead letters of a bad deploy, workers, and one replay at a time."""
 
-    def __init__(self, conn: Conn, settings: Settings, working: Conn, lookups: Lookups) -> None:
-        self.conn, self.settings = conn, settings
-        self._working, self._lookups = working, lookups
-        self._engine = Engine(settings, working, lookups)
-        self._replaying = Replaying(working, lookups)
-        self.tenant = TenantId(add_tenants(conn, "acme")[0].tenant_id)
+    def __init__(self, conn: Conn, workers: Workers) -> None:
+        self.conn, self.settings = conn, workers.settings
+        self.drain, self.work, self.redeliver = workers.drain, workers.replay, workers.redeliver
+        self.tenant = add_tenant(conn).tenant_id
         self.replay_id = 0
 
     def event(self, message_id: str) -> AcceptedEvent:
-        body = {"type": "track", "messageId": message_id, "userId": f"u-{message_id}", "event": "Bought"}
-        payload = json.dumps(body).encode()
-        return AcceptedEvent(self.tenant, event_id_of(message_id), EventType.TRACK, None, payload)
+        return event(self.tenant, message_id, userId=f"u-{message_id}")
 
     def accept(self, *message_ids: str) -> None:
-        events = [self.event(message_id) for message_id in message_ids]
-        self.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, events, []))
+        accept(self.conn, *map(self.event, message_ids))
 
     def quarantine(self, message_id: str) -> None:
         rejected = RejectedEvent(self.tenant, message_id, "missing_field", "broken", self.event(message_id).payload)
-        self.conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [], [rejected]))
+        accept(self.conn, rejected=[rejected])
 
-    def drain(self) -> None:
-        for lane in (Lane.LIVE, Lane.OVERFLOW):
-            while self._engine.step(lambda conn, lane=lane: claim(conn, lane, 10, 0)).claimed:
-                pass
-
-    def redeliver(self) -> None:
-        redeliver(self.settings, self._working, self._lookups)
-
-    def work(self) -> None:
-        while self._replaying.step():
-            pass
+    def bury(self, *message_ids: str) -> None:
+        """Accept events, and let a bad deploy make dead letters of them."""
+        self.accept(*message_ids)
+        self.drain(bad_deploy)
 
     def diff(self) -> None:
         now = datetime.now(UTC)
@@ -121,25 +99,9 @@ class World:
 
 
 @pytest.fixture
-def world(conn: Conn, settings: Settings) -> Iterator[World]:
-    conn.execute("SELECT queue.open_hour(date_trunc('hour', now(), 'UTC') + hours * interval '1 hour')"
-                 " FROM generate_series(0, 1) AS hours")  # fmt: skip
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker", more=PLANNING) as working:
-        yield World(conn, settings, working, lookups)
-    lookups.close()
-
-
-def bury(world: World, monkeypatch: pytest.MonkeyPatch, *message_ids: str) -> None:
-    """Accept events, and let a bad deploy make dead letters of them."""
-
-    def broken(event: QueuedEvent) -> Row:
-        raise ValueError(f"a bad deploy of {event.batch_id}")
-
-    world.accept(*message_ids)
-    with monkeypatch.context() as patch:
-        patch.setattr(engine_room, "transform", broken)
-        world.drain()
+def world(conn: Conn, workers: Workers) -> World:
+    open_hours(conn)
+    return World(conn, workers)
 
 
 def _letter(world: World) -> Filter:
@@ -175,7 +137,7 @@ def _recover(world: World) -> None:
 
 
 def _cut_over(world: World) -> None:
-    turn(world.conn, "platform_primary")
+    open_epoch(world.conn, "platform_primary")
 
 
 Step = Callable[[World], Any]
@@ -203,26 +165,22 @@ _PLACES: list[Callable[[Step], list[Step]]] = [
 
 @pytest.mark.parametrize("place", range(4), ids=["before_diff", "before_commit", "before_undo", "after_undo"])
 @pytest.mark.parametrize(("decide", "fates"), _FATES, ids=[step.__name__.strip("_") for step, _ in _FATES])
-def test_the_later_decision_holds(
-    world: World, decide: Step, fates: list[tuple[str, int]], place: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_later_decision_holds(world: World, decide: Step, fates: list[tuple[str, int]], place: int) -> None:
     if decide in (_recover, _cut_over):
-        turn(world.conn, "shadow")
+        open_epoch(world.conn, "shadow")
         # Recovery has more to do than the replay's event.
         world.accept("shadowed")
         world.drain()
-    bury(world, monkeypatch, _SUBJECT, "other")
+    world.bury(_SUBJECT, "other")
     for step in _PLACES[place](decide):
         step(world)
     assert world.fate() == fates[place]
     world.is_exact()
 
 
-def test_what_a_retry_delivered_and_a_recovery_moved_is_not_added(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turn(world.conn, "shadow")
-    bury(world, monkeypatch, _SUBJECT)
+def test_what_a_retry_delivered_and_a_recovery_moved_is_not_added(world: World) -> None:
+    open_epoch(world.conn, "shadow")
+    world.bury(_SUBJECT)
     world.diff()
     _redrive(world)
     _recover(world)
@@ -231,10 +189,8 @@ def test_what_a_retry_delivered_and_a_recovery_moved_is_not_added(
     world.is_exact()
 
 
-def test_an_undo_waits_briefly_for_identity_keys_that_are_in_use(
-    world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bury(world, monkeypatch, _SUBJECT)
+def test_an_undo_waits_briefly_for_identity_keys_that_are_in_use(world: World, settings: Settings) -> None:
+    world.bury(_SUBJECT)
     world.diff()
     world.commit()
     steps.start_undo(world.conn, world.replay_id, "a test")
@@ -248,10 +204,8 @@ def test_an_undo_waits_briefly_for_identity_keys_that_are_in_use(
     world.is_exact()
 
 
-def test_an_undo_keeps_a_row_if_a_later_batch_is_gone(
-    conn: Conn, world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bury(world, monkeypatch, _SUBJECT)
+def test_an_undo_keeps_a_row_if_a_later_batch_is_gone(conn: Conn, world: World, settings: Settings) -> None:
+    world.bury(_SUBJECT)
     world.diff()
     world.commit()
     world.accept(_SUBJECT)
@@ -262,10 +216,8 @@ def test_an_undo_keeps_a_row_if_a_later_batch_is_gone(
     assert world.fate() == ("delivered", 1)
 
 
-def test_a_commit_waits_for_a_discard_under_way(
-    conn: Conn, world: World, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bury(world, monkeypatch, _SUBJECT, "other")
+def test_a_commit_waits_for_a_discard_under_way(conn: Conn, world: World, settings: Settings) -> None:
+    world.bury(_SUBJECT, "other")
     world.diff()
     steps.start_commit(conn, world.replay_id)
     with connect(settings.database_url, "test operator") as other:
@@ -287,10 +239,8 @@ def _lose_keys(conn: Conn) -> None:
     conn.execute("UPDATE analytics.key_generations SET opened_at = clock_timestamp()")
 
 
-def test_nothing_is_added_once_keys_since_the_diff_are_gone(
-    conn: Conn, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bury(world, monkeypatch, _SUBJECT)
+def test_nothing_is_added_once_keys_since_the_diff_are_gone(conn: Conn, world: World) -> None:
+    world.bury(_SUBJECT)
     world.diff()
     world.accept(_SUBJECT)
     world.drain()
@@ -342,10 +292,8 @@ def test_a_removed_row_stays_where_its_event_was_accepted_since(conn: Conn, worl
     assert report.show(conn, world.replay_id)["committed"]["skipped"] == 1
 
 
-def test_of_an_event_twice_in_a_batch_one_dead_letter_is_delivered(
-    conn: Conn, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bury(world, monkeypatch, _SUBJECT, _SUBJECT)
+def test_of_an_event_twice_in_a_batch_one_dead_letter_is_delivered(conn: Conn, world: World) -> None:
+    world.bury(_SUBJECT, _SUBJECT)
     world.diff()
     world.commit()
     states = "SELECT state FROM queue.dead_letters ORDER BY dead_letter_id"
@@ -368,7 +316,7 @@ def test_a_corrected_row_of_whom_something_was_decided(
     conn: Conn, world: World, decide: Step, rows: list[int], place: int
 ) -> None:
     if decide is _recover:
-        turn(conn, "shadow")
+        open_epoch(conn, "shadow")
     world.accept(_SUBJECT, "other")
     world.drain()
     for table in ("analytics", "shadow"):

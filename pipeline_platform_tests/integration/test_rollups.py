@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,22 +13,22 @@ from pipeline_platform.analytics import rollups
 from pipeline_platform.analytics.agreement import agree, compare
 from pipeline_platform.analytics.export import count_hour
 from pipeline_platform.db import connect
-from pipeline_platform.lookups import Lookups
 from pipeline_platform.migration.recovery.dropped import Window
 from pipeline_platform.migration.recovery.recover import recover
 from pipeline_platform.queue.keeper import LOCK_TIMEOUT_S, Keeper
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import PLANNING, Engine
 from pipeline_platform_tests.support.command import run_command
 from pipeline_platform_tests.support.erasure import SECRET, World
-from pipeline_platform_tests.support.ledger import Ledger, Tenant, add_tenants
-from pipeline_platform_tests.support.legacy import turn
+from pipeline_platform_tests.support.ledger import Ledger
 from pipeline_platform_tests.support.load import Load
-from pipeline_platform_tests.support.migration import accept, deliver_all, old_pipeline_has, settle
+from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.rollups import first_value, refreshed, wrong
+from pipeline_platform_tests.support.tenants import Tenant, add_tenants
+from pipeline_platform_tests.support.workers import Workers, drain
 
 Conn = psycopg.Connection[Any]
 _HOUR = timedelta(hours=1)
@@ -49,11 +48,8 @@ def assert_all_agree(conn: Conn) -> None:
 
 
 @pytest.fixture
-def world(conn: Conn, settings: Settings) -> Iterator[World]:
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker", more=PLANNING) as working:
-        yield World(conn, settings, Engine(settings, working, lookups), lookups)
-    lookups.close()
+def world(conn: Conn, settings: Settings, workers: Workers) -> World:
+    return World(conn, settings, workers)
 
 
 def _fill(world: World, count: int = 40) -> None:
@@ -128,21 +124,21 @@ def test_replay_commit_and_undo(conn: Conn, world: World) -> None:
 
 def test_cutover_and_recovery(conn: Conn, settings: Settings) -> None:
     acme = add_tenants(conn, "acme")[0]
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     ids = sorted(uuid.uuid4() for _ in range(10))
-    accept(conn, acme.tenant_id, ids)
-    deliver_all(settings)
+    accept_ids(conn, acme.tenant_id, ids)
+    drain(settings)
     assert refreshed(conn) == []
     assert first_value(conn, "SELECT count(*) FROM analytics.rollups") == 0, "what is shadow is no production"
-    old_pipeline_has(conn, ids[:7])
+    legacy_has(conn, ids[:7])
     settle(conn)
     now = datetime.now(UTC)
     assert recover(conn, Window(now - _HOUR, now), reason="dropped").recovered == 3
     assert refreshed(conn) == []
     assert first_value(conn, "SELECT sum(events) FROM analytics.rollups") == 3
-    turn(conn, "platform_primary")
-    accept(conn, acme.tenant_id, [uuid.uuid4() for _ in range(5)])
-    deliver_all(settings)
+    open_epoch(conn, "platform_primary")
+    accept_ids(conn, acme.tenant_id, [uuid.uuid4() for _ in range(5)])
+    drain(settings)
     assert refreshed(conn) == []
     assert first_value(conn, "SELECT sum(events) FROM analytics.rollups") == 8
     assert_all_agree(conn)
@@ -161,7 +157,7 @@ def test_an_import_into_a_sealed_hour(conn: Conn, settings: Settings) -> None:
         file.write_text("\n".join(part))
         done = run_command(settings, "import", str(file), "--tenant-field", "tenant", "--received-at", "received_at")
         assert done.code == 0, done.err
-        deliver_all(settings)
+        drain(settings)
         assert conn.execute("SELECT queue.seal_hour(%s)", (hour,)).fetchone() == (True,)
         assert refreshed(conn) == []
         assert agree(conn, hour).holds

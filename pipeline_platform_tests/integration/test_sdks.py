@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline_platform.event.types import EventType, event_id_of
-from pipeline_platform_tests.integration.conftest import Start
-from pipeline_platform_tests.support.gateway import Gateway
+from pipeline_platform_tests.support.gateway import Gateway, Start
 from pipeline_platform_tests.support.sdks import AT, SDKS, TYPES, call_everything, make_client
 
 sdks = pytest.mark.parametrize("sdk", SDKS)

@@ -4,68 +4,31 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import psycopg
 import pytest
 
 from pipeline_platform.errors import ConfigError, ServiceError
-from pipeline_platform.local.services import Endpoints, connected, process, read_endpoints
+from pipeline_platform.local.services import connected, process
 from pipeline_platform.local.services.home_files import HomeLock
 from pipeline_platform.local.supervisor.children import Child, Children
 from pipeline_platform.local.supervisor.programs import answers, program
 from pipeline_platform.local.supervisor.run import down, up
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.processes import processes_in
+from pipeline_platform_tests.support.supervised import endpoints_of, ready, supervised
 from pipeline_platform_tests.support.waiting import wait_for
 
 
 def settings_in(home: Path, **more: Any) -> Settings:
     return Settings(home=home, gateway_port=0, console_port=0, dagster_port=0, workers=1, **more)
-
-
-@contextmanager
-def supervised(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A supervisor with its own servers, without Dagster, that serves."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
-    environment |= {"PIPELINE_HOME": str(home), "PIPELINE_GATEWAY_PORT": "0", "PIPELINE_DAGSTER_PORT": "0"}
-    environment |= {"PIPELINE_CONSOLE_PORT": "0"}
-    command = [sys.executable, "-m", "pipeline_platform.local.supervisor", "--no-dagster"]
-    supervisor = subprocess.Popen(command, env=environment, umask=0o022)
-    try:
-        wait_for("the platform to serve", lambda: serves(home, supervisor.pid) or supervisor.poll() is not None, 120)
-        assert supervisor.poll() is None, "the supervisor ended while starting"
-        yield supervisor
-    finally:
-        supervisor.terminate()
-        supervisor.wait()
-
-
-def serves(home: Path, supervisor: int) -> bool:
-    endpoints = read_endpoints(home)
-    return endpoints is not None and endpoints.pids["supervisor"] == supervisor
-
-
-def endpoints_of(home: Path) -> Endpoints:
-    endpoints = read_endpoints(home)
-    assert endpoints is not None
-    return endpoints
-
-
-def ready(home: Path) -> bool:
-    try:
-        return httpx.get(f"{endpoints_of(home).gateway}/readyz").is_success
-    except httpx.TransportError:
-        return False
 
 
 def open_to_others(home: Path) -> list[str]:

@@ -4,54 +4,29 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import queries
 from pipeline_platform.errors import NotNowError
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import Work, accept_params, claim, claim_suspect, read
+from pipeline_platform.event.types import Lane, TenantId
+from pipeline_platform.queue.batches import Work, claim, claim_suspect, read
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.drain import drain_hour
 from pipeline_platform.worker.engine import Engine, Processed
 from pipeline_platform.worker.suspects import isolate_suspect
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.workers import Died
 
 Conn = psycopg.Connection[Any]
 _POISON = b'{"messageId":"poison","event":"x","userId":"u"}'
 
 
-@pytest.fixture
-def tenant(conn: Conn) -> TenantId:
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
-    assert row
-    return TenantId(row[0])
-
-
-@pytest.fixture
-def engine(settings: Settings) -> Iterator[Engine]:
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker") as conn:
-        yield Engine(settings, conn, lookups)
-    lookups.close()
-
-
-def accept(conn: Conn, tenant: TenantId, events: int, poison_at: int | None = None) -> None:
-    batch = [
-        AcceptedEvent(
-            tenant,
-            uuid.uuid4(),
-            EventType.TRACK,
-            None,
-            _POISON if at == poison_at else b'{"event":"x","userId":"u"}',
-        )
-        for at in range(events)
-    ]
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, batch, []))
+def accept_with_poison(conn: Conn, tenant: TenantId, events: int, poison_at: int | None = None) -> None:
+    accept(conn, *(event(tenant, payload=_POISON if at == poison_at else None) for at in range(events)))
 
 
 def die(conn: Conn, work_ids: list[int]) -> None:
@@ -59,15 +34,11 @@ def die(conn: Conn, work_ids: list[int]) -> None:
     conn.execute(queries("queue")["reap"], (work_ids,))
 
 
-class Died(BaseException):
-    """Stands for the worker's SIGKILL: its transaction is rolled back."""
-
-
 @pytest.mark.parametrize("poison_at", [0, 4_999])
 def test_one_of_5000_is_buried_after_five_deaths_and_its_neighbours_are_delivered(
     conn: Conn, engine: Engine, settings: Settings, tenant: TenantId, poison_at: int
 ) -> None:
-    accept(conn, tenant, 5_000, poison_at)
+    accept_with_poison(conn, tenant, 5_000, poison_at)
     with conn.transaction():
         die(conn, [work.work_id for work in claim(conn, Lane.LIVE, 10, 0)])
     deaths, steps = 1, 0
@@ -100,7 +71,7 @@ def test_innocent_work_whose_workers_died_is_delivered(
 ) -> None:
     strict = settings.model_copy(update={"attempts_max": attempts_max})
     for events in (1, 2, 40):
-        accept(conn, tenant, events)
+        accept_with_poison(conn, tenant, events)
     for _ in range(4):
         die(conn, [row[0] for row in conn.execute("SELECT work_id FROM queue.work").fetchall()])
     while isolate_suspect(strict, engine, lambda works: None):
@@ -110,8 +81,8 @@ def test_innocent_work_whose_workers_died_is_delivered(
 
 
 def test_ordinary_claims_pass_over_suspects(conn: Conn, tenant: TenantId) -> None:
-    accept(conn, tenant, 1)
-    accept(conn, tenant, 1)
+    accept_with_poison(conn, tenant, 1)
+    accept_with_poison(conn, tenant, 1)
     first = conn.execute("SELECT min(work_id) FROM queue.work").fetchone()
     assert first
     die(conn, [first[0]])
@@ -120,13 +91,11 @@ def test_ordinary_claims_pass_over_suspects(conn: Conn, tenant: TenantId) -> Non
         assert [work.work_id for work in claim_suspect(conn)] == [first[0]]
 
 
-_DYING_DRAIN = """
-import os, signal, sys
-from datetime import UTC, datetime
+_DRAIN = """
+import sys
+from datetime import datetime
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker import engine
 from pipeline_platform.worker.drain import drain_hour
-engine.transform = lambda event: os.kill(os.getpid(), signal.SIGKILL)
 drain_hour(Settings.read(), datetime.fromisoformat(sys.argv[1]))
 """
 
@@ -135,19 +104,20 @@ def test_work_that_kills_a_drain_is_left_to_the_workers(
     conn: Conn, engine: Engine, settings: Settings, tenant: TenantId
 ) -> None:
     for _ in range(3):
-        accept(conn, tenant, 5)
+        accept_with_poison(conn, tenant, 5)
     row = conn.execute("SELECT date_trunc('hour', min(received_at), 'UTC') FROM queue.work").fetchone()
     assert row
     environment = os.environ | {
         "PIPELINE_HOME": str(settings.home),
         "PIPELINE_DATABASE_URL": settings.database_url,
         "PIPELINE_REDIS_URL": settings.redis_url,
+        "PIPELINE_KILL_POINT": "worker.after_claim",
     }
-    died = subprocess.run([sys.executable, "-c", _DYING_DRAIN, row[0].isoformat()], env=environment, check=False)
+    died = subprocess.run([sys.executable, "-c", _DRAIN, row[0].isoformat()], env=environment, check=False)
     assert died.returncode == -signal.SIGKILL
     with pytest.raises(NotNowError, match="suspect of crashing"):
         drain_hour(settings, row[0], wait_s=0)
-    assert conn.execute("SELECT DISTINCT attempts FROM queue.work").fetchall() == [(1,)]
+    assert conn.execute("SELECT DISTINCT deaths FROM queue.work").fetchall() == [(1,)]
     assert not list((settings.home / "claims").glob("drain-*"))
     while isolate_suspect(settings, engine, lambda works: None):
         pass

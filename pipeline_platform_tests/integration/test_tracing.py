@@ -14,9 +14,10 @@ from pipeline_platform.local.services.process import free_port
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.gateway import event, make_tenant
+from pipeline_platform_tests.support.gateway import event
 from pipeline_platform_tests.support.otlp import Collector, Span
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -35,7 +36,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 @pytest.fixture
 def client(conn: Conn) -> Iterator[Any]:
     """Starts platforms; each with the environment of its moment."""
-    _, key = make_tenant(conn, "acme")
+    key = add_tenant(conn, "acme").write_key
     yield lambda platform: Client(platform.port, key)
 
 

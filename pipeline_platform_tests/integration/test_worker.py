@@ -2,8 +2,6 @@
 
 import json
 import random
-import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,48 +9,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect, queries
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
+from pipeline_platform.db import connect
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.lookups import Key, Lookups
-from pipeline_platform.queue.batches import accept_params, claim, is_full
-from pipeline_platform.queue.keeper import open_partitions
+from pipeline_platform.queue.batches import claim, is_full
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine, Processed
 from pipeline_platform.worker.retry_lane import redeliver
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.tenants import add_tenant
 
 Conn = psycopg.Connection[Any]
-
-
-@pytest.fixture
-def tenant(conn: Conn) -> TenantId:
-    open_partitions(conn)
-    row = conn.execute("INSERT INTO control.tenants (name, plan) VALUES ('acme', 'pro') RETURNING tenant_id").fetchone()
-    assert row
-    return TenantId(row[0])
-
-
-@pytest.fixture
-def lookups(settings: Settings) -> Iterator[Lookups]:
-    found = Lookups(settings, settings.redis_url)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def engine(settings: Settings, lookups: Lookups) -> Iterator[Engine]:
-    with connect(settings.database_url, "test worker") as conn:
-        yield Engine(settings, conn, lookups)
-
-
-def event(tenant: TenantId, message_id: str, kind: EventType = EventType.TRACK, **fields: Any) -> AcceptedEvent:
-    body = {"messageId": message_id, "userId": "u1", "event": "Clicked"} | fields
-    return AcceptedEvent(
-        tenant, event_id_of(message_id), kind, datetime(2026, 1, 2, tzinfo=UTC), json.dumps(body).encode()
-    )
-
-
-def accept(conn: Conn, *events: AcceptedEvent, lane: Lane = Lane.LIVE) -> None:
-    conn.execute(queries("queue")["accept"], accept_params(lane, events, []))
 
 
 def step(engine: Engine) -> Processed:
@@ -77,7 +44,7 @@ def test_delivers_a_row_with_all_its_columns(conn: Conn, engine: Engine, tenant:
     envelope = b'{"context":{"library":{"name":"x"},"ip":"10.0.0.1"},"sentAt":"2026-01-02T00:00:10Z"}'
     accept(
         conn,
-        AcceptedEvent(tenant, event_id_of("m-1"), EventType.TRACK, datetime(2026, 1, 2, tzinfo=UTC), payload, envelope),
+        event(tenant, "m-1", client_at=datetime(2026, 1, 2, tzinfo=UTC), payload=payload, envelope=envelope),
     )
     assert step(engine) == Processed(claimed=1, delivered=1)
     row = conn.execute(
@@ -112,13 +79,11 @@ def test_a_closed_generation_of_keys_still_removes_duplicates(conn: Conn, engine
 
 def test_bad_rows_become_dead_letters_and_neighbours_commit(conn: Conn, engine: Engine, tenant: TenantId) -> None:
     good = [event(tenant, f"g{number}") for number in range(98)]
-    nul = AcceptedEvent(
-        tenant, uuid.uuid4(), EventType.TRACK, None, b'{"messageId":"nul","event":"x","properties":{"a":"\\u0000"}}'
-    )
-    broken = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"messageId":')
+    nul = event(tenant, "nul", properties={"a": "\0"})
+    broken = event(tenant, payload=b'{"messageId":')
     accept(conn, *good[:50], nul, broken, *good[50:])
     assert step(engine) == Processed(claimed=100, delivered=98, dead_lettered=2)
-    found = conn.execute("SELECT stage, state, attempts FROM queue.dead_letters ORDER BY stage").fetchall()
+    found = conn.execute("SELECT failed_in, state, attempts FROM queue.dead_letters ORDER BY failed_in").fetchall()
     assert found == [("load", "waiting", 1), ("transform", "waiting", 1)]
     assert totals(conn) | {"enriched": 99, "dead_lettered": 2, "in_flight": 0} == totals(conn)
 
@@ -126,8 +91,7 @@ def test_bad_rows_become_dead_letters_and_neighbours_commit(conn: Conn, engine: 
 def test_dead_letters_are_exhausted_with_one_alert(
     conn: Conn, engine: Engine, settings: Settings, lookups: Lookups, tenant: TenantId
 ) -> None:
-    payload = b'{"messageId":"nul","event":"x","properties":{"a":"\\u0000"}}'
-    accept(conn, *[AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, payload) for _ in range(3)])
+    accept(conn, *[event(tenant, properties={"a": "\0"}) for _ in range(3)])
     step(engine)
     for _ in range(settings.attempts_max - 1):
         conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now() WHERE state = 'waiting'")
@@ -140,7 +104,7 @@ def test_dead_letters_are_exhausted_with_one_alert(
 def test_a_mended_dead_letter_is_delivered(
     conn: Conn, engine: Engine, settings: Settings, lookups: Lookups, tenant: TenantId
 ) -> None:
-    accept(conn, AcceptedEvent(tenant, event_id_of("a"), EventType.TRACK, None, b"{"))
+    accept(conn, event(tenant, "a", payload=b"{"))
     step(engine)
     mended = b'{"messageId":"a","event":"x"}'
     conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now(), payload = %s", (mended,))
@@ -151,8 +115,7 @@ def test_a_mended_dead_letter_is_delivered(
 def test_a_dead_letter_counts_as_enriched_once_wherever_it_fails_later(
     conn: Conn, engine: Engine, settings: Settings, lookups: Lookups, tenant: TenantId
 ) -> None:
-    unloadable = b'{"messageId":"a","event":"x","properties":{"a":"\\u0000"}}'
-    accept(conn, AcceptedEvent(tenant, event_id_of("a"), EventType.TRACK, None, unloadable))
+    accept(conn, event(tenant, "a", properties={"a": "\0"}))
     step(engine)
     for payload in (b"{", b'{"messageId":"a","event":"x"}'):
         conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now(), payload = %s", (payload,))
@@ -164,10 +127,9 @@ def test_traits_are_kept_whatever_the_order_and_seen_by_later_events(
     conn: Conn, engine: Engine, tenant: TenantId
 ) -> None:
     newer = event(tenant, "i2", EventType.IDENTIFY, traits={"plan": "new", "b": 1})
-    older = AcceptedEvent(
-        tenant, event_id_of("i1"), EventType.IDENTIFY, datetime(2026, 1, 1, tzinfo=UTC),
-        b'{"messageId":"i1","userId":"u1","traits":{"plan":"old","a":1}}',
-    )  # fmt: skip
+    older = event(
+        tenant, "i1", EventType.IDENTIFY, client_at=datetime(2026, 1, 1, tzinfo=UTC), traits={"plan": "old", "a": 1}
+    )
     accept(conn, event(tenant, "t0"))
     step(engine)
     accept(conn, newer)
@@ -239,15 +201,15 @@ def test_bad_data_in_the_enrichment_costs_no_neighbour(
     )
     users = ["good", "bad", "fine", "bad", "well"]
     accept(conn, *[event(tenant, f"m{number}", userId=user) for number, user in enumerate(users)])
-    accept(conn, AcceptedEvent(tenant, event_id_of("broken"), EventType.TRACK, None, b"{"))
+    accept(conn, event(tenant, "broken", payload=b"{"))
     assert step(engine) == Processed(claimed=6, delivered=3, dead_lettered=3)
-    letters = "SELECT stage, error_class, attempts FROM queue.dead_letters ORDER BY dead_letter_id"
+    letters = "SELECT failed_in, error_class, attempts FROM queue.dead_letters ORDER BY dead_letter_id"
     found = sorted(conn.execute(letters).fetchall())
     assert found == [("enrich", "DivisionByZero", 1)] * 2 + [("transform", "InvalidEventError", 1)]
 
     mended = b'{"messageId":"broken","event":"x","userId":"good"}'
     conn.execute("UPDATE queue.dead_letters SET next_attempt_at = now()")
-    conn.execute("UPDATE queue.dead_letters SET payload = %s WHERE stage = 'transform'", (mended,))
+    conn.execute("UPDATE queue.dead_letters SET payload = %s WHERE failed_in = 'transform'", (mended,))
     assert redeliver(settings, conn, lookups) == Processed(claimed=3, delivered=1)
     assert conn.execute(
         "SELECT count(*) FROM queue.dead_letters WHERE state = 'waiting' AND attempts = 2"
@@ -267,20 +229,19 @@ def _sequence(tenant: TenantId, seed: int) -> list[AcceptedEvent]:
         kind = chance.choice([EventType.IDENTIFY, EventType.GROUP, EventType.TRACK, EventType.TRACK])
         traits = {chance.choice("abc"): number} if kind is not EventType.TRACK else {}
         spoils = {"properties": {"x": "\0"}} if seed % 2 and chance.random() < 0.2 else {}
-        body = {
-            "messageId": f"m{number:02}", "userId": chance.choice(["u1", "u2"]), "event": "e", "groupId": "g",
-            "context": {"groupId": "g"}, "traits": traits,
-        } | spoils  # fmt: skip
         at = datetime(2026, 1, chance.randint(1, 9), tzinfo=UTC)
-        made.append(AcceptedEvent(tenant, event_id_of(f"m{number}"), kind, at, json.dumps(body).encode()))
+        made.append(
+            event(
+                tenant, f"m{number:02}", kind, client_at=at, userId=chance.choice(["u1", "u2"]), event="e",
+                groupId="g", context={"groupId": "g"}, traits=traits, **spoils,
+            )
+        )  # fmt: skip
     return made
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_batch_is_enriched_as_its_events_one_by_one(conn: Conn, engine: Engine, tenant: TenantId, seed: int) -> None:
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('other') RETURNING tenant_id").fetchone()
-    assert row
-    other = TenantId(row[0])
+    other = add_tenant(conn, "other").tenant_id
     accept(conn, *_sequence(tenant, seed))
     together = step(engine)
     apart = Processed()

@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect, queries
+from pipeline_platform.db import connect, in_schema, queries
+from pipeline_platform.queue.batches import EncodedBatch
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import PLANNING
 
@@ -31,7 +32,7 @@ _PLANTED = """
     INSERT INTO control.traits (tenant_id, kind, subject_id, name, value, as_of, event_id)
     SELECT 1 + n % 50, 'user', 'user-' || n, 'plan', '1', now(), gen_random_uuid() FROM generate_series(1, 20000) AS n;
     INSERT INTO queue.dead_letters (tenant_id, event_id, type, lane, batch_id, event_index, batch_received_at,
-        received_at, payload, stage, error_class, error, fingerprint, state, attempts)
+        received_at, payload, failed_in, error_class, error, fingerprint, state, attempts)
     SELECT 1, gen_random_uuid(), 't', 'live', n, 0, now(), now(), '', 'load', 'E', 'e', 'f', 'exhausted', 5
     FROM generate_series(1, 5000) AS n;
     INSERT INTO replay.replays (window_start, window_end, planned_events, actor, reason, state)
@@ -53,9 +54,28 @@ def worker(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Conn]
         yield conn
 
 
+_TINY = """
+    INSERT INTO control.tenants (name) VALUES ('a');
+    INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
+    SELECT max(generation), 1, gen_random_uuid(), now() FROM analytics.key_generations;
+    INSERT INTO control.traits (tenant_id, kind, subject_id, name, value, as_of, event_id)
+    VALUES (1, 'user', 'a', 'plan', '1', now(), gen_random_uuid());
+"""
+
+
+@pytest.fixture
+def new_worker(settings: Settings) -> Iterator[Conn]:
+    """A worker's connection to a new installation whose tables were analyzed while they were tiny."""
+    with connect(settings.database_url, "plans", more=PLANNING) as conn:
+        conn.execute(_TINY)
+        conn.execute("VACUUM ANALYZE")
+        yield conn
+
+
 def plan_of(conn: Conn, room: str, name: str, values: dict[str, str] | None = None) -> list[Node]:
     """Every node of a named query's plan, its parameters NULL where no SQL value is given."""
     text = queries(room)[name]
+    text = in_schema(text, "analytics") if "{schema}" in text else text
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text))) or ["positional"] * text.count("%s")
     numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", text).replace("%s", "$1")
     conn.execute(f"PREPARE looked_at AS {numbered}")  # pyright: ignore
@@ -103,6 +123,24 @@ def test_a_suspect_is_found_by_its_own_index(worker: Conn) -> None:
     assert_never_read_whole(plan, "batches")
 
 
+def test_a_drain_reads_each_batch_by_its_index(worker: Conn) -> None:
+    plan = plan_of(worker, "queue", "claim_hour", {"hour": "now()", "limit": "20", "bytes_max": "1000000"})
+    assert_never_read_whole(plan, "batches")
+
+
+def test_the_mirror_and_an_erasure_read_each_batch_by_its_index(worker: Conn) -> None:
+    taken = {"low_water": "1", "batches": "20", "events": "4000", "give_up_s": "60"}
+    assert_never_read_whole(plan_of(worker, "mirror", "take", taken), "batches")
+    worker.execute("DEALLOCATE looked_at")
+    places = {"batch_ids": "ARRAY[1, 2]", "received_ats": "ARRAY[now(), now()]"}
+    assert_never_read_whole(plan_of(worker, "erasure", "batches", places), "batches")
+
+
+def test_an_encoded_batch_has_the_columns_of_the_view_in_their_order(conn: Conn) -> None:
+    described = conn.execute("SELECT * FROM queue.encoded_batches LIMIT 0").description
+    assert described and tuple(column.name for column in described) == EncodedBatch._fields
+
+
 def test_a_load_probes_the_keys_by_index_and_joins_nothing_by_nested_loops_over_two_inputs(worker: Conn) -> None:
     typed = {
         "tenant_id": "ARRAY[1, 2]",
@@ -126,6 +164,12 @@ def test_look_ups_of_traits_read_only_what_is_asked_for(worker: Conn) -> None:
         "subject_id": "ARRAY['user-50', '']",
     }
     assert_never_read_whole(plan_of(worker, "lookups", "known", asked), "traits")
+
+
+def test_a_plan_from_when_tables_were_tiny_stays_right_while_they_grow(new_worker: Conn) -> None:
+    assert_never_read_whole(plan_of(new_worker, "worker", "load"), "keys")
+    new_worker.execute("DEALLOCATE ALL")
+    assert_never_read_whole(plan_of(new_worker, "lookups", "known"), "traits")
 
 
 def test_due_dead_letters_are_found_by_their_index(worker: Conn) -> None:

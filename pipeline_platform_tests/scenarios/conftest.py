@@ -1,8 +1,6 @@
-"""What scenarios share: their seed, and one line each about what they found, shown when all are done."""
+"""What scenarios share: one line each about what they found, shown when all are done."""
 
 import itertools
-import os
-import random
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,19 +9,11 @@ import pytest
 
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.dagster.conftest import instance, instance_template  # noqa: F401 -- fixtures
-from pipeline_platform_tests.support.ledger import Verdict
+from pipeline_platform_tests.support.ledger import Report, Verdict
 from pipeline_platform_tests.support.servers import OwnServer, fresh_database, own_postgres
 
 _REPORT = "scenario"
 _counter = itertools.count(1)
-
-Report = Callable[..., None]
-
-
-@pytest.fixture
-def seed() -> int:
-    """PIPELINE_TEST_SEED repeats a run; without it each is another one."""
-    return int(os.environ.get("PIPELINE_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 
 
 @pytest.fixture(scope="session")

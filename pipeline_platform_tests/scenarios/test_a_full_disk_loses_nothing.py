@@ -14,13 +14,13 @@ import psycopg
 import pytest
 
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.scenarios.conftest import Report
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.disks import fill, make_room, small_disk
-from pipeline_platform_tests.support.ledger import Ledger, Tenant, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, Report
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
 from pipeline_platform_tests.support.servers import OwnServer, fresh_database, own_postgres
+from pipeline_platform_tests.support.tenants import Tenant, add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 
 _DATA_MB, _WAL_MB = 400, 256

@@ -5,10 +5,10 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.scenarios.conftest import Report
-from pipeline_platform_tests.support.ledger import Ledger, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, Report
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 
@@ -25,7 +25,7 @@ def test_sigterm_under_load(settings: Settings, conn: Conn, seed: int, report: R
             assert platform.stop_workers() == 0
             assert not any(worker.is_running() for worker in workers)
             load.await_acknowledged(50)
-        assert conn.execute("SELECT count(*) FROM queue.work WHERE attempts > 0").fetchone() == (0,)
+        assert conn.execute("SELECT count(*) FROM queue.work WHERE deaths > 0").fetchone() == (0,)
         platform.start_workers()
         platform.await_drained(conn)
     report(ledger.judge(conn))

@@ -7,15 +7,14 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import queries
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
-from pipeline_platform.queue.batches import accept_params
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.ledger import add_tenants
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -28,14 +27,14 @@ def test_a_replay_gets_its_share_under_a_live_peak(conn: Conn, settings: Setting
     (tenant,) = add_tenants(conn, "acme")
     open_partitions(conn)
     with Platform(settings) as platform:
-        _accept(conn, TenantId(tenant.tenant_id), "old", _BATCH)
+        _accept(conn, tenant.tenant_id, "old", _BATCH)
         platform.start_workers(1)
         platform.await_drained(conn)
         platform.stop_workers()
         now = datetime.now(UTC)
         replay_id = make_plan(conn, Scope(now - timedelta(hours=1), now), "a test").replay_id
         for number in range(_BATCHES * workers):
-            _accept(conn, TenantId(tenant.tenant_id), f"live-{number}", _BATCH)
+            _accept(conn, tenant.tenant_id, f"live-{number}", _BATCH)
         steps.start_diff(conn, replay_id)
         platform.start_workers(workers)
         wait_for("the replay's diff", lambda: steps.progress(conn, replay_id).state == "diffed", 60)
@@ -49,9 +48,4 @@ def test_a_replay_gets_its_share_under_a_live_peak(conn: Conn, settings: Setting
 
 
 def _accept(conn: Conn, tenant: TenantId, prefix: str, events: int) -> None:
-    batch: list[AcceptedEvent] = []
-    for number in range(events):
-        name = f"{prefix}-{number}"
-        payload = f'{{"messageId":"{name}","userId":"u","event":"E"}}'.encode()
-        batch.append(AcceptedEvent(tenant, event_id_of(name), EventType.TRACK, None, payload))
-    conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, batch, []))
+    accept(conn, *(event(tenant, f"{prefix}-{number}") for number in range(events)))

@@ -4,15 +4,18 @@ import random
 from typing import Any
 
 import psycopg
+import pytest
 
 from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.replay.report import show
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.scenarios.conftest import Report
-from pipeline_platform_tests.support.ledger import Ledger, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, Report
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenants
+
+pytestmark = pytest.mark.timeout(900)
 
 Conn = psycopg.Connection[Any]
 _POINTS = ["replay.after_take", "replay.before_commit", "replay.after_commit"]

@@ -15,9 +15,10 @@ from pipeline_platform.erasure.erase import erase
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.everything import places_of
-from pipeline_platform_tests.support.ledger import Ledger, Tenant, Verdict, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, Verdict
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import Tenant, add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]

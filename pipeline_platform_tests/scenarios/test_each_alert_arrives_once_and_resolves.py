@@ -18,9 +18,12 @@ from pipeline_platform.queue.keeper import open_partitions
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.catalogue import CATALOGUE, Kind
 from pipeline_platform.watch.alerts.process import Alerter
-from pipeline_platform_tests.support.causes import CAUSES, World
+from pipeline_platform_tests.support.causes.catalogue import CAUSES
+from pipeline_platform_tests.support.causes.world import World
 from pipeline_platform_tests.support.waiting import wait_for
 from pipeline_platform_tests.support.webhook import Told, Webhook
+
+pytestmark = pytest.mark.timeout(600)
 
 _MOODY = """
 import dagster as dg

@@ -8,8 +8,9 @@ import psycopg
 
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client, Event
-from pipeline_platform_tests.support.ledger import Ledger, account_faults, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, account_faults
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 

@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.migration.reconcile import Reconciliation, reconcile
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.legacy import turn
+from pipeline_platform_tests.support.migration import open_epoch
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 
@@ -19,7 +19,7 @@ _START, _END = "2026-10-05T10:00:00Z", "2026-10-05T11:00:00Z"
 def _fill(conn: Conn, tenants: list[int]) -> None:
     """An hour of events of one shadow epoch, delivered equally by both pipelines."""
     conn.execute("SELECT queue.open_hour(%s::timestamptz)", (_START,))
-    epoch = turn(conn, "shadow")
+    epoch = open_epoch(conn, "shadow")
     conn.execute(
         "INSERT INTO shadow.events (tenant_id, event_id, message_id, type, name, user_id, occurred_at, received_at,"
         " delivered_at, properties, context, batch_id, epoch)"

@@ -1,6 +1,5 @@
 """Promise: a sealed hour is complete. Nothing can arrive in it any more, whatever the clocks say."""
 
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -9,26 +8,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipeline_platform.db import connect, queries
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
-from pipeline_platform.queue.keeper import Keeper, drop_old_hours, open_partitions, seal_due_hours
+from pipeline_platform.event.types import TenantId
+from pipeline_platform.queue.keeper import Keeper, drop_old_hours, seal_due_hours
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import Engine
+from pipeline_platform_tests.support.queue import accept, event
 from pipeline_platform_tests.support.waiting import wait_for
+from pipeline_platform_tests.support.workers import drain
 
 Conn = psycopg.Connection[Any]
 _HOUR = timedelta(hours=1)
 _LONG_AGO = datetime(2026, 3, 29, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def tenant(conn: Conn) -> TenantId:
-    open_partitions(conn)
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES ('acme') RETURNING tenant_id").fetchone()
-    assert row
-    return TenantId(row[0])
 
 
 @pytest.fixture
@@ -38,12 +27,9 @@ def other(database_url: str) -> Iterator[Conn]:
         yield connection
 
 
-def accept(conn: Conn, tenant: TenantId) -> datetime:
-    """Accept one event; its received_at."""
-    event = AcceptedEvent(tenant, uuid.uuid4(), EventType.TRACK, None, b'{"event":"x","userId":"u"}')
-    row = conn.execute(queries("queue")["accept"], accept_params(Lane.LIVE, [event], [])).fetchone()
-    assert row
-    return row[1]
+def accept_one(conn: Conn, tenant: TenantId) -> datetime:
+    """The received_at of one event."""
+    return accept(conn, event(tenant)).received_at
 
 
 def hour_of(at: datetime) -> datetime:
@@ -68,7 +54,7 @@ def enter_past_hour(conn: Conn, hour: datetime) -> None:
 
 
 def test_the_hour_that_is_running_is_not_sealed(conn: Conn, tenant: TenantId) -> None:
-    assert not can_seal(conn, hour_of(accept(conn, tenant)))
+    assert not can_seal(conn, hour_of(accept_one(conn, tenant)))
 
 
 def test_an_open_accepting_transaction_keeps_its_hour_unsealed(conn: Conn, other: Conn) -> None:
@@ -105,20 +91,20 @@ def test_a_session_that_imports_keeps_its_hours_unsealed(conn: Conn, other: Conn
 
 
 def test_a_sealed_hour_accepts_nothing(conn: Conn, tenant: TenantId) -> None:
-    first = accept(conn, tenant)
+    first = accept_one(conn, tenant)
     seal_as_if_past(conn, hour_of(first))
-    second = accept(conn, tenant)
+    second = accept_one(conn, tenant)
     assert second == hour_of(first) + _HOUR
-    assert accept(conn, tenant) >= second
+    assert accept_one(conn, tenant) >= second
     assert count(conn, "queue.batches", hour_of(first)) == 1
 
 
 def test_time_goes_on_after_the_servers_clock_was_stepped_back(conn: Conn, tenant: TenantId) -> None:
     """An hour back, in the middle of a load: received_at never enters an hour that was sealed, nor goes backwards."""
-    this_hour = hour_of(accept(conn, tenant))
+    this_hour = hour_of(accept_one(conn, tenant))
     for ahead in range(3):
         seal_as_if_past(conn, this_hour + ahead * _HOUR)
-    received = [accept(conn, tenant) for _ in range(3)]
+    received = [accept_one(conn, tenant) for _ in range(3)]
     assert received == sorted(received)
     assert {hour_of(at) for at in received} == {this_hour + 3 * _HOUR}
     found = conn.execute("SELECT DISTINCT hour FROM account.funnel ORDER BY hour").fetchall()
@@ -129,12 +115,12 @@ def test_whoever_waits_while_its_hour_is_sealed_goes_to_the_next(
     database_url: str, conn: Conn, other: Conn, tenant: TenantId
 ) -> None:
     """The race itself: the acceptance has looked at the clock already."""
-    this_hour = hour_of(accept(conn, tenant))
+    this_hour = hour_of(accept_one(conn, tenant))
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     with psycopg.connect(database_url, autocommit=True) as accepting, ThreadPoolExecutor(1) as thread:
         with other.transaction():
             other.execute("SELECT pg_advisory_xact_lock(queue.hour_lock(%s))", (this_hour,))
-            received = thread.submit(accept, accepting, tenant)
+            received = thread.submit(accept_one, accepting, tenant)
             wait_for("the acceptance to wait", lambda: conn.execute(waiting.encode()).fetchone() == (1,))
             other.execute("UPDATE queue.hours SET sealed_at = clock_timestamp() WHERE hour = %s", (this_hour,))
         assert received.result(30) == this_hour + _HOUR
@@ -144,7 +130,7 @@ def test_whoever_waits_while_its_hour_is_sealed_goes_to_the_next(
 def test_an_hour_is_not_dropped_before_its_retention_nor_with_open_work(
     conn: Conn, other: Conn, tenant: TenantId, settings: Settings
 ) -> None:
-    hour = hour_of(accept(conn, tenant))
+    hour = hour_of(accept_one(conn, tenant))
     drop = "SELECT queue.drop_hour(%s, '72 hours')"
     with pytest.raises(psycopg.errors.ObjectInUse, match="was not sealed"):
         conn.execute(drop, (hour,))
@@ -155,7 +141,7 @@ def test_an_hour_is_not_dropped_before_its_retention_nor_with_open_work(
     with pytest.raises(psycopg.errors.ObjectInUse, match="still has 1 pieces of work"):
         conn.execute(drop, (hour,))
     assert list(drop_old_hours(conn, settings.retention)) == [hour.isoformat()]
-    deliver(settings)
+    drain(settings)
     with other.transaction():
         enter_past_hour(other, hour)
         with pytest.raises(psycopg.errors.ObjectInUse, match="is being written"):
@@ -178,7 +164,7 @@ def test_a_dropped_hour_can_be_opened_again(conn: Conn) -> None:
 def test_any_number_of_keepers_do_no_harm(conn: Conn, other: Conn, settings: Settings, tenant: TenantId) -> None:
     for number in range(3):
         conn.execute("SELECT queue.open_hour(%s)", (_LONG_AGO + number * _HOUR,))
-    accept(conn, tenant)
+    accept_one(conn, tenant)
     for _ in range(2):
         Keeper(settings).tick(conn)
         Keeper(settings).tick(other)
@@ -194,7 +180,7 @@ def test_hours_are_utc_in_every_session(database_url: str, conn: Conn, tenant: T
         local.execute("SELECT set_config('TimeZone', %s, false)", (zone,))
         for number in range(48):
             local.execute("SELECT queue.open_hour(%s)", (datetime(2026, 3, 28, tzinfo=UTC) + number * _HOUR,))
-        received_at = accept(local, tenant)
+        received_at = accept_one(local, tenant)
     assert conn.execute("SELECT count(*) FROM queue.hours WHERE hour < '2026-03-30Z'").fetchone() == (48,)
     found = conn.execute("SELECT hour FROM account.funnel").fetchall()
     assert found == [(hour_of(received_at.astimezone(UTC)),)]
@@ -209,12 +195,3 @@ def count(conn: Conn, table: str, hour: datetime) -> int:
     row = conn.execute(query.encode(), (hour, hour + _HOUR)).fetchone()
     assert row
     return row[0]
-
-
-def deliver(settings: Settings) -> None:
-    lookups = Lookups(settings, settings.redis_url)
-    with connect(settings.database_url, "test worker") as conn:
-        engine = Engine(settings, conn, lookups)
-        while engine.step(lambda conn: claim(conn, Lane.LIVE, 100, 0)).claimed:
-            pass
-    lookups.close()

@@ -8,12 +8,12 @@ import psycopg
 import pytest
 
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.scenarios.conftest import Report
-from pipeline_platform_tests.support.ledger import Ledger, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, Report
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
 from pipeline_platform_tests.support.proxy import ReplyLosingProxy
 from pipeline_platform_tests.support.servers import OwnServer, kill_backend
+from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]

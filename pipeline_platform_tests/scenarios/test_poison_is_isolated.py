@@ -1,10 +1,10 @@
 """Promise: an event that kills its worker every time costs nobody else: it is buried once, with one alert."""
 
 import random
-from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from pipeline_platform.db import connect
 from pipeline_platform.dead_letters.store import Failure, bury
@@ -12,39 +12,28 @@ from pipeline_platform.event.types import Lane
 from pipeline_platform.queue.batches import claim, complete, read
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
-from pipeline_platform_tests.support.ledger import Ledger, account_faults, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, account_faults
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(600)
 
 Conn = psycopg.Connection[Any]
 
-# Runs at the start of each worker process: whoever decodes the marked event dies of it, as of a bug in a C library.
-_DEADLY = """
-import os, signal, sys
-if "--slot" in sys.orig_argv:
-    from pipeline_platform.worker import engine
-    decode = engine.transform
-    def transform(event):
-        if b"deadly" in event.payload:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return decode(event)
-    engine.transform = transform
-"""
-
 
 def test_an_event_that_kills_its_worker_is_buried_and_its_neighbours_are_delivered(
-    settings: Settings, conn: Conn, seed: int, tmp_path: Path
+    settings: Settings, conn: Conn, seed: int
 ) -> None:
     rng, ledger = random.Random(seed), Ledger(seed)
     (tenant,) = add_tenants(conn, "a")
-    (tmp_path / "sitecustomize.py").write_text(_DEADLY)
     batch = [ledger.event(tenant, rng) for _ in range(100)]
     batch[rng.randrange(100)]["properties"] = {"mark": "deadly"}
     with Platform(settings) as platform:
         platform.start_gateway()
         answer = Client(platform.port, tenant.write_key).send(batch)
         assert answer.accepted == 100
-        platform.start_crashing_workers(tmp_path)
+        platform.start_crashing_workers("deadly")
         buried = "SELECT count(*) FROM queue.dead_letters WHERE state = 'exhausted'"
         wait_for("the burial", lambda: conn.execute(buried).fetchone() == (1,), 240)
         platform.await_drained(conn)
@@ -55,11 +44,10 @@ def test_an_event_that_kills_its_worker_is_buried_and_its_neighbours_are_deliver
 
 
 def test_a_dead_letter_that_kills_its_worker_is_exhausted_and_the_other_letters_are_delivered(
-    settings: Settings, conn: Conn, seed: int, tmp_path: Path
+    settings: Settings, conn: Conn, seed: int
 ) -> None:
     rng, ledger = random.Random(seed), Ledger(seed)
     (tenant,) = add_tenants(conn, "a")
-    (tmp_path / "sitecustomize.py").write_text(_DEADLY)
     batch = [ledger.event(tenant, rng) for _ in range(40)]
     batch[rng.randrange(40)]["properties"] = {"mark": "deadly"}
     hasty = settings.model_copy(update={"retry_base_s": 0.01, "retry_max_s": 0.01})
@@ -67,9 +55,9 @@ def test_a_dead_letter_that_kills_its_worker_is_exhausted_and_the_other_letters_
         platform.start_gateway()
         assert Client(platform.port, tenant.write_key).send(batch).accepted == 40
         bury_all(hasty)
-        platform.start_crashing_workers(tmp_path)
+        platform.start_crashing_workers("deadly")
         open_ones = "SELECT count(*) FROM queue.dead_letters WHERE state = 'waiting'"
-        wait_for("the letters to be settled", lambda: conn.execute(open_ones).fetchone() == (0,), 240)
+        wait_for("the letters to be resolved", lambda: conn.execute(open_ones).fetchone() == (0,), 240)
         # One in company, or two where the second worker was faster than the count, and four alone.
         assert platform.worker_deaths() in (5, 6)
     found = conn.execute("SELECT state, attempts, error_class, count(*) FROM queue.dead_letters GROUP BY 1, 2, 3")

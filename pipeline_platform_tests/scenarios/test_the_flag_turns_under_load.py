@@ -14,23 +14,23 @@ from pipeline_platform.event.types import event_id_of
 from pipeline_platform.migration.cutover.phases import Phase, current
 from pipeline_platform.migration.cutover.transition import turn
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.scenarios.conftest import Report
-from pipeline_platform_tests.support import legacy
 from pipeline_platform_tests.support.client import Client
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import Ledger, Verdict, add_tenants
+from pipeline_platform_tests.support.ledger import Ledger, Report, Verdict
 from pipeline_platform_tests.support.load import Load
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.simulation import LegacyPipeline
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 _TURNS = 50
 
 
 @contextmanager
-def both_pipelines(settings: Settings) -> Iterator[tuple[legacy.LegacyPipeline, Platform]]:
+def both_pipelines(settings: Settings) -> Iterator[tuple[LegacyPipeline, Platform]]:
     """The old pipeline, with room for everything, the mirror, and a platform that is not started yet."""
     with (
-        legacy.LegacyPipeline(settings, capacity_per_s=5_000, mirror=True) as old,
+        LegacyPipeline(settings, capacity_per_s=5_000, mirror=True) as old,
         Platform(settings) as platform,
     ):
         yield old, platform

@@ -10,10 +10,13 @@ import uuid
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from pipeline_platform.local.services.endpoints import read_endpoints
 from pipeline_platform.local.services.process import free_port
-from pipeline_platform_tests.conftest import temporary_home
+from pipeline_platform_tests.support.homes import temporary_home
+
+pytestmark = pytest.mark.timeout(900)
 
 _GUIDE = Path(__file__).parents[2] / "docs/how-to/migrate-from-your-pipeline.md"
 

@@ -13,10 +13,12 @@ import pytest
 from pipeline_platform.event.types import event_id_of
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.client import Client
-from pipeline_platform_tests.support.ledger import Ledger, account_faults, add_tenants
-from pipeline_platform_tests.support.legacy import LegacyPipeline, point_mirror, turn
-from pipeline_platform_tests.support.old_pipeline import old_pipeline
+from pipeline_platform_tests.support.ledger import Ledger, account_faults
+from pipeline_platform_tests.support.legacy_server import legacy_server
+from pipeline_platform_tests.support.migration import open_epoch, point_mirror
 from pipeline_platform_tests.support.platform import Platform
+from pipeline_platform_tests.support.simulation import LegacyPipeline
+from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -33,7 +35,7 @@ def silent() -> Iterator[str]:
 @contextmanager
 def refusing() -> Iterator[str]:
     """Answers 503 to everything."""
-    with old_pipeline(503) as old:
+    with legacy_server(503) as old:
         yield old.url
 
 
@@ -51,7 +53,7 @@ def test_an_old_pipeline_that_fails_changes_no_answer(
 ) -> None:
     rng, ledger = random.Random(seed), Ledger(seed)
     tenants = add_tenants(conn, "a", "b", "c")
-    turn(conn, "platform_primary")
+    open_epoch(conn, "platform_primary")
     mirror = LegacyPipeline(settings)
     with failing() as url, Platform(settings) as platform:
         point_mirror(settings, url, timeout_s=0.5)
@@ -76,15 +78,15 @@ def test_an_old_pipeline_that_fails_changes_no_answer(
     assert counted(conn, "mirror") == ledger.acknowledged
 
 
-@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.after_send", "mirror.before_settle"])
+@pytest.mark.parametrize("place", ["mirror.before_send", "mirror.after_send", "mirror.before_record"])
 def test_a_mirror_that_dies_under_load_sends_nothing_twice_and_counts_all(
     settings: Settings, conn: Conn, seed: int, place: str
 ) -> None:
     rng, ledger = random.Random(seed), Ledger(seed)
     tenants = add_tenants(conn, "a", "b")
-    turn(conn, "shadow")
+    open_epoch(conn, "shadow")
     mirror = LegacyPipeline(settings)
-    with old_pipeline() as old, Platform(settings) as platform:
+    with legacy_server() as old, Platform(settings) as platform:
         point_mirror(settings, old.url)
         platform.start_workers()
         platform.start_gateway()

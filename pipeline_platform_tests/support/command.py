@@ -1,13 +1,13 @@
 """`pipeline-platform`, run as an operator runs it: a process of its own, found by its environment."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.environments import environment_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,7 @@ class Done:
 
 def run_command(settings: Settings, *words: str, stdin: bytes = b"", **more: str) -> Done:
     """Run it to its end, on the servers of `settings`; `more`: settings by their lower-case names."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
-    environment |= {
-        "PIPELINE_HOME": str(settings.home),
-        "PIPELINE_DATABASE_URL": settings.database_url,
-        "PIPELINE_REDIS_URL": settings.redis_url,
-        **{f"PIPELINE_{name.upper()}": value for name, value in more.items()},
-    }
+    environment = environment_of(settings, **more)
     done = subprocess.run(
         [sys.executable, "-c", "from pipeline_platform.cli import main; main()", *words],
         check=False,

@@ -1,7 +1,6 @@
 """The console as a process of its own, and what its page says, read as text."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import httpx
 
 from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.environments import environment_of
 from pipeline_platform_tests.support.waiting import wait_for
 
 _ROOT = Path(__file__).parents[2]
@@ -32,14 +32,7 @@ class ConsoleProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = settings.home / "logs" / f"console-{self.port}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
-            "PYTHONPATH": str(_ROOT),
-            "PIPELINE_HOME": str(settings.home),
-            "PIPELINE_DATABASE_URL": settings.database_url,
-            "PIPELINE_REDIS_URL": settings.redis_url,
-            **{f"PIPELINE_{name.upper()}": value for name, value in more.items()},
-        }
+        self._environment = environment_of(settings, **more)
 
     def __enter__(self) -> Self:
         self.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_platform_tests.conftest import temporary_home
+from pipeline_platform_tests.support.homes import temporary_home
 
 _PIECE = bytes(1 << 16)
 

@@ -1,78 +1,52 @@
-"""A platform with one tenant, for tests of erasures: its queue, an engine and the look-ups."""
+"""A platform with one tenant, for tests of erasures: its queue and workers."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
 
 from pipeline_platform.account.audit import audit
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.db import connect, queries
 from pipeline_platform.erasure.erase import Erasure, erase
-from pipeline_platform.event.types import (
-    AcceptedEvent,
-    EventType,
-    Lane,
-    RejectedEvent,
-    TenantId,
-    event_id_of,
-)
-from pipeline_platform.lookups import Lookups
-from pipeline_platform.queue.batches import accept_params, claim
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, RejectedEvent, TenantId
 from pipeline_platform.settings import Settings
-from pipeline_platform.worker.engine import PLANNING, Engine
-from pipeline_platform.worker.replay_lane import Replaying
-from pipeline_platform.worker.retry_lane import redeliver
 from pipeline_platform_tests.support.everything import places_of
+from pipeline_platform_tests.support.queue import accept, event
+from pipeline_platform_tests.support.tenants import add_tenant
+from pipeline_platform_tests.support.workers import Workers
 
 Conn = psycopg.Connection[Any]
 SECRET = "planted-7f3a"
 
 
 class World:
-    """The queue's front door, an engine, and a tenant."""
+    """The queue's front door, workers, and a tenant."""
 
-    def __init__(self, conn: Conn, settings: Settings, engine: Engine, lookups: Lookups) -> None:
-        self.conn, self.settings, self._engine, self._lookups = conn, settings, engine, lookups
+    def __init__(self, conn: Conn, settings: Settings, workers: Workers) -> None:
+        self.conn, self.settings, self._workers = conn, settings, workers
         self.tenant = self.add_tenant("acme")
 
     def add_tenant(self, name: str) -> TenantId:
-        row = self.conn.execute(
-            "INSERT INTO control.tenants (name) VALUES (%s) RETURNING tenant_id", (name,)
-        ).fetchone()
-        assert row
-        return TenantId(row[0])
+        return add_tenant(self.conn, name).tenant_id
 
     def event(
-        self, message_id: str, envelope: bytes = b"", tenant: TenantId | None = None, **body: Any
+        self, message_id: str, *, tenant: TenantId | None = None, type: str = "track", **more: Any
     ) -> AcceptedEvent:
-        body = {"type": "track", "event": "E", "messageId": message_id} | body
-        kind = EventType(body["type"])
-        payload = json.dumps(body).encode()
-        return AcceptedEvent(tenant or self.tenant, event_id_of(message_id), kind, None, payload, envelope)
+        """An event that names nobody who is not given."""
+        return event(tenant or self.tenant, message_id, EventType(type), **{"userId": None} | more)
 
-    def accept(
-        self, *events: AcceptedEvent, lane: Lane = Lane.LIVE, rejected: list[RejectedEvent] | None = None
-    ) -> int:
-        row = self.conn.execute(queries("queue")["accept"], accept_params(lane, events, rejected or [])).fetchone()
-        assert row
-        return row[0]
+    def accept(self, *events: AcceptedEvent, lane: Lane = Lane.LIVE, rejected: Sequence[RejectedEvent] = ()) -> int:
+        return accept(self.conn, *events, lane=lane, rejected=rejected).batch_id
 
     def drain(self) -> None:
-        for lane in (Lane.LIVE, Lane.OVERFLOW):
-            while self._engine.step(lambda conn, lane=lane: claim(conn, lane, 10, 0)).claimed:
-                pass
+        self._workers.drain()
 
     def redeliver(self) -> None:
-        redeliver(self.settings, self.conn, self._lookups)
+        self._workers.redeliver()
 
     def replay(self, begin: Callable[[], None]) -> None:
         begin()
-        with connect(self.settings.database_url, "test worker work", more=PLANNING) as conn:
-            replaying = Replaying(conn, self._lookups)
-            while replaying.step():
-                pass
+        self._workers.replay()
 
     def erase(self, user: str = SECRET) -> Erasure:
         return erase(self.settings, "acme", user, "request 1")

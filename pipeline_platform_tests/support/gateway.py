@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -20,7 +19,8 @@ import psycopg
 
 from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.settings import Settings
-from pipeline_platform.tenants.write_keys import hash_write_key, new_write_key
+from pipeline_platform_tests.support.environments import environment_of
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
@@ -36,13 +36,7 @@ class GatewayProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = settings.home / "logs" / f"gateway-{self.port}.log"
         self._started: subprocess.Popen[bytes] | None = None
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
-            "PYTHONPATH": str(_ROOT),
-            "PIPELINE_HOME": str(settings.home),
-            "PIPELINE_DATABASE_URL": settings.database_url,
-            **{f"PIPELINE_{name.upper()}": value for name, value in more.items()},
-        }
+        self._environment = environment_of(settings, **more)
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +83,8 @@ class Gateway:
         self.process = process
         self.port = process.port
         self.conn = conn
-        self.tenant_id, self.key = make_tenant(conn, f"tenant {uuid.uuid4()}")
+        tenant = add_tenant(conn, f"tenant {uuid.uuid4()}")
+        self.tenant_id, self.key = tenant.tenant_id, tenant.write_key
         self.client = httpx.Client(base_url=process.url, timeout=15)
 
     def post(self, path: str, body: bytes | dict[str, Any], key: str | None = None, **headers: str) -> httpx.Response:
@@ -142,6 +137,9 @@ class Gateway:
         return [pid for (pid,) in found]
 
 
+Start = Callable[..., Gateway]
+
+
 class Blocked:
     """Holds the lock of this hour and the next, so that commits wait until `release`."""
 
@@ -155,15 +153,6 @@ class Blocked:
 
     def release(self) -> None:
         self.conn.rollback()
-
-
-def make_tenant(conn: Conn, name: str) -> tuple[int, str]:
-    """A tenant's id and write key."""
-    key = new_write_key()
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES (%s) RETURNING tenant_id", (name,)).fetchone()
-    assert row
-    conn.execute("INSERT INTO control.write_keys (tenant_id, key_hash) VALUES (%s, %s)", (row[0], hash_write_key(key)))
-    return row[0], key
 
 
 def event(message_id: str | None = None, **fields: Any) -> dict[str, Any]:

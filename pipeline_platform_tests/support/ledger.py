@@ -7,40 +7,17 @@ row holds what its event said, and the account balances and agrees with a recoun
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, LiteralString
 
 import psycopg
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.tenants.write_keys import hash_write_key, new_write_key
 from pipeline_platform_tests.support.client import Event
+from pipeline_platform_tests.support.tenants import Tenant
 
 State = Literal["acknowledged", "refused", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """Who sends, with which key."""
-
-    tenant_id: int
-    name: str
-    write_key: str
-
-
-def add_tenants(conn: psycopg.Connection[Any], *names: str) -> list[Tenant]:
-    """Tenants with a write key each."""
-    made: list[Tenant] = []
-    for name in names:
-        tenant = conn.execute("INSERT INTO control.tenants (name) VALUES (%s) RETURNING tenant_id", (name,)).fetchone()
-        assert tenant
-        key = new_write_key()
-        conn.execute(
-            "INSERT INTO control.write_keys (key_hash, tenant_id) VALUES (%s, %s)", (hash_write_key(key), tenant[0])
-        )
-        made.append(Tenant(tenant[0], name, key))
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +36,10 @@ class Verdict:
     @property
     def faultless(self) -> bool:
         return not (self.lost or self.doubled or self.never_sent or self.altered or self.account)
+
+
+# Judges a verdict: the fixture `report` of the scenarios.
+Report = Callable[..., None]
 
 
 @dataclass

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from pipeline_platform_tests.support.client import Client, Event
-from pipeline_platform_tests.support.ledger import Ledger, Tenant
+from pipeline_platform_tests.support.ledger import Ledger
+from pipeline_platform_tests.support.tenants import Tenant
 from pipeline_platform_tests.support.waiting import wait_for
 
 # SDKs wait as long as they are told; a test that did would be about nothing but waiting.

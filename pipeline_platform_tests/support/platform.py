@@ -19,6 +19,7 @@ import psycopg
 
 from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.environments import environment_of
 from pipeline_platform_tests.support.waiting import wait_for
 
 _ROOT = Path(__file__).parents[2]
@@ -34,14 +35,7 @@ class Platform:
         self.port = free_port()
         self._gateway: subprocess.Popen[bytes] | None = None
         self._pool: subprocess.Popen[bytes] | None = None
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
-            "PYTHONPATH": str(_ROOT),
-            "PIPELINE_HOME": str(settings.home),
-            "PIPELINE_DATABASE_URL": settings.database_url,
-            "PIPELINE_REDIS_URL": settings.redis_url,
-            **{f"PIPELINE_{name.upper()}": value for name, value in more_settings.items()},
-        }
+        self._environment = environment_of(settings, **more_settings)
 
     def __enter__(self) -> Self:
         return self
@@ -83,22 +77,27 @@ class Platform:
         assert code in (None, -signal.SIGKILL), f"the gateway ended with {code}: {log_tail(self.log('gateway'))}"
         return code is not None
 
-    def start_workers(self, workers: int = 2, kill_points: Sequence[str] = (), python_path: Path | None = None) -> None:
+    def start_workers(self, workers: int = 2, kill_points: Sequence[str] = (), transform: str = "") -> None:
         """Start a pool and wait until it is ready. kill_points: of the first worker processes it starts, one each.
 
-        python_path: where a `sitecustomize` lies that each worker process is to run.
+        transform: the name of one in support/transforms.py.
         """
         more = {"TEST_KILL_POINTS": json.dumps(list(kill_points))}
-        if python_path is not None:
-            more["PYTHONPATH"] = f"{python_path}{os.pathsep}{_ROOT}"
+        if transform:
+            more["TEST_TRANSFORM"] = transform
         ready = self.settings.home / "pool.ready"
         ready.unlink(missing_ok=True)
         self._pool = self._spawn("workers", ["-m", "pipeline_platform_tests.support.pool", str(workers)], more)
         wait_for("the worker pool", ready.exists, _START_S)
 
-    def start_crashing_workers(self, python_path: Path) -> None:
-        """Start a pool whose workers run the `sitecustomize` of python_path. It may never be ready: they die of it."""
-        more = {"PYTHONPATH": f"{python_path}{os.pathsep}{_ROOT}"}
+    def start_crashing_workers(self, transform: str = "", python_path: Path | None = None) -> None:
+        """Start a pool that may never be ready, because its workers die of a transform of support/transforms.py.
+
+        python_path: they die of the `sitecustomize` there instead.
+        """
+        more = {"TEST_TRANSFORM": transform} if transform else {}
+        if python_path is not None:
+            more["PYTHONPATH"] = f"{python_path}{os.pathsep}{_ROOT}"
         self._pool = self._spawn("workers", ["-m", "pipeline_platform_tests.support.pool", "2"], more)
 
     def workers(self) -> list[psutil.Process]:

@@ -1,7 +1,7 @@
 """A worker pool whose first processes die at named places: `python -m pipeline_platform_tests.support.pool WORKERS`.
 
 TEST_KILL_POINTS (JSON) holds one kill point for each process it starts, in order; an empty one, and the end of the
-list, mean none. All else is the pool itself.
+list, mean none. TEST_TRANSFORM gives all of them a transform of support/transforms.py. All else is the pool itself.
 """
 
 import json
@@ -17,6 +17,8 @@ from pipeline_platform.worker.pool import Pool
 class MortalPool(Pool):
     """Gives each process that it starts the next kill point."""
 
+    if "TEST_TRANSFORM" in os.environ:
+        _module = "pipeline_platform_tests.support.worker"
     _kill_points: list[str] = json.loads(os.environ.get("TEST_KILL_POINTS", "[]"))
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:

@@ -58,10 +58,15 @@ def own_postgres(home: Path) -> OwnServer:
     )
 
 
+def make_url(url: str, database: str) -> str:
+    """`url` with another database at its end."""
+    return f"{url.rpartition('/')[0]}/{database}"
+
+
 def fresh_database(server: OwnServer, name: str) -> str:
     """The URL of a new, migrated database."""
     ensure_database(server.url, name)
-    url = f"{server.url.rpartition('/')[0]}/{name}"
+    url = make_url(server.url, name)
     schema.migrate(url)
     return url
 

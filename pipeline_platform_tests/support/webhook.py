@@ -19,7 +19,7 @@ class Told:
 
 
 class Webhook:
-    """Answers 500 to the first `refusals` attempts to tell a title, then 200."""
+    """Answers 500 to the first `refusals` messages with a title, then 200."""
 
     def __init__(self, refusals: int = 1, port: int = 0) -> None:
         self.taken: list[Told] = []

@@ -56,7 +56,7 @@ def _jsonbs(values: list[Any]) -> arrays.BinaryArray:
 def test_postgres_reads_what_was_written(admin: Conn, kind: str) -> None:
     encode, element = _case(kind)
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=60, database=None)
     @given(st.lists(element, max_size=8))
     @example([])
     def round_trip(values: list[Any]) -> None:
@@ -68,7 +68,7 @@ def test_postgres_reads_what_was_written(admin: Conn, kind: str) -> None:
     round_trip()
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=100, database=None)
 @given(
     st.lists(st.integers(-(2**31), 2**31 - 1)),
     st.lists(st.uuids()),

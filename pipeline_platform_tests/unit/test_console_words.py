@@ -6,7 +6,7 @@ import pytest
 
 from pipeline_platform.account.numbers import Numbers
 from pipeline_platform.watch.console.charts import charts_of
-from pipeline_platform.watch.console.last_hour import History, Sample
+from pipeline_platform.watch.console.last_hour import LastHour, Sample
 from pipeline_platform.watch.console.snapshot import Latency, beginning
 from pipeline_platform.watch.console.wording import duration, milliseconds, rate, share
 
@@ -40,40 +40,40 @@ def sample(second: float, events: int, since: datetime = _NOON, **old: int) -> S
 
 
 def test_rates_are_of_the_last_seconds() -> None:
-    history = History()
+    history = LastHour()
     for second in range(21):
         history.add(sample(second, second * (100 if second <= 10 else 50), write=second * 7))
     assert history.rates["received"] != 0
-    assert history.rates["old write"] == 7
+    assert history.rates["legacy write"] == 7
     assert history.rates["claimed"] == 0
     assert [point.rates["received"] for point in history.points] == [100, 0]
     assert history.batches_lately == 1_000
 
 
 def test_there_is_no_rate_across_two_windows_or_where_a_number_shrank() -> None:
-    history = History()
+    history = LastHour()
     history.add(sample(0, 500))
     history.add(sample(5, 100, since=_NOON + timedelta(hours=1)))
     assert history.rates == {}
-    shrunk = History()
+    shrunk = LastHour()
     shrunk.add(sample(0, 500))
     shrunk.add(sample(5, 400))
     assert "received" not in shrunk.rates
 
 
 def test_an_hour_is_kept_and_no_more() -> None:
-    history = History()
+    history = LastHour()
     for second in range(0, 5_400, 10):
         history.add(sample(second, second))
     assert len(history.points) == 361
 
 
 def test_a_chart_is_said_in_words_too() -> None:
-    history = History()
+    history = LastHour()
     for second in range(0, 60, 10):
         history.add(sample(second, second * second))
-    rates, latency = charts_of(history.points, with_old=False)
+    rates, latency = charts_of(history.points, with_legacy=False)
     assert rates.summary.startswith("accepted: 90 now, 10 to 90 within the hour; delivered: ")
     assert rates.rows[0] == ["12:00:50", "90", "90"]
     assert latency.columns == ["p99", "p95", "p50"]
-    assert charts_of([], with_old=True)[0].summary == "Nothing was measured yet."
+    assert charts_of([], with_legacy=True)[0].summary == "Nothing was measured yet."

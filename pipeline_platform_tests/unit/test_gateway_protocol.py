@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -20,9 +21,9 @@ from pipeline_platform.gateway.protocol import (
     key_of_header,
     key_of_query,
     keys_of_body,
-    open_lines,
+    open_invalid_request,
+    open_ndjson,
     open_request,
-    salvage_request,
 )
 
 LIMITS = Limits(event_bytes_max=2_000, nesting_max=16, id_bytes_max=64)
@@ -31,7 +32,7 @@ GOOD = b'{"type":"track","event":"x","userId":"u","messageId":"good"}'
 
 
 def opened(body: bytes, kind: EventType | None = None, events_max: int = 100) -> OpenedRequest:
-    return open_request(kind, body, LIMITS, events_max) or salvage_request(kind, body, LIMITS, events_max)
+    return open_request(kind, body, LIMITS, events_max) or open_invalid_request(kind, body, LIMITS, events_max)
 
 
 def judged(body: bytes, kind: EventType | None = None, idempotency_key: str | None = None) -> Judged:
@@ -152,11 +153,23 @@ def test_an_array_is_a_batch_without_an_envelope() -> None:
 
 
 def test_lines_are_a_batch_without_an_envelope() -> None:
-    found = judge(open_lines(GOOD + b"\r\n\n{\n" + GOOD, LIMITS, 3), TENANT, LIMITS, None)
+    found = judge(open_ndjson(GOOD + b"\r\n\n{\n" + GOOD, LIMITS, 3), TENANT, LIMITS, None)
     assert ([event.payload for event in found.accepted], found.accepted_at) == ([GOOD, GOOD], [0, 2])
     assert [event.code for event in found.rejected] == ["invalid_json"]
-    with pytest.raises(RequestRefusedError, match="4 events"):
-        open_lines(b"1\n" * 4, LIMITS, 3)
+    assert open_ndjson(b"\xef\xbb\xbf \n\t{ } \r\n\x0b\n", LIMITS, 3).events == [b"{ }", b"\x0b"]
+    assert open_ndjson(b"\r\n" * 100_000, LIMITS, 3).events == []
+    with pytest.raises(RequestRefusedError) as refused:
+        open_ndjson(b"1\n" * 4, LIMITS, 3)
+    assert (refused.value.status, refused.value.code) == (413, "too_many_events")
+
+
+def test_no_more_lines_are_made_than_a_request_may_have() -> None:
+    body = b"1\n" * 1_000_000
+    tracemalloc.start()
+    with pytest.raises(RequestRefusedError, match="more than 3 events"):
+        open_ndjson(body, LIMITS, 3)
+    assert tracemalloc.get_traced_memory()[1] < len(body)
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pipeline_platform.event.types import (
     event_id_of,
 )
 from pipeline_platform.gateway.bodies import Inflater, coding_of
-from pipeline_platform.gateway.protocol import judge, key_of_header, open_request, salvage_request
+from pipeline_platform.gateway.protocol import judge, key_of_header, open_invalid_request, open_request
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.transform import _read_body, transform  # pyright: ignore[reportPrivateUsage]
 from pipeline_platform_tests.capture_golden import GOLDEN, WRITE_KEY
@@ -40,7 +40,7 @@ def judged(request: dict[str, Any]) -> tuple[list[AcceptedEvent], list[RejectedE
         body = inflater.feed(body)
         inflater.end()
     arguments = (None, body, LIMITS, 2_500)
-    opened = open_request(*arguments) or salvage_request(*arguments)
+    opened = open_request(*arguments) or open_invalid_request(*arguments)
     assert key_of_header(headers["authorization"].encode()) == WRITE_KEY
     assert opened.write_key in (None, WRITE_KEY)
     found = judge(opened, TenantId(1), LIMITS, None)

@@ -8,36 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline_platform.errors import InvalidEventError
 from pipeline_platform.event.json_limits import check_text, check_values, doubts_of, is_deeper
-
-HELD_NUMBERS = [
-    "0",
-    "-0.0",
-    "1e131071",
-    "0e131072",
-    "9" * 131_072,
-    "1.5e131071",
-    "0.01e131073",
-    "1e-16383",
-    "1.23e-16381",
-    "0.000e-16380",
-    "0." + "1" * 16_383,
-    "1e00000000000000000005",
-    "123456789012345678901234567890",
-    "1.7976931348623157e308",
-]
-TOO_MUCH = [
-    "1e131072",
-    "9" * 131_073,
-    "123e131070",
-    "1e-16384",
-    "0e-16384",
-    "1.0e-16383",
-    "1.23e-16382",
-    "0." + "1" * 16_384,
-    "1e2147483648",
-    "-1E+999999",
-    "1e" + "9" * 5_000,
-]
+from pipeline_platform_tests.support.json_numbers import HELD_NUMBERS, TOO_MUCH
 
 
 def check(text: bytes, nesting_max: int = 64) -> None:

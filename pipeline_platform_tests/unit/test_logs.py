@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline_platform.cli.failures import without_secrets
 from pipeline_platform.settings import Settings
-from pipeline_platform.telemetry.logs import Redactor
+from pipeline_platform.telemetry.redaction import SECRET_SETTINGS, Redactor, names_credential
 from pipeline_platform.tenants.write_keys import new_write_key
 
 _PASSWORD = "s3cr3t-pass"
@@ -80,6 +81,24 @@ class _WithAlerts(Settings):
 def test_addresses_of_alerts_and_tokens_are_removed_whole() -> None:
     cleaned = Redactor(_WithAlerts()).text("could not tell slack://T0k3nA/T0k3nB of it; asked with c0ns0le-token")
     assert cleaned == "could not tell [removed] of it; asked with [removed]"
+
+
+def test_the_list_of_secret_settings_has_every_setting_that_is_named_like_one() -> None:
+    assert set(Settings.model_fields) >= SECRET_SETTINGS
+    assert {name for name in Settings.model_fields if names_credential(name)} <= SECRET_SETTINGS
+
+
+def test_values_under_the_name_of_a_secret_are_removed_and_counts_stay() -> None:
+    fields = {"headers": {"Api-Key": "k", "Cookie": "c"}, "discarded": 3}
+    cleaned = Redactor(_SETTINGS).value(fields)
+    assert cleaned == {"headers": {"Api-Key": "[removed]", "Cookie": "[removed]"}, "discarded": 3}
+
+
+def test_a_wrong_setting_does_not_let_the_command_line_show_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_WORKERS", "none")
+    monkeypatch.setenv("PIPELINE_CONSOLE_TOKEN", "c0ns0le-token")
+    monkeypatch.setenv("PIPELINE_ALERT_URLS", "slack://T0k3nA/T0k3nB")
+    assert without_secrets("c0ns0le-token at slack://T0k3nA/T0k3nB") == "[removed] at [removed]"
 
 
 _PROGRAM = """

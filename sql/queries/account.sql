@@ -29,16 +29,16 @@ ORDER BY level, hour, received DESC, tenant, lane
 -- name: causes
 -- Why events were not delivered: rejections at the gateway and dead letters, by cause. Pruned rows count by their kept
 -- numbers.
-SELECT stage, cause, fingerprint, outcome, sum(events)::bigint AS events, min(example) AS example
+SELECT failed_in, cause, fingerprint, outcome, sum(events)::bigint AS events, min(example) AS example
 FROM (
-    SELECT 'received' AS stage, code AS cause, '' AS fingerprint, 'rejected' AS outcome, count(*) AS events,
+    SELECT 'validate' AS failed_in, code AS cause, '' AS fingerprint, 'rejected' AS outcome, count(*) AS events,
            min(message) AS example
     FROM queue.quarantine
     WHERE (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
       AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s)
     GROUP BY code
     UNION ALL
-    SELECT stage, error_class, fingerprint, CASE state WHEN 'discarded' THEN 'discarded' ELSE 'dead_lettered' END,
+    SELECT failed_in, error_class, fingerprint, CASE state WHEN 'discarded' THEN 'discarded' ELSE 'dead_lettered' END,
            count(*), min(error)
     FROM queue.dead_letters
     WHERE state IN ('waiting', 'exhausted', 'discarded')
@@ -46,7 +46,7 @@ FROM (
       AND (%(since)s::timestamptz IS NULL OR batch_received_at >= %(since)s)
     GROUP BY 1, 2, 3, 4
     UNION ALL
-    SELECT stage, cause, fingerprint, outcome, events, NULL
+    SELECT failed_in, cause, fingerprint, outcome, events, NULL
     FROM queue.pruned
     WHERE (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
       AND (%(since)s::timestamptz IS NULL OR hour >= date_trunc('hour', %(since)s, 'UTC'))
@@ -105,7 +105,7 @@ WITH occurrence AS MATERIALIZED (
     WHERE w.received_at >= %(hour)s AND w.received_at < %(hour)s + interval '1 hour'
     GROUP BY w.batch_id, event_index
 ), letter AS MATERIALIZED (
-    SELECT batch_id, event_index, tenant_id, event_id, stage, state
+    SELECT batch_id, event_index, tenant_id, event_id, failed_in, state
     FROM queue.dead_letters
     WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
 ), erased AS MATERIALIZED (
@@ -113,7 +113,7 @@ WITH occurrence AS MATERIALIZED (
     FROM control.erased_events
     WHERE batch_received_at >= %(hour)s AND batch_received_at < %(hour)s + interval '1 hour'
 ), evidence AS (
-    SELECT o.batch_id, o.tenant_id, o.event_id, o.lane, o.event_index, w.times AS waiting, l.state, l.stage, x.was,
+    SELECT o.batch_id, o.tenant_id, o.event_id, o.lane, o.event_index, w.times AS waiting, l.state, l.failed_in, x.was,
            w.times > 1 OR (w.times > 0 AND l.state IS NOT NULL) AS is_twice,
            NULL::timestamptz AS row_at, NULL::timestamptz AS delivered_at, NULL::timestamptz AS key_at,
            o.type, NULL::integer AS row_type, NULL::boolean AS is_other
@@ -138,7 +138,7 @@ WITH occurrence AS MATERIALIZED (
            count(*) FILTER (WHERE state = 'discarded' OR was = 'delivered' OR (was = 'in_flight' AND waiting IS NULL))
                AS discarded,
            count(*) FILTER (WHERE was = 'delivered') AS erased,
-           count(*) FILTER (WHERE stage = 'load' AND state IN ('waiting', 'exhausted', 'discarded')) AS dead_at_load,
+           count(*) FILTER (WHERE failed_in = 'load' AND state IN ('waiting', 'exhausted', 'discarded')) AS dead_at_load,
            bool_or(is_twice) AS is_twice,
            -- A row with two identity keys appears twice, but only once with its own key.
            greatest(count(*) FILTER (WHERE row_at = coalesce(key_at, row_at)), least(count(row_at), 1)) AS rows,
@@ -271,7 +271,7 @@ ORDER BY tenant, e.received_at
 -- name: trace_occurrences
 -- All occurrences of one event in the batches of the queue, with the work that waits.
 SELECT t.name AS tenant, b.batch_id, o.place::integer - 1 AS event_index, b.lane::text,
-       coalesce(o.own_received_at, b.received_at) AS received_at, o.length AS bytes, w.work_id, w.attempts,
+       coalesce(o.own_received_at, b.received_at) AS received_at, o.length AS bytes, w.work_id, w.deaths,
        b.received_at AS batch_received_at
 FROM queue.batches AS b
 CROSS JOIN LATERAL unnest(b.tenant_ids, b.event_ids, b.lengths, b.received_ats)
@@ -284,7 +284,7 @@ ORDER BY received_at, b.batch_id, event_index
 
 -- name: trace_dead_letters
 -- The dead letters of one event.
-SELECT t.name AS tenant, d.dead_letter_id, d.batch_id, d.event_index, d.lane::text, d.received_at, d.stage, d.state,
+SELECT t.name AS tenant, d.dead_letter_id, d.batch_id, d.event_index, d.lane::text, d.received_at, d.failed_in, d.state,
        d.attempts, d.next_attempt_at, d.created_at, d.resolved_at, d.error_class, d.error, d.reason
 FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
 WHERE d.event_id = %(event_id)s AND (%(tenant_id)s::integer IS NULL OR d.tenant_id = %(tenant_id)s)

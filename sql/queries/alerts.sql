@@ -5,7 +5,7 @@
 -- name: dead_letters
 -- Condition: exhausted dead letters, by tenant and fingerprint.
 SELECT 'dead_letter_exhausted', tenant_id, fingerprint,
-       format('%%s dead letters were tried for the last time, at %%s: %%s', count(*), min(stage), min(error_class)),
+       format('%%s dead letters were tried for the last time, at %%s: %%s', count(*), min(failed_in), min(error_class)),
        count(*), min(created_at), min(event_id::text)
 FROM queue.dead_letters WHERE state = 'exhausted'
 GROUP BY tenant_id, fingerprint
@@ -52,8 +52,8 @@ WITH waiting AS MATERIALIZED (
     WHERE lane IN ('live', 'overflow')
       AND NOT EXISTS (SELECT FROM control.import_chunks AS c WHERE c.batch_id = w.batch_id)
     GROUP BY lane
-), mark AS (
-    INSERT INTO control.alert_marks AS m (name, value)
+), last_seen AS (
+    INSERT INTO control.alert_progress AS m (name, value)
     SELECT 'claimed', coalesce((SELECT sum(claimed) FROM account.counters WHERE hour >= (
                                     SELECT min(hour) FROM queue.hours WHERE dropped_at IS NULL)), 0)
                       + coalesce((SELECT sum(claimed) FROM account.deltas), 0)
@@ -64,7 +64,7 @@ WITH waiting AS MATERIALIZED (
     -- A received_at ahead of the clock does not tell how long the work has waited.
     SELECT w.*, m.since, greatest(m.since, CASE WHEN w.oldest_at <= now() THEN w.oldest_at END)
                          + make_interval(secs => %(stopped_s)s) < now() AS is_stopped
-    FROM waiting AS w CROSS JOIN mark AS m
+    FROM waiting AS w CROSS JOIN last_seen AS m
     WHERE NOT EXISTS (SELECT FROM control.circuits WHERE closed_at IS NULL)
 )
 SELECT CASE WHEN is_stopped THEN 'queue_stopped' ELSE 'lag_high' END, NULL::integer, lane::text,
@@ -164,7 +164,7 @@ GROUP BY r.replay_id
 
 -- name: channels
 -- Condition: an alert channel has failed for too long.
-SELECT 'channel_down', NULL::integer, channel, format('%%s attempts failed, the last: %%s', failures, last_error),
+SELECT 'channel_down', NULL::integer, channel, format('%%s sends failed, the last: %%s', failures, last_error),
        failures::bigint, failing_since, channel
 FROM control.alert_channels
 WHERE failing_since < now() - make_interval(secs => %(channel_down_s)s)
@@ -273,7 +273,7 @@ SELECT 'mirror_lag_high', NULL::integer, 'mirror',
 FROM queue.mirror
 HAVING min(received_at) + make_interval(secs => %(mirror_lag_s)s) < now()
 
--- name: settle
+-- name: apply
 -- Opens an alert for each finding or updates the open one. Resolves alerts of the same kinds that were not found for a
 -- while. If another process looked later, its newer findings stay.
 WITH found AS MATERIALIZED (
@@ -331,9 +331,9 @@ FROM added CROSS JOIN control.alert_notifications AS n JOIN control.alerts AS a 
 WHERE n.is_addressed AND n.change = 'opened' AND a.resolved_at IS NULL
 
 -- name: due
--- Channels that have deliveries to send and whose next attempt is due.
+-- Channels that have deliveries to send and whose next send is due.
 SELECT channel FROM control.alert_channels AS c
-WHERE channel = ANY(%(channels)s) AND next_attempt_at <= clock_timestamp()
+WHERE channel = ANY(%(channels)s) AND next_send_at <= clock_timestamp()
   AND EXISTS (SELECT FROM control.alert_deliveries AS d WHERE d.channel = c.channel AND d.sent_at IS NULL)
 
 -- name: to_send
@@ -349,7 +349,7 @@ ORDER BY n.notification_id
 LIMIT 1000
 
 -- name: sent
--- Marks deliveries as sent and resets the channel's failures.
+-- Records deliveries as sent and resets the channel's failures.
 WITH done AS (
     UPDATE control.alert_deliveries SET sent_at = clock_timestamp()
     WHERE channel = %(channel)s AND notification_id = ANY(%(ids)s)
@@ -358,14 +358,14 @@ UPDATE control.alert_channels SET failures = 0, failing_since = NULL, last_error
 WHERE channel = %(channel)s
 
 -- name: failed
--- Counts a failed attempt of a channel and schedules the next one with exponential backoff.
+-- Counts a failed send of a channel and schedules the next one with exponential backoff.
 UPDATE control.alert_channels SET
     failures = failures + 1, failing_since = coalesce(failing_since, clock_timestamp()), last_error = %(error)s,
-    next_attempt_at = clock_timestamp() + make_interval(secs => least(%(wait_max_s)s, %(wait_s)s * 2 ^ least(failures, 20)))
+    next_send_at = clock_timestamp() + make_interval(secs => least(%(wait_max_s)s, %(wait_s)s * 2 ^ least(failures, 20)))
 WHERE channel = %(channel)s
 
 -- name: prune
--- Deletes old notifications. The alerts stay as the history.
+-- Deletes old notifications. The alerts stay.
 DELETE FROM control.alert_notifications AS n
 WHERE n.is_addressed AND n.noted_at < now() - interval '30 days'
   AND NOT EXISTS (SELECT FROM control.alert_deliveries AS d

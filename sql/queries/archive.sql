@@ -26,12 +26,9 @@ SELECT pg_advisory_unlock_shared(queue.hour_lock(%(hour)s))
 SELECT sealed_at, seals, dropped_at FROM queue.hours WHERE hour = %(hour)s
 
 -- name: batches
--- All batches of one hour, in the form of a claim.
-SELECT b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
-FROM queue.batches AS b
+-- All batches of one hour.
+SELECT b.*
+FROM queue.encoded_batches AS b
 WHERE b.received_at >= %(hour)s AND b.received_at < %(hour)s + interval '1 hour'
 ORDER BY b.batch_id
 

@@ -71,13 +71,13 @@ WHERE t.name = ANY(%(tenants)s)
 GROUP BY t.tenant_id, t.name
 
 -- name: dead_letters
--- Unresolved dead letters of any age, grouped by fingerprint, stage and error class.
-SELECT fingerprint, stage, error_class, min(error) AS example, count(*) AS events,
+-- Unresolved dead letters of any age, grouped by fingerprint, failed part and error class.
+SELECT fingerprint, failed_in, error_class, min(error) AS example, count(*) AS events,
        count(*) FILTER (WHERE state = 'exhausted') AS exhausted, count(DISTINCT tenant_id) AS tenants,
        min(created_at) AS since
 FROM queue.dead_letters
 WHERE state IN ('waiting', 'exhausted') AND (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
-GROUP BY fingerprint, stage, error_class
+GROUP BY fingerprint, failed_in, error_class
 ORDER BY exhausted DESC, events DESC, fingerprint
 LIMIT %(limit)s
 
@@ -132,6 +132,6 @@ SELECT coalesce(sum(received), 0)::bigint AS received, coalesce(sum(accepted), 0
        coalesce(sum(discarded), 0)::bigint AS discarded, coalesce(sum(in_flight), 0)::bigint AS in_flight
 FROM account.funnel WHERE hour >= %(since)s
 
--- name: old_totals
+-- name: legacy_totals
 -- What each stage of the legacy pipeline passed on.
 SELECT stage, sum(proceeded)::bigint AS proceeded FROM legacy.stage_counts WHERE hour >= %(since)s GROUP BY stage

@@ -1,6 +1,6 @@
 -- name: list
 -- Dead letters that match a filter.
-SELECT d.dead_letter_id, t.name AS tenant, d.event_id::text, d.message_id, d.stage, d.error_class, d.error,
+SELECT d.dead_letter_id, t.name AS tenant, d.event_id::text, d.message_id, d.failed_in, d.error_class, d.error,
        d.fingerprint, d.state, d.attempts, d.next_attempt_at, d.created_at, d.received_at, d.batch_id, d.lane::text
 FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
 WHERE (%(tenants)s::text[] IS NULL OR t.name = ANY(%(tenants)s))
@@ -9,22 +9,22 @@ WHERE (%(tenants)s::text[] IS NULL OR t.name = ANY(%(tenants)s))
   AND d.state = ANY(%(states)s)
   AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
-  AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+  AND (%(failed_in)s::text IS NULL OR d.failed_in = %(failed_in)s)
   AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
 ORDER BY d.created_at, d.dead_letter_id
 LIMIT %(limit)s
 
 -- name: show
 -- One dead letter with its payload.
-SELECT d.dead_letter_id, t.name AS tenant, d.event_id::text, d.message_id, d.stage, d.error_class, d.error,
+SELECT d.dead_letter_id, t.name AS tenant, d.event_id::text, d.message_id, d.failed_in, d.error_class, d.error,
        d.fingerprint, d.state, d.attempts, d.next_attempt_at, d.created_at, d.received_at, d.batch_id, d.lane::text,
        d.event_index, d.resolved_at, d.reason, d.payload, d.envelope
 FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
 WHERE d.dead_letter_id = %(dead_letter_id)s
 
 -- name: count
--- Unresolved dead letters that match a filter, grouped by tenant, fingerprint, stage and error class.
-SELECT t.name AS tenant, d.fingerprint, d.stage, d.error_class, min(d.error) AS sample_error, count(*) AS events
+-- Unresolved dead letters that match a filter, grouped by tenant, fingerprint, failed part and error class.
+SELECT t.name AS tenant, d.fingerprint, d.failed_in, d.error_class, min(d.error) AS sample_error, count(*) AS events
 FROM queue.dead_letters AS d JOIN control.tenants AS t USING (tenant_id)
 WHERE (%(tenants)s::text[] IS NULL OR t.name = ANY(%(tenants)s))
   AND (%(fingerprint)s::text IS NULL OR d.fingerprint = %(fingerprint)s)
@@ -32,7 +32,7 @@ WHERE (%(tenants)s::text[] IS NULL OR t.name = ANY(%(tenants)s))
   AND d.state IN ('waiting', 'exhausted')
   AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
-  AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+  AND (%(failed_in)s::text IS NULL OR d.failed_in = %(failed_in)s)
   AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
 GROUP BY 1, 2, 3, 4
 ORDER BY events DESC
@@ -48,7 +48,7 @@ WITH chosen AS (
       AND d.state IN ('waiting', 'exhausted')
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
       AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
-      AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+      AND (%(failed_in)s::text IS NULL OR d.failed_in = %(failed_in)s)
       AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
     -- The same lock order as a replay's commit, to avoid deadlocks.
     ORDER BY d.tenant_id, d.dead_letter_id
@@ -77,7 +77,7 @@ WITH chosen AS (
       AND d.state IN ('waiting', 'exhausted')
       AND (%(since)s::timestamptz IS NULL OR d.created_at >= %(since)s)
       AND (%(until)s::timestamptz IS NULL OR d.created_at < %(until)s)
-      AND (%(stage)s::text IS NULL OR d.stage = %(stage)s)
+      AND (%(failed_in)s::text IS NULL OR d.failed_in = %(failed_in)s)
       AND (%(error_class)s::text IS NULL OR d.error_class = %(error_class)s)
     -- The same lock order as a replay's commit, to avoid deadlocks.
     ORDER BY d.tenant_id, d.dead_letter_id

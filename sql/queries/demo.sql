@@ -65,9 +65,9 @@ WHERE NOT EXISTS (SELECT FROM legacy.output AS o WHERE o.tenant_id = l.tenant_id
 GROUP BY l.stage
 
 -- name: dead_letters
--- Events that the platform accepted and did not deliver, by stage.
-SELECT stage, count(*) AS events FROM queue.dead_letters
-WHERE state IN ('waiting', 'exhausted', 'discarded') GROUP BY stage
+-- Events that the platform accepted and did not deliver, by the part of processing that failed.
+SELECT failed_in, count(*) AS events FROM queue.dead_letters
+WHERE state IN ('waiting', 'exhausted', 'discarded') GROUP BY failed_in
 
 -- name: rates
 -- Events per second: accepted at the gateway, delivered by the platform, delivered by the legacy pipeline.

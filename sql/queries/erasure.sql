@@ -55,14 +55,11 @@ WHERE %(tenant_id)s = ANY(tenant_ids) AND (%(before)s::timestamptz IS NULL OR re
 ORDER BY received_at, batch_id
 
 -- name: batches
--- The given batches, in the form of a claim.
-SELECT b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+-- The given batches.
+SELECT b.*
 FROM unnest(%(batch_ids)s::bigint[], %(received_ats)s::timestamptz[]) AS wanted(batch_id, received_at)
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own
+    SELECT * FROM queue.encoded_batches AS own
     WHERE own.batch_id = wanted.batch_id AND own.received_at = wanted.received_at OFFSET 0
 ) AS b
 
@@ -178,9 +175,9 @@ ORDER BY work_id FOR UPDATE
 WITH gone AS (
     DELETE FROM queue.work WHERE batch_id = %(batch_id)s AND received_at = %(received_at)s RETURNING *
 )
-INSERT INTO queue.work (lane, work_id, batch_id, received_at, first_event, end_event, attempts)
+INSERT INTO queue.work (lane, work_id, batch_id, received_at, first_event, end_event, deaths)
 OVERRIDING SYSTEM VALUE
-SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts FROM gone
+SELECT lane, work_id, batch_id, received_at, first_event, end_event, deaths FROM gone
 
 -- name: empty_batch
 -- Replaces the payload of a batch.
@@ -197,7 +194,7 @@ JOIN control.erased_events AS e
 
 -- name: hold_letters
 -- Locks the dead letters of these events.
-SELECT d.batch_id, d.event_index, d.state, d.stage, d.fingerprint
+SELECT d.batch_id, d.event_index, d.state, d.failed_in, d.fingerprint
 FROM unnest(%(batch_ids)s::bigint[], %(indexes)s::integer[]) AS i(batch_id, event_index)
 JOIN queue.dead_letters AS d USING (batch_id, event_index)
 WHERE d.tenant_id = %(tenant_id)s
@@ -228,10 +225,10 @@ UPDATE control.alerts SET sample_id = NULL,
 WHERE tenant_id = %(tenant_id)s AND fingerprint = ANY(%(fingerprints)s)
 
 -- name: delete_rows
--- Deletes the person's rows from production. If the identity also occurs in the batch with other people's ids, only
+-- Deletes the person's rows from the events of one schema. If the identity also occurs in the batch with other people's ids, only
 -- rows of this person are deleted.
 WITH gone AS (
-    DELETE FROM analytics.events AS e
+    DELETE FROM {schema}.events AS e
     USING unnest(%(batch_ids)s::bigint[], %(event_ids)s::uuid[], %(received_ats)s::timestamptz[], %(sole)s::boolean[])
           AS i(batch_id, event_id, received_at, is_sole)
     WHERE e.tenant_id = %(tenant_id)s AND e.received_at = i.received_at AND e.event_id = i.event_id
@@ -340,7 +337,7 @@ SELECT is_mirrored FROM control.epochs ORDER BY epoch DESC LIMIT 1
 SELECT was, count(*) FROM control.erased_events WHERE erasure_id = %(erasure_id)s GROUP BY was
 
 -- name: finish
--- Marks an erasure as finished.
+-- Records that an erasure is finished.
 UPDATE control.erasures SET finished_at = clock_timestamp(), counts = %(counts)s::jsonb WHERE erasure_id = %(erasure_id)s
 
 -- name: subject_hash

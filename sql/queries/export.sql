@@ -26,5 +26,5 @@ WHERE tenant_id = %(tenant_id)s AND received_at >= %(received_from)s AND receive
 ORDER BY received_at, event_id
 
 -- name: count
--- Counts the rows of the query above, which is inserted for `the_rows`.
-SELECT date_trunc('hour', occurred_at, 'UTC'), type, name, count(*) FROM (the_rows) AS counted GROUP BY 1, 2, 3
+-- Counts the rows of the query `rows`.
+SELECT date_trunc('hour', occurred_at, 'UTC'), type, name, count(*) FROM ({rows}) AS counted GROUP BY 1, 2, 3

@@ -1,7 +1,7 @@
 -- name: queue
 -- The waiting work and the number of suspects.
 SELECT count(*) AS waiting_work, coalesce(sum(end_event - first_event), 0)::bigint AS waiting_events,
-       min(received_at) AS oldest_received_at, count(*) FILTER (WHERE attempts > 0) AS suspects
+       min(received_at) AS oldest_received_at, count(*) FILTER (WHERE deaths > 0) AS suspects
 FROM queue.work
 
 -- name: hours

@@ -12,7 +12,7 @@ ON CONFLICT (import_id) DO NOTHING
 SELECT shift, started_at, finished_at FROM control.imports WHERE import_id = %s
 
 -- name: finish_import
--- Marks an import as finished.
+-- Records that an import is finished.
 UPDATE control.imports SET finished_at = now() WHERE import_id = %s AND finished_at IS NULL
 
 -- name: chunks

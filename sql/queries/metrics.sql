@@ -13,7 +13,7 @@ SELECT lane::text, bucket, events, seconds FROM account.latency
 -- Work, events, the oldest age and suspects by lane.
 SELECT l.lane::text, count(w.work_id), coalesce(sum(w.end_event - w.first_event), 0)::bigint,
        coalesce(extract(epoch FROM clock_timestamp() - min(w.received_at)), 0)::float8,
-       count(*) FILTER (WHERE w.attempts > 0)
+       count(*) FILTER (WHERE w.deaths > 0)
 FROM unnest(enum_range(NULL::queue.lane)) AS l(lane) LEFT JOIN queue.work AS w USING (lane)
 GROUP BY l.lane
 
@@ -71,7 +71,7 @@ SELECT coalesce(sum(events), 0)::bigint,
        coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float8
 FROM queue.mirror
 
--- name: old_pipeline
+-- name: legacy_pipeline
 -- What the stages of the legacy pipeline counted.
 SELECT stage, sum(arrived)::bigint, sum(proceeded)::bigint, sum(failed)::bigint FROM legacy.stage_counts GROUP BY stage
 

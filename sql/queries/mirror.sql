@@ -24,7 +24,7 @@ FROM control.tenants AS t LEFT JOIN control.legacy_keys AS k USING (tenant_id)
 WHERE t.tenant_id = ANY(%s)
 
 -- name: take
--- Marks batches as being sent and returns them in the form of a claim. The mark is committed before anything is sent.
+-- Records that batches are being sent, and returns them. The record is committed before anything is sent.
 WITH waiting AS (
     SELECT mirror_id, events FROM queue.mirror
     WHERE mirror_id >= %(low_water)s AND sending_at IS NULL
@@ -40,13 +40,11 @@ WITH waiting AS (
     RETURNING m.mirror_id, m.batch_id, m.received_at
 )
 SELECT t.mirror_id, t.received_at < clock_timestamp() - make_interval(secs => %(give_up_s)s) AS is_late,
-       b.lane::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+       b.*
 FROM taken AS t
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own WHERE own.batch_id = t.batch_id AND own.received_at = t.received_at OFFSET 0
+    SELECT * FROM queue.encoded_batches AS own
+    WHERE own.batch_id = t.batch_id AND own.received_at = t.received_at OFFSET 0
 ) AS b
 ORDER BY t.mirror_id
 
@@ -57,9 +55,9 @@ FROM queue.mirror AS m
 JOIN queue.events AS e ON e.batch_id = m.batch_id AND e.batch_received_at = m.received_at
 WHERE m.sending_at IS NOT NULL
 
--- name: settle
+-- name: record
 -- Records the fate of mirrored batches in one statement: counts by tenant, hour and stage, the lost events, and the
--- deletion of the rows. Missing rows were settled before, by an earlier try of this call or by another mirror. They are
+-- deletion of the rows. Missing rows were recorded before, by an earlier try of this call or by another mirror. They are
 -- not counted again.
 WITH gone AS (DELETE FROM queue.mirror WHERE mirror_id = ANY(%(mirror_ids)s) RETURNING mirror_id),
 lost AS (

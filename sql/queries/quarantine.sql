@@ -37,5 +37,5 @@ SELECT analytics.recall_keys(
     clock_timestamp())
 
 -- name: readmitted
--- Marks quarantined events as readmitted.
+-- Records that quarantined events were readmitted.
 UPDATE queue.quarantine SET readmitted_at = clock_timestamp() WHERE quarantine_id = ANY(%s::bigint[])

@@ -8,9 +8,9 @@ SELECT batch_id, received_at FROM queue.accept(
 -- left to later claims.
 WITH entered AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(analytics.key_lock())),
 picked AS MATERIALIZED (
-    SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
+    SELECT lane, work_id, batch_id, received_at, first_event, end_event, deaths
     FROM queue.work
-    WHERE lane = %(lane)s::queue.lane AND work_id >= %(low_water)s AND attempts = 0
+    WHERE lane = %(lane)s::queue.lane AND work_id >= %(low_water)s AND deaths = 0
       -- A received_at ahead of the clock dates from before the clock was stepped back. That work has waited.
       AND NOT received_at BETWEEN clock_timestamp() - make_interval(secs => %(waited_s)s) AND clock_timestamp()
     ORDER BY work_id
@@ -32,15 +32,13 @@ picked AS MATERIALIZED (
     ) AS sized
     WHERE events - (end_event - first_event) < %(events_max)s AND all_bytes - bytes < %(bytes_max)s
 )
-SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+SELECT p.work_id, p.first_event, p.end_event, p.deaths, b.*
 FROM entered
 CROSS JOIN taken AS p
 -- One index probe of one partition for each work, under any settings of the planner.
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
+    SELECT * FROM queue.encoded_batches AS own
+    WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
 ) AS b
 ORDER BY p.work_id
 
@@ -48,31 +46,29 @@ ORDER BY p.work_id
 -- Claims one suspect.
 WITH entered AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(analytics.key_lock())),
 picked AS MATERIALIZED (
-    SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
+    SELECT lane, work_id, batch_id, received_at, first_event, end_event, deaths
     FROM queue.work
-    WHERE attempts > 0
+    WHERE deaths > 0
     ORDER BY work_id
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 )
-SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+SELECT p.work_id, p.first_event, p.end_event, p.deaths, b.*
 FROM entered
 CROSS JOIN picked AS p
 -- One index probe of one partition for each work, under any settings of the planner.
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
+    SELECT * FROM queue.encoded_batches AS own
+    WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
 ) AS b
 
 -- name: claim_hour
 -- Claims work of one hour, for a drain.
 WITH entered AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(analytics.key_lock())),
 picked AS MATERIALIZED (
-    SELECT lane, work_id, batch_id, received_at, first_event, end_event, attempts
+    SELECT lane, work_id, batch_id, received_at, first_event, end_event, deaths
     FROM queue.work
-    WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour' AND attempts = 0
+    WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour' AND deaths = 0
     ORDER BY lane, work_id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -90,15 +86,13 @@ picked AS MATERIALIZED (
     ) AS sized
     WHERE all_bytes - bytes < %(bytes_max)s
 )
-SELECT p.lane::text, p.work_id, p.batch_id, p.received_at, p.first_event, p.end_event, p.attempts,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
+SELECT p.work_id, p.first_event, p.end_event, p.deaths, b.*
 FROM entered
 CROSS JOIN taken AS p
 -- One index probe of one partition for each work, under any settings of the planner.
 CROSS JOIN LATERAL (
-    SELECT * FROM queue.batches AS own WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
+    SELECT * FROM queue.encoded_batches AS own
+    WHERE own.batch_id = p.batch_id AND own.received_at = p.received_at OFFSET 0
 ) AS b
 ORDER BY p.lane, p.work_id
 
@@ -113,8 +107,8 @@ DELETE FROM queue.work WHERE lane = %s::queue.lane AND work_id = ANY(%s)
 -- name: split
 -- Splits work into parts of `events` events.
 WITH gone AS (DELETE FROM queue.work WHERE lane = %(lane)s::queue.lane AND work_id = %(work_id)s RETURNING *)
-INSERT INTO queue.work (lane, batch_id, received_at, first_event, end_event, attempts)
-SELECT lane, batch_id, received_at, part, least(part + %(events)s, end_event), attempts
+INSERT INTO queue.work (lane, batch_id, received_at, first_event, end_event, deaths)
+SELECT lane, batch_id, received_at, part, least(part + %(events)s, end_event), deaths
 FROM gone, generate_series(gone.first_event, gone.end_event - 1, %(events)s) AS part
 
 -- name: low_water
@@ -123,13 +117,13 @@ SELECT least((SELECT min(work_id) FROM queue.work WHERE lane = %(lane)s::queue.l
              %(horizon)s)
 
 -- name: horizon
--- The highest id drawn, and the transactions that write the table (see SettledIds).
+-- The highest id drawn, and the transactions that write the table (see FinalIds).
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END, ARRAY(SELECT queue.writers_of('queue.work'))
 FROM queue.work_work_id_seq
 
 -- name: reap
 -- Counts the death of a worker for the work that it held.
-UPDATE queue.work SET attempts = attempts + 1 WHERE work_id = ANY(%s) RETURNING batch_id
+UPDATE queue.work SET deaths = deaths + 1 WHERE work_id = ANY(%s) RETURNING batch_id
 
 -- name: unsealed_hours
 -- Past hours that are not sealed.

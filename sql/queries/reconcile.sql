@@ -171,7 +171,7 @@ FULL JOIN (SELECT DISTINCT tenant_id, event_id FROM differing WHERE NOT is_platf
     USING (tenant_id, event_id)
 
 -- name: elsewhere
--- Marks those that the platform delivered in another window: sent again, or arrived late at the legacy pipeline. An
+-- Finds those that the platform delivered in another window: sent again, or arrived late at the legacy pipeline. An
 -- identity key counts only with its row: an event whose row is gone is missing.
 UPDATE unknown AS u SET is_elsewhere = true
 WHERE EXISTS (
@@ -181,7 +181,7 @@ WHERE EXISTS (
     WHERE k.tenant_id = u.tenant_id AND k.event_id = u.event_id OFFSET 0)
 
 -- name: elsewhere_before
--- Marks those that the platform delivered before its oldest identity keys. This reads all older rows.
+-- Finds those that the platform delivered before its oldest identity keys. This reads all older rows.
 UPDATE unknown AS u SET is_elsewhere = true
 FROM account.delivered AS d
 WHERE NOT u.is_elsewhere AND d.tenant_id = u.tenant_id AND d.event_id = u.event_id

@@ -95,7 +95,7 @@ WITH wanted AS MATERIALIZED (
 SELECT count(*) FROM put
 
 -- name: finish
--- Marks a recovery as finished.
+-- Records that a recovery is finished.
 UPDATE recovery.runs SET finished_at = clock_timestamp() WHERE recovery_id = %(recovery_id)s
 
 -- name: moved

@@ -101,7 +101,7 @@ WHERE replay_id = %(replay_id)s
 -- Deletes the earlier diff and resets the chunks.
 WITH gone AS (DELETE FROM replay.counts WHERE replay_id = %(replay_id)s),
      old AS (DELETE FROM replay.scratch WHERE replay_id = %(replay_id)s),
-     fresh AS (UPDATE replay.chunks SET diffed_at = NULL, read_events = NULL, is_done = false, attempts = 0
+     fresh AS (UPDATE replay.chunks SET diffed_at = NULL, read_events = NULL, is_done = false, times_taken = 0
                WHERE replay_id = %(replay_id)s)
 UPDATE replay.replays SET
     transform_to = %(version)s,
@@ -113,18 +113,18 @@ WHERE replay_id = %(replay_id)s
 
 -- name: begin_commit
 -- Resets the chunks for a commit.
-WITH fresh AS (UPDATE replay.chunks SET is_done = false, attempts = 0 WHERE replay_id = %(replay_id)s)
+WITH fresh AS (UPDATE replay.chunks SET is_done = false, times_taken = 0 WHERE replay_id = %(replay_id)s)
 UPDATE replay.replays SET takes_newer = %(takes_newer)s WHERE replay_id = %(replay_id)s
 
 -- name: begin_undo
 -- Resets the chunks for an undo. Chunks that were not committed need no undo.
-UPDATE replay.chunks SET attempts = 0, is_done = committed_at IS NULL,
+UPDATE replay.chunks SET times_taken = 0, is_done = committed_at IS NULL,
                          undone_at = CASE WHEN committed_at IS NULL THEN clock_timestamp() END
 WHERE replay_id = %(replay_id)s
 
--- name: forget_attempts
--- Resets the attempts of a replay's chunks.
-UPDATE replay.chunks SET attempts = 0 WHERE replay_id = %(replay_id)s
+-- name: forget_takes
+-- Resets how often a replay's chunks were taken.
+UPDATE replay.chunks SET times_taken = 0 WHERE replay_id = %(replay_id)s
 
 -- name: forget_scratch
 -- Deletes the diff of a replay.

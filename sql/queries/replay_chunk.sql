@@ -12,10 +12,11 @@ WHERE %(version)s IS DISTINCT FROM (SELECT version FROM control.transforms ORDER
 ON CONFLICT DO NOTHING
 
 -- name: take
--- Takes the next chunk. Its attempt is committed before the work, because a death leaves no other trace. A chunk waits
--- while its batches are being processed. A crash of PostgreSQL may undo a finished chunk, and then it is done again. So
--- its commits need not wait for the disk. The end of the step waits (finish), and with it all commits before.
-UPDATE replay.chunks AS c SET attempts = attempts + 1, taken_by = pg_backend_pid(), taken_since = me.backend_start
+-- Takes the next chunk and counts that. The count is committed before the work, because a death leaves no other trace.
+-- A chunk waits while its batches are being processed. A crash of PostgreSQL may undo a finished chunk, and then it is
+-- done again. So its commits need not wait for the disk. The end of the step waits (finish), and with it all commits
+-- before.
+UPDATE replay.chunks AS c SET times_taken = times_taken + 1, taken_by = pg_backend_pid(), taken_since = me.backend_start
 FROM (SELECT backend_start, set_config('synchronous_commit', 'off', true)
       FROM pg_stat_activity WHERE pid = pg_backend_pid()) AS me, replay.replays AS r
 WHERE r.replay_id = c.replay_id AND (c.replay_id, c.chunk) = (
@@ -42,12 +43,12 @@ WHERE r.replay_id = c.replay_id AND (c.replay_id, c.chunk) = (
         LIMIT 1
         FOR UPDATE SKIP LOCKED) AS next
     LIMIT 1)
-RETURNING c.replay_id, c.chunk, c.hour, c.is_sweep, c.first_batch, c.last_batch, c.events, c.attempts, r.state::text,
+RETURNING c.replay_id, c.chunk, c.hour, c.is_sweep, c.first_batch, c.last_batch, c.events, c.times_taken, r.state::text,
           r.window_start, r.window_end, r.tenant_ids, r.types, r.only_missing, r.takes_newer
 
 -- name: give_back
--- Gives a chunk back without counting the attempt.
-UPDATE replay.chunks SET attempts = attempts - 1, taken_by = NULL
+-- Gives a chunk back, as if it had not been taken.
+UPDATE replay.chunks SET times_taken = times_taken - 1, taken_by = NULL
 WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND taken_by = pg_backend_pid()
 
 -- name: pause
@@ -83,13 +84,13 @@ WHERE r.replay_id = %(replay_id)s AND c.chunk = %(chunk)s AND c.taken_by = pg_ba
 FOR SHARE OF r
 
 -- name: chunk_done
--- Marks a chunk as done.
+-- Records that a chunk is done.
 UPDATE replay.chunks SET
     diffed_at = CASE WHEN %(state)s = 'diffing' THEN clock_timestamp() ELSE diffed_at END,
     read_events = CASE WHEN %(state)s = 'diffing' THEN %(read_events)s ELSE read_events END,
     committed_at = CASE WHEN %(state)s = 'committing' THEN clock_timestamp() ELSE committed_at END,
     undone_at = CASE WHEN %(state)s = 'undoing' THEN clock_timestamp() ELSE undone_at END,
-    is_done = true, attempts = 0, taken_by = NULL
+    is_done = true, times_taken = 0, taken_by = NULL
 WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s
 
 -- name: finish

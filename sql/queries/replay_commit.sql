@@ -30,14 +30,14 @@ WHERE s.replay_id = %(replay_id)s AND s.tenant_id = k.tenant_id AND s.event_id =
   AND EXISTS (SELECT FROM accepted AS a WHERE a.tenant_id = k.tenant_id AND a.event_id = k.event_id)
 
 -- name: take_out
--- Deletes the rows to be changed or removed from production, if they still are what the diff saw. Stores their
+-- Deletes the rows to be changed or removed, if they still are what the diff saw. Stores their
 -- before-images.
 WITH todo AS MATERIALIZED (
     SELECT * FROM replay.scratch
     WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND action IN ('changed', 'removed')
-      AND NOT is_shadow AND committed_as IS NULL
+      AND is_shadow = {is_shadow} AND committed_as IS NULL
 ), gone AS (
-    DELETE FROM analytics.events AS e USING todo AS t
+    DELETE FROM {schema}.events AS e USING todo AS t
     WHERE e.tenant_id = t.tenant_id AND e.received_at = t.received_at AND e.event_id = t.event_id
       AND (%(takes_newer)s OR md5(e::text)::uuid = t.before_hash)
     RETURNING e.tenant_id, e.event_id, to_jsonb(e) AS row
@@ -57,17 +57,17 @@ WITH todo AS MATERIALIZED (
 UPDATE replay.scratch AS s
 SET committed_as = CASE WHEN EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = s.tenant_id AND g.event_id = s.event_id)
                         THEN s.action::text ELSE 'skipped' END
-WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action IN ('changed', 'removed') AND NOT s.is_shadow
+WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action IN ('changed', 'removed') AND s.is_shadow = {is_shadow}
   AND s.committed_as IS NULL
 
 -- name: put_changed
 -- Inserts the changed rows, without the digest, which belongs to the earlier row.
-INSERT INTO analytics.events
+INSERT INTO {schema}.events
 SELECT r.*
 FROM replay.scratch AS s
-CROSS JOIN LATERAL jsonb_populate_record(NULL::analytics.events,
+CROSS JOIN LATERAL jsonb_populate_record(NULL::{schema}.events,
                                          s.row - 'digest' || jsonb_build_object('replay_id', s.replay_id)) AS r
-WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.committed_as = 'changed' AND NOT s.is_shadow
+WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.committed_as = 'changed' AND s.is_shadow = {is_shadow}
 
 -- name: put_added
 -- Inserts events that production lacks, under their identity. A dead letter of such an event becomes delivered. Events
@@ -75,7 +75,7 @@ WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.committed_as = '
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 todo AS MATERIALIZED (
     SELECT s.*, s.row ->> 'batch_id' AS batch FROM replay.scratch AS s
-    WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added' AND NOT s.is_shadow
+    WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added' AND s.is_shadow = {is_shadow}
       AND s.committed_as IS NULL
       AND NOT EXISTS (SELECT FROM queue.dead_letters AS d
                       WHERE d.tenant_id = s.tenant_id AND d.event_id = s.event_id
@@ -102,11 +102,11 @@ todo AS MATERIALIZED (
        OR EXISTS (SELECT FROM analytics.keys AS k WHERE k.tenant_id = t.tenant_id AND k.event_id = t.event_id
                   AND k.received_at = t.received_at)
 ), put AS (
-    INSERT INTO analytics.events
+    INSERT INTO {schema}.events
     SELECT r.*
     FROM keyed AS t
     CROSS JOIN LATERAL jsonb_populate_record(
-        NULL::analytics.events,
+        NULL::{schema}.events,
         t.row || jsonb_build_object('replay_id', t.replay_id, 'delivered_at', clock_timestamp())) AS r
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, event_id
@@ -124,11 +124,11 @@ todo AS MATERIALIZED (
            reason = 'replay ' || %(replay_id)s
     FROM letter AS l
     WHERE d.tenant_id = l.tenant_id AND d.dead_letter_id = l.dead_letter_id
-    RETURNING d.tenant_id, d.event_id, d.dead_letter_id, d.batch_received_at, d.lane, d.stage
+    RETURNING d.tenant_id, d.event_id, d.dead_letter_id, d.batch_received_at, d.lane, d.failed_in
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, delivered, enriched)
     SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, -count(*), count(*),
-           count(*) FILTER (WHERE stage <> 'load')
+           count(*) FILTER (WHERE failed_in <> 'load')
     FROM letters GROUP BY 1, 2, 3
 ), images AS (
     INSERT INTO replay.before_images (replay_id, chunk, tenant_id, event_id, received_at, action, is_shadow, had_key,
@@ -140,7 +140,7 @@ todo AS MATERIALIZED (
 UPDATE replay.scratch AS s
 SET committed_as = CASE WHEN EXISTS (SELECT FROM put AS p WHERE p.tenant_id = s.tenant_id AND p.event_id = s.event_id)
                         THEN 'added' ELSE 'skipped' END
-WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added' AND NOT s.is_shadow
+WHERE s.replay_id = %(replay_id)s AND s.chunk = %(chunk)s AND s.action = 'added' AND s.is_shadow = {is_shadow}
   AND s.committed_as IS NULL
 
 -- name: keep_traits
@@ -249,12 +249,12 @@ FROM newer AS n
 WHERE i.replay_id = %(replay_id)s AND i.tenant_id = n.tenant_id AND i.event_id = n.event_id
 
 -- name: undo_take_out
--- Deletes what the commit wrote from production, except rows that a later replay wrote over.
+-- Deletes what the commit wrote, except rows that a later replay wrote over.
 WITH todo AS MATERIALIZED (
     SELECT * FROM replay.before_images
-    WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND NOT is_shadow AND NOT is_restored AND NOT kept_newer
+    WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND is_shadow = {is_shadow} AND NOT is_restored AND NOT kept_newer
 ), gone AS (
-    DELETE FROM analytics.events AS e USING todo AS t
+    DELETE FROM {schema}.events AS e USING todo AS t
     WHERE t.action <> 'removed' AND e.tenant_id = t.tenant_id AND e.received_at = t.received_at
       AND e.event_id = t.event_id AND e.replay_id = t.replay_id
     RETURNING e.tenant_id, e.event_id
@@ -266,15 +266,15 @@ WITH todo AS MATERIALIZED (
     UPDATE queue.dead_letters AS d SET state = 'exhausted', resolved_at = NULL
     FROM todo AS t JOIN gone AS g USING (tenant_id, event_id)
     WHERE d.tenant_id = t.tenant_id AND d.dead_letter_id = t.dead_letter_id AND d.state = 'delivered'
-    RETURNING d.tenant_id, d.batch_received_at, d.lane, d.stage
+    RETURNING d.tenant_id, d.batch_received_at, d.lane, d.failed_in
 ), counted AS (
     INSERT INTO account.deltas (tenant_id, hour, lane, dead_lettered, delivered, enriched)
     SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, count(*), -count(*),
-           -count(*) FILTER (WHERE stage <> 'load')
+           -count(*) FILTER (WHERE failed_in <> 'load')
     FROM letters GROUP BY 1, 2, 3
 )
 UPDATE replay.before_images AS i SET is_restored = true
-WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND NOT i.is_shadow AND NOT i.kept_newer
+WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND i.is_shadow = {is_shadow} AND NOT i.kept_newer
   AND (i.action = 'removed'
        OR EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = i.tenant_id AND g.event_id = i.event_id))
 
@@ -284,12 +284,12 @@ WHERE i.replay_id = %(replay_id)s AND i.chunk = %(chunk)s AND NOT i.is_shadow AN
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 todo AS MATERIALIZED (
     SELECT * FROM replay.before_images
-    WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND NOT is_shadow AND is_restored AND row IS NOT NULL
+    WHERE replay_id = %(replay_id)s AND chunk = %(chunk)s AND is_shadow = {is_shadow} AND is_restored AND row IS NOT NULL
 ), keyed AS (
     INSERT INTO analytics.keys (generation, tenant_id, event_id, received_at)
     SELECT g.generation, t.tenant_id, t.event_id, t.received_at
     FROM todo AS t CROSS JOIN open_generation AS g
     WHERE t.action = 'removed'
 )
-INSERT INTO analytics.events
-SELECT r.* FROM todo AS t CROSS JOIN LATERAL jsonb_populate_record(NULL::analytics.events, t.row) AS r
+INSERT INTO {schema}.events
+SELECT r.* FROM todo AS t CROSS JOIN LATERAL jsonb_populate_record(NULL::{schema}.events, t.row) AS r

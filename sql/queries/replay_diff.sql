@@ -1,13 +1,16 @@
 -- name: batches
--- The batches of a chunk, in the form of a claim.
-SELECT 'replay'::text, 0::bigint, b.batch_id, b.received_at, 0, b.events, 0::smallint,
-       array_send(b.tenant_ids), array_send(b.event_ids), array_send(b.client_ats), array_send(b.types),
-       array_send(b.lengths), array_send(b.received_ats), b.envelope_of, b.envelopes, b.codec, b.payload, b.epoch,
-       (SELECT e.is_shadow FROM control.epochs AS e WHERE e.epoch = b.epoch)
-FROM queue.batches AS b
-WHERE b.received_at >= %(hour)s AND b.received_at < %(hour)s + interval '1 hour'
-  AND b.batch_id BETWEEN %(first_batch)s AND %(last_batch)s
-  AND (%(tenant_ids)s::integer[] IS NULL OR b.tenant_ids && %(tenant_ids)s::integer[])
+-- The batches of a chunk.
+SELECT b.*
+FROM (
+    SELECT batch_id, received_at FROM queue.batches
+    WHERE received_at >= %(hour)s AND received_at < %(hour)s + interval '1 hour'
+      AND batch_id BETWEEN %(first_batch)s AND %(last_batch)s
+      AND (%(tenant_ids)s::integer[] IS NULL OR tenant_ids && %(tenant_ids)s::integer[])
+) AS wanted
+CROSS JOIN LATERAL (
+    SELECT * FROM queue.encoded_batches AS own
+    WHERE own.batch_id = wanted.batch_id AND own.received_at = wanted.received_at OFFSET 0
+) AS b
 ORDER BY b.batch_id
 
 -- name: erased

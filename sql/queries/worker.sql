@@ -3,7 +3,7 @@
 SELECT pg_advisory_xact_lock_shared(analytics.key_lock())
 
 -- name: load
--- Loads processed events into production. For events of a shadow epoch the same statement runs with shadow.events.
+-- Loads processed events into the events of one schema: analytics, or shadow for events of a shadow epoch.
 WITH open_generation AS MATERIALIZED (SELECT max(generation) AS generation FROM analytics.key_generations),
 input AS MATERIALIZED (
     SELECT *
@@ -44,7 +44,7 @@ input AS MATERIALIZED (
     ORDER BY tenant_id, event_id
     ON CONFLICT DO NOTHING
 ), loaded AS (
-    INSERT INTO analytics.events (
+    INSERT INTO {schema}.events (
         tenant_id, event_id, message_id, type, name, user_id, anonymous_id, group_id, previous_id, occurred_at,
         received_at, delivered_at, properties, traits, context, tenant_name, tenant_plan, user_traits, group_traits,
         batch_id, epoch, rest, digest)
@@ -84,23 +84,23 @@ WITH input AS MATERIALIZED (
     FROM unnest(%(tenant_id)s::integer[], %(event_id)s::uuid[], %(message_id)s::text[], %(type)s::text[],
                 %(lane)s::text[], %(batch_id)s::bigint[], %(event_index)s::integer[],
                 %(batch_received_at)s::timestamptz[], %(received_at)s::timestamptz[], %(client_at)s::timestamptz[],
-                %(envelope)s::bytea[], %(payload)s::bytea[], %(stage)s::text[], %(error_class)s::text[],
+                %(envelope)s::bytea[], %(payload)s::bytea[], %(failed_in)s::text[], %(error_class)s::text[],
                 %(error)s::text[], %(fingerprint)s::text[], %(attempts)s::integer[], %(next_attempt_at)s::timestamptz[],
                 %(epoch)s::integer[])
         AS i(tenant_id, event_id, message_id, type, lane, batch_id, event_index, batch_received_at, received_at,
-             client_at, envelope, payload, stage, error_class, error, fingerprint, attempts, next_attempt_at, epoch)
+             client_at, envelope, payload, failed_in, error_class, error, fingerprint, attempts, next_attempt_at, epoch)
 ), buried AS (
     INSERT INTO queue.dead_letters (
         tenant_id, event_id, message_id, type, lane, batch_id, event_index, batch_received_at, received_at, client_at,
-        envelope, payload, stage, error_class, error, fingerprint, state, attempts, next_attempt_at, epoch)
+        envelope, payload, failed_in, error_class, error, fingerprint, state, attempts, next_attempt_at, epoch)
     SELECT tenant_id, event_id, message_id, type::"char", lane::queue.lane, batch_id, event_index, batch_received_at,
-           received_at, client_at, envelope, payload, stage, error_class, error, fingerprint,
+           received_at, client_at, envelope, payload, failed_in, error_class, error, fingerprint,
            CASE WHEN next_attempt_at IS NULL THEN 'exhausted' ELSE 'waiting' END, attempts, next_attempt_at, epoch
     FROM input
 )
 INSERT INTO account.deltas (tenant_id, hour, lane, in_flight, claimed, enriched, dead_lettered)
 SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane::queue.lane, -count(*), count(*),
-       count(*) FILTER (WHERE stage = 'load'), count(*)
+       count(*) FILTER (WHERE failed_in = 'load'), count(*)
 FROM input GROUP BY 1, 2, 3
 
 -- name: discard_erased
@@ -133,7 +133,7 @@ WITH due AS MATERIALIZED (
     LIMIT %s
     FOR UPDATE OF d SKIP LOCKED
 )
-SELECT dead_letter_id, attempts, stage, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
+SELECT dead_letter_id, attempts, failed_in, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
        coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, epoch, is_shadow
 FROM (SELECT *, sum(bytes) OVER (ORDER BY next_attempt_at, dead_letter_id) AS all_bytes FROM due) AS sized
 WHERE all_bytes - bytes < %s
@@ -141,7 +141,7 @@ ORDER BY next_attempt_at, dead_letter_id
 
 -- name: due_suspect_letters
 -- Locks one due dead letter that was held when a worker died.
-SELECT dead_letter_id, attempts, stage, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
+SELECT dead_letter_id, attempts, failed_in, deaths, tenant_id, event_id, type::text, client_at, received_at, payload,
        coalesce(envelope, ''), lane::text, batch_id, event_index, batch_received_at, d.epoch, e.is_shadow
 FROM queue.dead_letters AS d JOIN control.epochs AS e USING (epoch)
 WHERE state = 'waiting' AND next_attempt_at <= clock_timestamp() AND deaths > 0
@@ -168,14 +168,14 @@ FROM (
 WHERE d.tenant_id = free.tenant_id AND d.dead_letter_id = free.dead_letter_id
 
 -- name: exhaust_dead_letter
--- Marks a dead letter as exhausted.
+-- Exhausts a dead letter.
 UPDATE queue.dead_letters SET
     state = 'exhausted', next_attempt_at = NULL, error_class = %(error_class)s, error = %(error)s,
     fingerprint = %(fingerprint)s
 WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
 
 -- name: resolve_dead_letters
--- Marks dead letters as delivered or duplicate.
+-- Resolves dead letters as delivered or duplicate.
 UPDATE queue.dead_letters AS d SET
     state = CASE WHEN %(delivered)s THEN 'delivered' ELSE 'duplicate' END, next_attempt_at = NULL, resolved_at = now(),
     attempts = attempts + 1
@@ -189,14 +189,14 @@ WITH counted AS (
     SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, 1
     FROM queue.dead_letters
     WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
-      AND stage <> 'load' AND %(stage)s = 'load'
+      AND failed_in <> 'load' AND %(failed_in)s = 'load'
 )
 UPDATE queue.dead_letters SET
     attempts = attempts + 1, deaths = 0,
-    -- It counts as enriched when it first reaches the load. A later failure at an earlier stage must not count it
-    -- again.
-    stage = CASE WHEN stage = 'load' THEN stage ELSE %(stage)s END, error_class = %(error_class)s, error = %(error)s,
-    fingerprint = %(fingerprint)s, next_attempt_at = %(next_attempt_at)s,
+    -- It counts as enriched when it first reaches the load. A later failure in an earlier part must not count it again.
+    failed_in = CASE WHEN failed_in = 'load' THEN failed_in ELSE %(failed_in)s END,
+    error_class = %(error_class)s, error = %(error)s, fingerprint = %(fingerprint)s,
+    next_attempt_at = %(next_attempt_at)s,
     state = CASE WHEN %(next_attempt_at)s::timestamptz IS NULL THEN 'exhausted' ELSE 'waiting' END
 WHERE tenant_id = %(tenant_id)s AND dead_letter_id = %(dead_letter_id)s
 

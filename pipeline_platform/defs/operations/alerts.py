@@ -22,7 +22,7 @@ from pipeline_platform.defs.private_dagster import (
 )
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.watch.alerts.conditions import REPORTER, look_at
-from pipeline_platform.watch.alerts.ledger import list_alerts
+from pipeline_platform.watch.alerts.operations import list_alerts
 
 _SQL = queries("alerts")
 _ERROR_MAX = 200

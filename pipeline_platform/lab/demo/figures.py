@@ -12,8 +12,8 @@ from pipeline_platform.db import queries
 from pipeline_platform.errors import PipelineError
 
 _SQL = queries("demo")
-OLD_STAGES = ("mirror", "gateway", "queue", "lookup", "write")
-PLATFORM_STAGES = ("claim", "transform", "enrich", "load")
+LEGACY_STAGES = ("mirror", "gateway", "queue", "lookup", "write")
+PLATFORM_PARTS = ("claim", "transform", "enrich", "load")
 Conn = psycopg.Connection[Any]
 
 
@@ -93,14 +93,14 @@ def latencies(conn: Conn, begin: datetime, end: datetime) -> dict[str, Latency]:
 
 def losses(conn: Conn, accepted: int, delivered: int) -> dict[str, int]:
     """Events that the old pipeline lost, by stage; `unreported`: no stage reported the loss."""
-    found = dict.fromkeys(OLD_STAGES, 0) | {row["stage"]: row["events"] for row in _rows(conn, "losses")}
+    found = dict.fromkeys(LEGACY_STAGES, 0) | {row["stage"]: row["events"] for row in _rows(conn, "losses")}
     unreported = accepted - delivered - sum(found.values())
     return found | ({"unreported": unreported} if unreported else {})
 
 
 def dead_letters(conn: Conn) -> dict[str, int]:
-    """Events that the platform accepted and could not write, by stage."""
-    return dict.fromkeys(PLATFORM_STAGES, 0) | {row["stage"]: row["events"] for row in _rows(conn, "dead_letters")}
+    """Events that the platform accepted and could not write, by the part of processing that failed."""
+    return dict.fromkeys(PLATFORM_PARTS, 0) | {row["failed_in"]: row["events"] for row in _rows(conn, "dead_letters")}
 
 
 def rates(conn: Conn) -> list[Second]:

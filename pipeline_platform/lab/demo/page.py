@@ -1,6 +1,5 @@
 """The report as one HTML file. It includes the charts' library and loads nothing from elsewhere."""
 
-import html
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from pipeline_platform.lab.demo.report import Details, Promise, Report, Span, rows
 from pipeline_platform.lab.demo.traffic import TENANTS
-from pipeline_platform.watch.reports.frame import GREY, NEW, OLD, Figure, chart, row, tile
+from pipeline_platform.watch.reports.frame import GREY, NEW, OLD, Figure, Tile, chart
 from pipeline_platform.watch.reports.frame import write_page as frame_page
 
 _CLASSES = 40
@@ -18,18 +17,19 @@ _DECADES = 6
 
 def write_page(report: Report, details: Details, kept: Sequence[Promise], path: Path) -> None:
     """Replace the file atomically."""
-    parts = {
-        "subtitle": _subtitle(report),
-        "tiles": "".join(_tiles(report)),
-        "rows": "".join(row(each) for each in rows(report)),
-        "promises": "".join(_promise(promise) for promise in kept),
-        "rates": chart(_rates(details), 340),
-        "losses": chart(_losses(report), 300),
-        "latency": chart(_latency(report, details), 300),
-        "tenants": chart(_tenants(details), 320),
-    }
-    body = (Path(__file__).parent / "page.html").read_text()
-    frame_page(path, "Before and after: demo report", body, parts)
+    frame_page(
+        path,
+        Path(__file__).parent / "page.html",
+        title="Before and after: demo report",
+        subtitle=_subtitle(report),
+        figures=_tiles(report),
+        compared=rows(report),
+        promises=kept,
+        rates=chart(_rates(details), 340),
+        losses=chart(_losses(report), 300),
+        latency=chart(_latency(report, details), 300),
+        tenants=chart(_tenants(details), 320),
+    )
 
 
 def _subtitle(report: Report) -> str:
@@ -39,19 +39,14 @@ def _subtitle(report: Report) -> str:
     )
 
 
-def _tiles(report: Report) -> list[str]:
+def _tiles(report: Report) -> list[Tile]:
     old, new = report.legacy, report.platform
     return [
-        tile("new", f"{int(new.delivery_rate * 10_000) / 100:.2f}%", "of accepted events delivered by the platform"),
-        tile("old", f"{old.delivery_rate_peak:.1%}", "delivered by the old pipeline at the peak"),
-        tile("new", f"{1 / report.p95_share:,.0f}×", "faster at the peak (95th percentile)"),
-        tile("good", f"{report.recovered:,}", f"of {report.dropped_found:,} dropped events recovered"),
+        Tile("new", f"{int(new.delivery_rate * 10_000) / 100:.2f}%", "of accepted events delivered by the platform"),
+        Tile("old", f"{old.delivery_rate_peak:.1%}", "delivered by the old pipeline at the peak"),
+        Tile("new", f"{1 / report.p95_share:,.0f}×", "faster at the peak (95th percentile)"),
+        Tile("good", f"{report.recovered:,}", f"of {report.dropped_found:,} dropped events recovered"),
     ]
-
-
-def _promise(promise: Promise) -> str:
-    mark = '<td class="mark good">✓</td>' if promise.kept else '<td class="mark bad">✗</td>'
-    return f"<tr>{mark}<td>{html.escape(promise.text)}</td><td>{html.escape(promise.measured)}</td></tr>"
 
 
 def _rates(details: Details) -> Figure:
@@ -106,7 +101,7 @@ def _label(act: Span) -> Figure:
 
 
 def _losses(report: Report) -> Figure:
-    lost = list(report.legacy.losses_by_stage.items())[::-1]
+    lost = list(report.legacy.losses.items())[::-1]
     bars = {
         "type": "bar",
         "orientation": "h",

@@ -17,14 +17,14 @@ P95_SHARE_MAX = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One pipeline: events, rates between 0 and 1, milliseconds, events lost by stage."""
+    """One pipeline: events, rates between 0 and 1, milliseconds, events lost, by where."""
 
     accepted: int
     delivered: int
     delivery_rate: float
     delivery_rate_peak: float
     p95_ms: float
-    losses_by_stage: dict[str, int]
+    losses: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def rows(report: Report) -> list[tuple[str, str, str]]:
         ("delivery rate", _percent(old.delivery_rate), _percent(new.delivery_rate)),
         ("delivery rate at the peak", _percent(old.delivery_rate_peak), _percent(new.delivery_rate_peak)),
         ("p95 processing latency at the peak", f"{old.p95_ms:,.0f} ms", f"{new.p95_ms:,.0f} ms"),
-        ("where events died", _stages(old.losses_by_stage), _stages(new.losses_by_stage)),
+        ("where events failed", _places(old.losses), _places(new.losses)),
         ("dropped by the old pipeline", f"{report.dropped_found:,}", ""),
         ("recovered by the platform", "", f"{report.recovered:,}"),
         ("missing in production, after all", "", f"{report.missing_after:,}"),
@@ -157,6 +157,6 @@ def _percent(rate: float) -> str:
     return f"{int(rate * 10_000) / 100:.2f}%"
 
 
-def _stages(lost: dict[str, int]) -> str:
-    named = sorted(((events, stage) for stage, events in lost.items() if events), reverse=True)
-    return ", ".join(f"{stage} {events:,}" for events, stage in named) or "nowhere"
+def _places(lost: dict[str, int]) -> str:
+    named = sorted(((events, place) for place, events in lost.items() if events), reverse=True)
+    return ", ".join(f"{place} {events:,}" for events, place in named) or "nowhere"

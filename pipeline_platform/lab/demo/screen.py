@@ -19,7 +19,7 @@ from rich.text import Text
 from pipeline_platform.db import connect
 from pipeline_platform.lab.demo import figures
 from pipeline_platform.lab.demo.playing import Playing
-from pipeline_platform.telemetry.terminal import mark
+from pipeline_platform.telemetry.terminal import ticked
 
 _SAMPLE_S = 0.5
 _LINE_EVERY_S = 10.0
@@ -63,7 +63,7 @@ class Screen:
 
     def say(self, text: str, *, good: bool = True) -> None:
         """Print one action or result."""
-        self._console.print(Text("    ") + mark(good, text), soft_wrap=True)
+        self._console.print(Text("    ") + ticked(good, text), soft_wrap=True)
 
     def follow(self, playing: Playing | None, events: int = 0) -> None:
         """Show the progress of this traffic of about `events` events; None: no traffic."""

@@ -115,7 +115,7 @@ class HomeLock:
             # Overwrite the same number of bytes, so that a lock can be taken while the disk is full.
             os.pwrite(self._descriptor, _owner(os.getpid()), 0)
         except BaseException:
-            # An open descriptor would keep the lock, and a later attempt would find it in use.
+            # An open descriptor would keep the lock, and a later start would find it in use.
             os.close(self._descriptor)
             raise
 

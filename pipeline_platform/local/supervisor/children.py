@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipeline_platform import backoff
 from pipeline_platform.errors import ConfigError, PipelineError, ServiceError
 from pipeline_platform.local.services import process
 
@@ -85,7 +86,7 @@ class _Slot:
     def note_failure(self) -> None:
         now = time.monotonic()
         self.failures = 1 if now - self.started_at > _HEALTHY_AFTER_S else self.failures + 1
-        self.start_at = now + min(_BACKOFF_MAX_S, _BACKOFF_BASE_S * 2 ** (self.failures - 1))
+        self.start_at = now + backoff.step_s(self.failures, _BACKOFF_BASE_S, _BACKOFF_MAX_S)
 
 
 class Children:

@@ -15,7 +15,7 @@ from pipeline_platform.local.services import Server, process
 from pipeline_platform.local.services.postgres import start_postgres
 from pipeline_platform.local.services.redis import start_redis
 from pipeline_platform.local.supervisor.children import Child, Program
-from pipeline_platform.local.supervisor.leftovers import MARK, mark_of
+from pipeline_platform.local.supervisor.leftovers import TAG, tag_of
 from pipeline_platform.settings import Settings
 
 _CONSOLE_NICENESS = 5  # on a busy machine events have priority over the console
@@ -57,12 +57,12 @@ def program(
     stop_signal: signal.Signals = signal.SIGTERM,
     niceness: int = 0,
 ) -> Program:
-    """Run a Python module with the mark, its output in ``home/logs/NAME.log`` (no name: this process's output)."""
+    """Run a Python module with the tag, its output in ``home/logs/NAME.log`` (no name: this process's output)."""
     child = process.spawn(
         [sys.executable, "-m", *arguments],
         log=home / "logs" / f"{name}.log" if name else None,
         cwd=home,
-        env={**env, MARK: mark_of(home, os.getpid())},
+        env={**env, TAG: tag_of(home, os.getpid())},
         death_signal=stop_signal,
         niceness=niceness,
     )

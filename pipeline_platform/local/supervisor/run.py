@@ -30,7 +30,7 @@ from pipeline_platform.local.supervisor import dagster as dagster_programs
 from pipeline_platform.local.supervisor import programs, screen
 from pipeline_platform.local.supervisor.children import Child, Children
 from pipeline_platform.local.supervisor.detach import up_detached
-from pipeline_platform.local.supervisor.leftovers import end_marked, mark_of
+from pipeline_platform.local.supervisor.leftovers import end_tagged, tag_of
 from pipeline_platform.settings import Settings
 
 # Dagster makes Dagster's children. Announce is called with the home and the addresses when everything serves.
@@ -197,7 +197,7 @@ def _at_home(settings: Settings) -> Settings:
 def _sweep(home: Path) -> bool:
     """End processes that a killed platform left in `home`; the caller holds its lock. True if there were any."""
     (home / "endpoints.json").unlink(missing_ok=True)
-    found = end_marked(mark_of(home), _LEFTOVER_GRACE_S)
+    found = end_tagged(tag_of(home), _LEFTOVER_GRACE_S)
     return bool(end_orphans(home) or found)
 
 
@@ -256,7 +256,7 @@ def _watchman(home: Path) -> Generator[None]:
     """Run the watchman while the context is open."""
     with process.open_log(home / "logs" / "watchman.log") as output:
         watchman = subprocess.Popen(
-            [sys.executable, "-m", "pipeline_platform.local.supervisor.watchman", mark_of(home, os.getpid())],
+            [sys.executable, "-m", "pipeline_platform.local.supervisor.watchman", tag_of(home, os.getpid())],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

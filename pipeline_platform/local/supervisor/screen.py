@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline_platform.local.services.endpoints import Endpoints
-from pipeline_platform.telemetry.terminal import Terminal, mark
+from pipeline_platform.telemetry.terminal import Terminal, ticked
 
 _ERR = Terminal(stderr=True)
 
@@ -17,11 +17,11 @@ def busy(text: str) -> AbstractContextManager[Callable[[str], None]]:
 
 
 def serves(name: str, seconds: float) -> None:
-    _ERR.print(mark(True, f"{name} serves after {seconds:.1f} s"))
+    _ERR.print(ticked(True, f"{name} serves after {seconds:.1f} s"))
 
 
 def fails(text: str) -> None:
-    _ERR.print(mark(False, text), soft_wrap=True)
+    _ERR.print(ticked(False, text), soft_wrap=True)
 
 
 def say(text: str) -> None:

@@ -63,7 +63,7 @@ def _to_shadow(conn: Conn, _settings: Settings) -> list[Condition]:
             "pipeline-platform funnel says where; the old pipeline must take what it is sent",
         ),
         Condition(
-            "old output", has_rows, "has rows" if has_rows else "has no row",
+            "legacy output", has_rows, "has rows" if has_rows else "has no row",
             "see [output] in pipeline-platform mirror configure",
         ),
     ]  # fmt: skip

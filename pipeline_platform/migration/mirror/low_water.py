@@ -9,17 +9,17 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.queue.low_water import SettledIds
+from pipeline_platform.queue.low_water import FinalIds
 
 _SQL = queries("mirror")
 
 
-class Mark:
+class MirrorLowWater:
     """Refreshed periodically. `low_water` 0 is always correct, but slower."""
 
     def __init__(self) -> None:
         self.low_water = 0
-        self._ids = SettledIds()
+        self._ids = FinalIds()
         self._listens = False
 
     async def refresh(self, conn: psycopg.AsyncConnection[Any], side: psycopg.AsyncConnection[Any]) -> None:
@@ -30,9 +30,9 @@ class Mark:
         if is_mirrored != self._listens:
             await side.execute("LISTEN queue_work" if is_mirrored else "UNLISTEN queue_work")
             self._listens = is_mirrored
-        settled = self._ids.look(drawn, writers)
-        if settled:
-            params = {"low_water": self.low_water, "horizon": settled}
+        final = self._ids.look(drawn, writers)
+        if final:
+            params = {"low_water": self.low_water, "horizon": final}
             found = await (await conn.execute(_SQL["low_water"], params, prepare=True)).fetchone()
             assert found
             self.low_water = max(self.low_water, found[0])

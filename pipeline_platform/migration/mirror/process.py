@@ -1,9 +1,9 @@
 """The mirror: sends every batch of a mirrored epoch to the old pipeline, without delaying the platform's own delivery.
 
-Each batch is sent at most once, because the old pipeline has no idempotency. A batch is marked before its first byte is
-sent. If the mirror dies, what it may have sent counts as lost at stage `mirror`; recovery finds what is missing. Only
-one mirror runs at a time; a second one waits. It survives outages of PostgreSQL and of the old pipeline. queue.mirror
-has what waits, legacy.losses what it could not deliver.
+Each batch is sent at most once, because the old pipeline has no idempotency. A batch is recorded before its first byte
+is sent. If the mirror dies, what it may have sent counts as lost at stage `mirror`; recovery finds what is missing.
+Only one mirror runs at a time; a second one waits. It survives outages of PostgreSQL and of the old pipeline.
+queue.mirror has what waits, legacy.losses what it could not deliver.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from pipeline_platform.db import connect_async, queries
 from pipeline_platform.errors import is_transient
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.kill_points import reach
-from pipeline_platform.migration.mirror.ledger import Ledger
-from pipeline_platform.migration.mirror.low_water import Mark
+from pipeline_platform.migration.mirror.fates import Fates
+from pipeline_platform.migration.mirror.low_water import MirrorLowWater
 from pipeline_platform.migration.mirror.requests import requests_of
 from pipeline_platform.migration.mirror.target import Config, Fate, Target, Tenant
-from pipeline_platform.queue.batches import read, work_of
+from pipeline_platform.queue.batches import batch_of, read
 from pipeline_platform.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Mirror:
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
         self._rounds: set[asyncio.Task[None]] = set()
-        self._unsettled: list[Ledger] = []
+        self._unrecorded: list[Fates] = []
         self._tenants: dict[int, Tenant] = {}
 
     async def run(self) -> None:
@@ -73,17 +73,17 @@ class Mirror:
                 await self._pause(_WAIT_S)
                 if self._stopping.is_set():
                     return
-            # First store fates that became known while the database was unreachable, then mark unknown ones as lost.
-            await self._settle(conn)
-            await self._settle_left_behind(conn)
+            # First store fates that became known while the database was unreachable, then count unknown ones as lost.
+            await self._record(conn)
+            await self._record_left_behind(conn)
             try:
-                mark = Mark()
+                low_water = MirrorLowWater()
                 while not self._stopping.is_set():
                     target = Target(await self._config(conn))
                     # Keys may have been added with the configuration.
                     self._tenants = {}
                     try:
-                        await self._forward(conn, side, target, mark)
+                        await self._forward(conn, side, target, low_water)
                     finally:
                         await self._finish_rounds()
                         await target.close()
@@ -100,7 +100,11 @@ class Mirror:
         return Config(*row)
 
     async def _forward(
-        self, conn: psycopg.AsyncConnection[Any], side: psycopg.AsyncConnection[Any], target: Target, mark: Mark
+        self,
+        conn: psycopg.AsyncConnection[Any],
+        side: psycopg.AsyncConnection[Any],
+        target: Target,
+        low_water: MirrorLowWater,
     ) -> None:
         """Run rounds until stopped or until the configuration changes."""
         clock = asyncio.get_running_loop()
@@ -111,13 +115,13 @@ class Mirror:
                 if await self._config(conn) != target.config:
                     return
                 async with self._turn:
-                    await mark.refresh(conn, side)
+                    await low_water.refresh(conn, side)
             for task in [task for task in self._rounds if task.done()]:
                 self._rounds.discard(task)
                 task.result()
             await target.room()
             began_at = clock.time()
-            rows = await self._take(conn, target.config, mark.low_water)
+            rows = await self._take(conn, target.config, low_water.low_water)
             if rows:
                 self._rounds.add(asyncio.create_task(self._round(conn, target, rows)))
             else:
@@ -136,13 +140,13 @@ class Mirror:
             return await cursor.fetchall()
 
     async def _round(self, conn: psycopg.AsyncConnection[Any], target: Target, rows: Sequence[tuple[Any, ...]]) -> None:
-        ledger = Ledger([row[0] for row in rows])
+        fates = Fates([row[0] for row in rows])
         wanted: list[QueuedEvent] = []
-        for _, is_late, *claimed in rows:
+        for _, is_late, *batch in rows:
             # Events erased meanwhile have an empty payload.
-            events = [event for event in read(work_of(tuple(claimed))) if event.payload]
+            events = [event for event in read(batch_of(batch)) if event.payload]
             if is_late:
-                ledger.note(events, Fate("mirror", "waited too long"))
+                fates.note(events, Fate("mirror", "waited too long"))
             else:
                 wanted += events
         await self._know(conn, {event.tenant_id for event in wanted})
@@ -150,10 +154,10 @@ class Mirror:
         requests = list(requests_of(wanted))
         sent = [target.send(self._tenants[events[0].tenant_id], events) for events in requests]
         for events, fate in zip(requests, await asyncio.gather(*sent), strict=True):
-            ledger.note(events, fate)
-        reach("mirror.before_settle")
-        self._unsettled.append(ledger)
-        await self._settle(conn)
+            fates.note(events, fate)
+        reach("mirror.before_record")
+        self._unrecorded.append(fates)
+        await self._record(conn)
 
     async def _know(self, conn: psycopg.AsyncConnection[Any], tenant_ids: set[int]) -> None:
         unknown = [tenant_id for tenant_id in tenant_ids if tenant_id not in self._tenants]
@@ -162,12 +166,12 @@ class Mirror:
                 rows = await (await conn.execute(_SQL["tenants"], (unknown,))).fetchall()
             self._tenants |= {row[0]: Tenant(*row) for row in rows}
 
-    async def _settle(self, conn: psycopg.AsyncConnection[Any]) -> None:
+    async def _record(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """Store every known fate. A fate that cannot be stored now is stored when the database is reachable again."""
         async with self._turn:
-            while self._unsettled:
-                await conn.execute(_SQL["settle"], self._unsettled[0].params(), prepare=True)
-                del self._unsettled[0]
+            while self._unrecorded:
+                await conn.execute(_SQL["record"], self._unrecorded[0].params(), prepare=True)
+                del self._unrecorded[0]
 
     async def _finish_rounds(self) -> None:
         """Wait for the requests under way, so that their fate is known."""
@@ -178,14 +182,12 @@ class Mirror:
                 if error := task.exception():
                     _LOG.warning("a round of the mirror ended with %s", error)
 
-    async def _settle_left_behind(self, conn: psycopg.AsyncConnection[Any]) -> None:
+    async def _record_left_behind(self, conn: psycopg.AsyncConnection[Any]) -> None:
         rows = await (await conn.execute(_SQL["left_behind"])).fetchall()
         if not rows:
             return
-        ledger = Ledger(sorted({row[0] for row in rows}))
-        _LOG.warning(
-            "%d batches were on their way when a mirror died: they count as lost by it", len(ledger.mirror_ids)
-        )
+        fates = Fates(sorted({row[0] for row in rows}))
+        _LOG.warning("%d batches were on their way when a mirror died: they count as lost by it", len(fates.mirror_ids))
         for _, tenant_id, event_id, batch_received_at in rows:
-            ledger.note_one(tenant_id, event_id, batch_received_at, Fate("mirror", "the mirror died"))
-        await conn.execute(_SQL["settle"], ledger.params())
+            fates.note_one(tenant_id, event_id, batch_received_at, Fate("mirror", "the mirror died"))
+        await conn.execute(_SQL["record"], fates.params())

@@ -70,7 +70,7 @@ IN_FLIGHT = Metric("pipeline_in_flight_events", _G, "Accepted events without an 
 LATENCY = Metric(
     "pipeline_delivery_latency_seconds",
     _H,
-    "From received_at to the delivery, of each event delivered at its first attempt; imported history is left out. By "
+    "From received_at to the delivery, of each event delivered at its first attempt; imported events are left out. By "
     "the lane of acceptance.",
     ("lane",),
     bounds=LATENCY_BOUNDS_S,
@@ -116,8 +116,8 @@ DRIFT = Metric(
 )
 MIRROR_EVENTS = Metric("pipeline_mirror_waiting_events", _G, "Events that the mirror has still to forward.")
 MIRROR_AGE = Metric("pipeline_mirror_oldest_age_seconds", _G, "Age of the oldest batch that the mirror has to forward.")
-OLD_PIPELINE = Metric(
-    "pipeline_old_pipeline_events_total",
+LEGACY_PIPELINE = Metric(
+    "pipeline_legacy_events_total",
     _C,
     "Events at the old pipeline's stages, as these reported them: arrived, proceeded, failed.",
     ("stage", "result"),

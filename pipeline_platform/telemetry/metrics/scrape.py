@@ -5,8 +5,8 @@ of the installation, except for the old pipeline's counts during a migration. Wr
 `pipeline_up` is 0 and the rest of the account is missing.
 """
 
+import contextlib
 import importlib.metadata
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from pipeline_platform.db import connect, queries
+from pipeline_platform.disk import room_under
 from pipeline_platform.errors import is_transient
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics import catalogue as names
@@ -27,7 +28,7 @@ from pipeline_platform.telemetry.metrics.catalogue import Kind, Metric
 _SQL = queries("metrics")
 _STATEMENT_S = 10.0
 # Sums every hour of a migration, 0.4 s a million rows: so it is read less often than at each scrape.
-_SELDOM = "old_pipeline"
+_SELDOM = "legacy_pipeline"
 _SELDOM_S = 30.0
 Row = tuple[Any, ...]
 Found = dict[str, list[Row]]
@@ -54,7 +55,9 @@ class Platform(Collector):
                 raise
             found = None
         yield _gauge(names.UP, [((), found is not None)])
-        yield _gauge(names.DISK_FREE, [((), shutil.disk_usage(self._settings.home).free)])
+        # Without the disk, the other metrics are still worth having.
+        with contextlib.suppress(OSError):
+            yield _gauge(names.DISK_FREE, [((), room_under(self._settings.home).free)])
         if found is not None:
             yield from _families(found)
         yield _gauge(names.SCRAPE_SECONDS, [((), time.monotonic() - begin)])
@@ -107,10 +110,10 @@ def _families(found: Found) -> Iterator[Family]:
     yield _gauge(names.MIRROR_EVENTS, [((), mirror[0])])
     yield _gauge(names.MIRROR_AGE, [((), mirror[1])])
     yield _counter(
-        names.OLD_PIPELINE,
+        names.LEGACY_PIPELINE,
         [
             ((stage, result), value)
-            for stage, *values in found["old_pipeline"]
+            for stage, *values in found["legacy_pipeline"]
             for result, value in zip(("arrived", "proceeded", "failed"), values, strict=True)
         ],
     )

@@ -4,7 +4,6 @@ Several processes may check at once: one cause has one open alert. A cause that 
 over when it was not found for `alert_quiet_s`. A check that fails raises; the next one comes soon.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Any
 import psycopg
 
 from pipeline_platform.db import queries
+from pipeline_platform.disk import room_under
 from pipeline_platform.migration.cutover.watch import watch
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.catalogue import Kind
@@ -76,11 +76,14 @@ def parameters(settings: Settings) -> dict[str, Any]:
 
 
 def _disk(_conn: Conn, settings: Settings) -> list[Found]:
-    free = shutil.disk_usage(settings.home if settings.home.exists() else ".").free
+    gib = 1 << 30
+    try:
+        free = room_under(settings.home).free
+        message = f"{free / gib:.1f} GiB are left; below {settings.disk_free_bytes_min / gib:.1f} nothing is accepted"
+    except OSError as error:
+        free, message = -1, f"the disk of the home cannot be looked at: {error.strerror}"
     if free >= settings.alert_disk_free_bytes_min:
         return []
-    gib = 1 << 30
-    message = f"{free / gib:.1f} GiB are left; below {settings.disk_free_bytes_min / gib:.1f} nothing is accepted"
     return [Found(Kind.DISK_LOW.value, None, "home", message, 1, None, None)]
 
 
@@ -141,7 +144,5 @@ def look_at(conn: Conn, settings: Settings, conditions: Sequence[Condition] = CO
     found = [each for condition in conditions for each in condition.look(conn, settings)]
     columns = {name: [getattr(each, name) for each in found] for name in Found.__dataclass_fields__}
     judged = [kind.value for condition in conditions for kind in condition.kinds]
-    conn.execute(
-        _SQL["settle"], columns | {"judged": judged, "quiet_s": settings.alert_quiet_s, "looked_at": looked_at}
-    )
+    conn.execute(_SQL["apply"], columns | {"judged": judged, "quiet_s": settings.alert_quiet_s, "looked_at": looked_at})
     return found

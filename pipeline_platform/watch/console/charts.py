@@ -31,13 +31,13 @@ class Chart:
     rows: list[list[str]]
 
 
-def charts_of(points: Sequence[Point], *, with_old: bool) -> list[Chart]:
+def charts_of(points: Sequence[Point], *, with_legacy: bool) -> list[Chart]:
     rates: list[Line] = [
         ("accepted", "grey", lambda point: point.rates.get("accepted")),
         ("delivered", "ours", lambda point: point.rates.get("delivered")),
     ]
-    if with_old:
-        rates.append(("the old pipeline delivered", "theirs", lambda point: point.rates.get("old write")))
+    if with_legacy:
+        rates.append(("the old pipeline delivered", "theirs", lambda point: point.rates.get("legacy write")))
     latencies: list[Line] = [
         ("p99", "grey", lambda point: point.latency.p99_ms),
         ("p95", "ours", lambda point: point.latency.p95_ms),

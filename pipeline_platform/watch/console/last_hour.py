@@ -20,12 +20,12 @@ STAGES = ("received", "accepted", "claimed", "enriched", "delivered")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The state at one time. old: the events that each stage of the old pipeline passed on."""
+    """The state at one time. legacy: the events that each stage of the old pipeline passed on."""
 
     at: datetime
     since: datetime
     numbers: Numbers
-    old: dict[str, int]
+    legacy: dict[str, int]
     latency: Latency
     newest_batch: int = 0
 
@@ -39,7 +39,7 @@ class Point:
     latency: Latency
 
 
-class History:
+class LastHour:
     """The samples of the last seconds and the points of the last hour."""
 
     def __init__(self) -> None:
@@ -53,14 +53,14 @@ class History:
         while len(self._recent) > 2 and _seconds(self._recent[1], sample) >= _RATE_OVER_S:
             self._recent.popleft()
         if self._marked is None:
-            self._mark(sample)
+            self._note(sample)
         elif _seconds(self._marked, sample) >= POINT_EVERY_S - _EARLY_S:
             self.points.append(Point(sample.at, _rates(self._marked, sample), sample.latency))
-            self._mark(sample)
+            self._note(sample)
         while self.points and self.points[0].at < sample.at - _SPAN:
             self.points.popleft()
 
-    def _mark(self, sample: Sample) -> None:
+    def _note(self, sample: Sample) -> None:
         self._marked = sample
         self._batches.append((sample.at, sample.newest_batch))
         while len(self._batches) > 1 and self._batches[1][0] < sample.at - timedelta(minutes=5):
@@ -68,7 +68,7 @@ class History:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Events a second by stage over the last seconds. Stages of the old pipeline are `old STAGE`."""
+        """Events a second by stage over the last seconds. Stages of the old pipeline are `legacy STAGE`."""
         return _rates(self._recent[0], self._recent[-1]) if len(self._recent) > 1 else {}
 
     @property
@@ -82,7 +82,7 @@ def _rates(earlier: Sample, later: Sample) -> dict[str, float]:
     if seconds <= 0 or earlier.since != later.since:
         return {}
     ours = {stage: getattr(later.numbers, stage) - getattr(earlier.numbers, stage) for stage in STAGES}
-    theirs = {f"old {stage}": count - earlier.old.get(stage, 0) for stage, count in later.old.items()}
+    theirs = {f"legacy {stage}": count - earlier.legacy.get(stage, 0) for stage, count in later.legacy.items()}
     return {stage: events / seconds for stage, events in (ours | theirs).items() if events >= 0}
 
 

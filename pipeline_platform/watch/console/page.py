@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline_platform.account.legacy_pipeline import LegacyPipeline
 from pipeline_platform.account.numbers import Numbers
-from pipeline_platform.account.old_pipeline import OldPipeline
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.console import wording
 from pipeline_platform.watch.console.charts import charts_of
@@ -62,8 +62,8 @@ class Pages:
         self, platform: Platform, view: View, rates: dict[str, float], points: Sequence[Point]
     ) -> dict[str, str]:
         """All sections of one view, by name."""
-        old = view.funnel.old_pipeline
-        charts = charts_of(points, with_old=old is not None)
+        old = view.funnel.legacy_pipeline
+        charts = charts_of(points, with_legacy=old is not None)
         context: dict[str, Any] = {
             "platform": platform,
             "view": view,
@@ -71,7 +71,7 @@ class Pages:
             "old": old,
             "verdict": verdict_of(platform, view, self._settings),
             "ours": _stages(view, rates),
-            "theirs": _old_stages(old, rates) if old else [],
+            "theirs": _legacy_stages(old, rates) if old else [],
             "charts": [(chart, json.dumps(chart.figure)) for chart in charts],
             "disk_free_min": self._settings.disk_free_bytes_min,
             "alerts_shown": _ALERTS,
@@ -117,18 +117,18 @@ def _ends(row: dict[str, Any], numbers: Numbers) -> list[tuple[str, int, bool]]:
 
 
 def _causes(view: View, stage: str) -> list[tuple[str, int]]:
-    """The causes at a stage. A dead letter names the stage that failed, which is the one after the account's stage."""
-    named = {"received": ("received",), "claimed": ("claim", "enrich", "transform"), "enriched": ("load",)}
-    causes = [cause for cause in view.funnel.causes if cause.stage in named.get(stage, ())]
+    """The causes of what failed after a stage: the failed part of processing leads to the next stage."""
+    failing = {"received": ("validate",), "claimed": ("claim", "enrich", "transform"), "enriched": ("load",)}
+    causes = [cause for cause in view.funnel.causes if cause.failed_in in failing.get(stage, ())]
     return [(cause.cause, cause.events) for cause in causes[:_CAUSES]]
 
 
-def _old_stages(old: OldPipeline, rates: dict[str, float]) -> list[Stage]:
+def _legacy_stages(old: LegacyPipeline, rates: dict[str, float]) -> list[Stage]:
     return [
         Stage(
             stage.stage,
             stage.arrived,
-            rates.get(f"old {stage.stage}"),
+            rates.get(f"legacy {stage.stage}"),
             _width(stage.arrived, old.mirrored),
             [("failed", stage.failed, True)] if stage.failed else [],
             [(row["cause"], row["events"]) for row in old.causes if row["stage"] == stage.stage][:_CAUSES],

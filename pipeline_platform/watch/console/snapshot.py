@@ -4,7 +4,6 @@ It uses a read-only connection. The account comes from the same query as in `pip
 the same query as in `pipeline-platform alerts list`.
 """
 
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,9 +14,10 @@ from psycopg.rows import dict_row
 from pipeline_platform.account.funnel import Funnel, funnel_of, tenant_id_of
 from pipeline_platform.account.numbers import Numbers, numbers_of
 from pipeline_platform.db import connect, queries
+from pipeline_platform.disk import Room, room_under
 from pipeline_platform.settings import Settings
 from pipeline_platform.watch.alerts.catalogue import Severity
-from pipeline_platform.watch.alerts.ledger import list_alerts
+from pipeline_platform.watch.alerts.operations import list_alerts
 
 _SQL = queries("console")
 _SAMPLED_BATCHES = 300
@@ -42,7 +42,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The part that is the same for all views. queue: by lane; oldest_s: age of the event that waits longest."""
+    """The part that is the same for all views. queue: by lane; oldest_s: age of the event that waits longest.
+
+    disk: None if it cannot be looked at.
+    """
 
     taken_at: datetime
     since: datetime
@@ -51,8 +54,7 @@ class Platform:
     latency: Latency
     newest_batch: int
     hours: Row
-    disk_free: int
-    disk_total: int
+    disk: Room | None
     phase: Row
     circuit: Row | None
     replays: list[Row]
@@ -99,7 +101,6 @@ def read_platform(conn: Conn, settings: Settings, batches_lately: int) -> Platfo
     latency, newest = read_latency(conn, batches_lately)
     oldest = _rows(conn, "oldest")
     circuit = _rows(conn, "circuit")
-    disk = shutil.disk_usage(settings.home if settings.home.exists() else ".")
     return Platform(
         taken_at=now,
         since=beginning(now),
@@ -108,12 +109,18 @@ def read_platform(conn: Conn, settings: Settings, batches_lately: int) -> Platfo
         latency=latency,
         newest_batch=newest,
         hours=_rows(conn, "hours")[0],
-        disk_free=disk.free,
-        disk_total=disk.total,
+        disk=_disk(settings),
         phase=_rows(conn, "phase")[0],
         circuit=circuit[0] if circuit else None,
         replays=_rows(conn, "replays"),
     )
+
+
+def _disk(settings: Settings) -> Room | None:
+    try:
+        return room_under(settings.home)
+    except OSError:
+        return None
 
 
 def read_view(conn: Conn, settings: Settings, platform: Platform, tenant: str | None) -> View:
@@ -153,7 +160,7 @@ def read_view(conn: Conn, settings: Settings, platform: Platform, tenant: str | 
 def read_totals(conn: Conn, since: datetime) -> tuple[Numbers, dict[str, int]]:
     """The account's numbers of all tenants, and the events that each stage of the old pipeline passed on."""
     numbers = numbers_of(_rows(conn, "totals", since=since)[0])
-    return numbers, {row["stage"]: row["proceeded"] for row in _rows(conn, "old_totals", since=since)}
+    return numbers, {row["stage"]: row["proceeded"] for row in _rows(conn, "legacy_totals", since=since)}
 
 
 def read_latency(conn: Conn, batches_lately: int) -> tuple[Latency, int]:
@@ -172,7 +179,7 @@ def _open_alerts(conn: Conn, settings: Settings, tenant: str | None) -> list[Row
 
 def _worst(funnel: Funnel, *, old_is_production: bool) -> list[Row]:
     """Unbalanced tenants first, then by missing events, also of the old pipeline while it is production."""
-    old = {row["tenant"]: row for row in funnel.old_pipeline.tenants} if funnel.old_pipeline else {}
+    old = {row["tenant"]: row for row in funnel.legacy_pipeline.tenants} if funnel.legacy_pipeline else {}
     rows: list[Row] = []
     for part in funnel.tenants:
         numbers, theirs = part.numbers, old.get(part.tenant)

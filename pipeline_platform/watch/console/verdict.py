@@ -1,6 +1,6 @@
 """The verdict: is anything lost, how late is it, for whom. Red means that something is wrong.
 
-Latency is judged by the objective, as for the alert `latency_high`. The mark is `watch` if latency is over the
+Latency is judged by the objective, as for the alert `latency_high`. The rating is `watch` if latency is over the
 objective without an alert, or within it while the alert is still open.
 """
 
@@ -13,7 +13,7 @@ from pipeline_platform.watch.console.snapshot import Platform, View
 from pipeline_platform.watch.console.wording import duration, milliseconds, number
 
 
-class Mark(StrEnum):
+class Rating(StrEnum):
     """The rating of an answer. watch: not as it should be, but no action is needed yet."""
 
     FINE = "fine"
@@ -32,7 +32,7 @@ class Answer:
     short: str
     why: str
     spoken: str
-    mark: Mark = Mark.FINE
+    rating: Rating = Rating.FINE
     command: str = ""
     tenants: Sequence[str] = ()
 
@@ -57,12 +57,12 @@ def verdict_of(platform: Platform, view: View, settings: Settings) -> Verdict:
 
 def _lost(platform: Platform, view: View) -> Answer:
     question = "Is anything lost?"
-    numbers, old = view.funnel.numbers, view.funnel.old_pipeline
+    numbers, old = view.funnel.numbers, view.funnel.legacy_pipeline
     if not view.funnel.balanced:
         return Answer(
             question, "It does not balance", "Some tenant's hour has events that no number accounts for.",
             "It does not balance",
-            mark=Mark.BAD, command="pipeline-platform audit",
+            rating=Rating.BAD, command="pipeline-platform audit",
         )  # fmt: skip
     sums = f"All {number(numbers.received)} events received since {platform.since:%H:%M} are accounted for."
     failed = sum(stage.failed for stage in old.stages) if old else 0
@@ -71,7 +71,7 @@ def _lost(platform: Platform, view: View) -> Answer:
             question, f"{number(failed)} in the old pipeline",
             f"It is production, and reports them as failed. Here: {sums[0].lower()}{sums[1:]}",
             "Yes, in the old pipeline",
-            mark=Mark.BAD, command="pipeline-platform recover --last 2h --dry-run",
+            rating=Rating.BAD, command="pipeline-platform recover --last 2h --dry-run",
         )  # fmt: skip
     return Answer(question, "No", sums, "No")
 
@@ -81,13 +81,13 @@ def _late(platform: Platform, view: View, settings: Settings) -> Answer:
     if platform.circuit:
         return Answer(
             question, "Workers are stopped", platform.circuit["message"], "Workers are stopped",
-            mark=Mark.BAD, command="pipeline-platform circuit status",
+            rating=Rating.BAD, command="pipeline-platform circuit status",
         )  # fmt: skip
     if _waits(platform, settings):
         return Answer(
             question, duration(platform.oldest_s or 0.0), "So long the oldest event has been waiting.",
             "Events wait for long",
-            mark=Mark.BAD, command="pipeline-platform status",
+            rating=Rating.BAD, command="pipeline-platform status",
         )  # fmt: skip
     return _by_objective(question, platform, view, settings.objective_latency_p95_ms)
 
@@ -99,33 +99,33 @@ def _waits(platform: Platform, settings: Settings) -> bool:
 
 # Keys: whether p95 is over the objective now, and whether an alert is open for it.
 _JUDGED = {
-    (False, False): (Mark.FINE, "The objective of {:g} ms is met.", "It is on time"),
-    (True, False): (Mark.WATCH, "Over the objective of {:g} ms; an alert only if it lasts.", "Over the objective"),
-    (True, True): (Mark.BAD, "Over the objective of {:g} ms, and it lasts.", "Over the objective, and it lasts"),
-    (False, True): (Mark.WATCH, "The objective of {:g} ms is met again; its alert is still open.", "On time again"),
+    (False, False): (Rating.FINE, "The objective of {:g} ms is met.", "It is on time"),
+    (True, False): (Rating.WATCH, "Over the objective of {:g} ms; an alert only if it lasts.", "Over the objective"),
+    (True, True): (Rating.BAD, "Over the objective of {:g} ms, and it lasts.", "Over the objective, and it lasts"),
+    (False, True): (Rating.WATCH, "The objective of {:g} ms is met again; its alert is still open.", "On time again"),
 }
 
 
 def _by_objective(question: str, platform: Platform, view: View, objective_ms: float) -> Answer:
     latency = view.latency
     is_alert = None in view.slow_alerts or (view.tenant is not None and view.tenant in view.slow_alerts)
-    mark, judged, spoken = _JUDGED[(latency.p95_ms or 0.0) > objective_ms, is_alert]
+    rating, judged, spoken = _JUDGED[(latency.p95_ms or 0.0) > objective_ms, is_alert]
     if latency.p95_ms is None:
         short, found = "On time", "Nothing was delivered in the last 5 minutes"
     else:
         half, most = milliseconds(latency.p50_ms), milliseconds(latency.p99_ms)
         short, found = milliseconds(latency.p95_ms), f"95 of 100 events take less; half {half}, 99 of 100 {most}"
     waits = f"oldest waiting {duration(platform.oldest_s)}" if platform.oldest_s is not None else "nothing waits"
-    command = "" if mark is Mark.FINE else "pipeline-platform objectives"
-    return Answer(question, short, f"{judged.format(objective_ms)} {found}; {waits}.", spoken, mark, command)
+    command = "" if rating is Rating.FINE else "pipeline-platform objectives"
+    return Answer(question, short, f"{judged.format(objective_ms)} {found}; {waits}.", spoken, rating, command)
 
 
 def _whom(platform: Platform, view: View, settings: Settings, lost: Answer, late: Answer) -> Answer:
     question = "For whom?"
-    parts, old = view.funnel.tenants, view.funnel.old_pipeline
+    parts, old = view.funnel.tenants, view.funnel.legacy_pipeline
     if unbalanced := [part.tenant or "" for part in parts if not part.balanced]:
         return _named(question, unbalanced, "Their account does not balance.")
-    if lost.mark is Mark.BAD and old:
+    if lost.rating is Rating.BAD and old:
         lacking = {row["tenant"]: row["mirrored"] - (row["delivered"] or 0) for row in old.tenants}
         short_of = sorted((name for name in lacking if lacking[name]), key=lambda name: -lacking[name])
         return _named(
@@ -134,9 +134,9 @@ def _whom(platform: Platform, view: View, settings: Settings, lost: Answer, late
     if platform.circuit or _waits(platform, settings):
         waiting = sorted(parts, key=lambda part: -part.numbers.in_flight)
         return _named(question, [part.tenant or "" for part in waiting if part.numbers.in_flight], "Their events wait.")
-    if late.mark is Mark.BAD or (late.mark is Mark.WATCH and view.slow):
+    if late.rating is Rating.BAD or (late.rating is Rating.WATCH and view.slow):
         why = "Their events take longer than the objective allows; the slowest comes first."
-        return _named(question, view.slow, why, mark=late.mark)
+        return _named(question, view.slow, why, rating=late.rating)
     if alerted := [name for name in view.slow_alerts if name is not None and view.tenant in (None, name)]:
         return _named(question, alerted, "Their events take longer than the objective allows: an alert is open.")
     if exhausted := [name for name in view.exhausted_tenants if view.tenant in (None, name)]:
@@ -146,6 +146,10 @@ def _whom(platform: Platform, view: View, settings: Settings, lost: Answer, late
     return Answer(question, "Nobody", sent, "Nobody is affected")
 
 
-def _named(question: str, tenants: Sequence[str], why: str, command: str = "", *, mark: Mark = Mark.BAD) -> Answer:
+def _named(
+    question: str, tenants: Sequence[str], why: str, command: str = "", *, rating: Rating = Rating.BAD
+) -> Answer:
     short = {0: "Everybody", 1: tenants[0] if tenants else ""}.get(len(tenants), f"{number(len(tenants))} tenants")
-    return Answer(question, short, why, f"{short}. {why}".rstrip("."), mark=mark, command=command, tenants=tenants[:3])
+    return Answer(
+        question, short, why, f"{short}. {why}".rstrip("."), rating=rating, command=command, tenants=tenants[:3]
+    )

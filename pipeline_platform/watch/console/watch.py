@@ -19,7 +19,7 @@ from sse_starlette import ServerSentEvent
 
 from pipeline_platform.errors import NoSuchThingError
 from pipeline_platform.settings import Settings
-from pipeline_platform.watch.console.last_hour import POINT_EVERY_S, History, Sample
+from pipeline_platform.watch.console.last_hour import POINT_EVERY_S, LastHour, Sample
 from pipeline_platform.watch.console.page import Pages
 from pipeline_platform.watch.console.snapshot import (
     Conn,
@@ -47,7 +47,7 @@ class Shown:
     """One view as last read. versions: the round in which each section changed."""
 
     tenant: str | None
-    history: History = field(default_factory=History)
+    last_hour: LastHour = field(default_factory=LastHour)
     sections: dict[str, str] = field(default_factory=dict[str, str])
     versions: dict[str, int] = field(default_factory=dict[str, int])
     viewers: int = 0
@@ -188,7 +188,7 @@ class Watch:
         """The sections of each view that exists. Runs in a thread."""
         if self._conn is None or self._conn.closed:
             self._conn = open_connection(self._settings)
-        everything = self._shown[None].history
+        everything = self._shown[None].last_hour
         if not watched:
             self._note(self._conn, everything)
             return {}
@@ -199,23 +199,23 @@ class Watch:
                 view = read_view(self._conn, self._settings, platform, shown.tenant)
             except NoSuchThingError:
                 continue
-            shown.history.add(_sample(platform, view))
-            sections = self._pages.sections(platform, view, shown.history.rates, shown.history.points)
+            shown.last_hour.add(_sample(platform, view))
+            sections = self._pages.sections(platform, view, shown.last_hour.rates, shown.last_hour.points)
             found[shown.tenant] = {"status": self._pages.status(platform, None), **sections}
         if None not in found:
             self._note(self._conn, everything)
         return found
 
-    def _note(self, conn: Conn, history: History) -> None:
+    def _note(self, conn: Conn, last_hour: LastHour) -> None:
         now = datetime.now(UTC)
         since = beginning(now)
-        latency, newest = read_latency(conn, history.batches_lately)
+        latency, newest = read_latency(conn, last_hour.batches_lately)
         numbers, old = read_totals(conn, since)
-        history.add(Sample(now, since, numbers, old, latency, newest))
+        last_hour.add(Sample(now, since, numbers, old, latency, newest))
 
 
 def _sample(platform: Platform, view: View) -> Sample:
-    old = view.funnel.old_pipeline
+    old = view.funnel.legacy_pipeline
     passed = {stage.stage: stage.proceeded for stage in old.stages} if old else {}
     numbers = view.funnel.numbers
     return Sample(platform.taken_at, platform.since, numbers, passed, view.latency, platform.newest_batch)

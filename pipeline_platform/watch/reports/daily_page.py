@@ -5,19 +5,9 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 from pipeline_platform.watch.reports.daily import Daily, Tenant
-from pipeline_platform.watch.reports.frame import GREY, NEW, OLD, Figure, chart, row, tile, write_page
+from pipeline_platform.watch.reports.frame import GREY, NEW, OLD, Figure, Tile, chart, write_page
 
-COLUMNS = (
-    "received",
-    "delivered",
-    "duplicate",
-    "rejected",
-    "dead_lettered",
-    "discarded",
-    "in_flight",
-    "replayed",
-    "lost",
-)
+COLUMNS = ("received", "delivered", "duplicate", "rejected", "dead_lettered", "discarded", "in_flight", "lost")
 _MEANINGS = {
     "delivered": "in the tables, once",
     "duplicate": "sent again, and delivered before",
@@ -25,7 +15,6 @@ _MEANINGS = {
     "discarded": "given up by an operator, or erased",
     "in_flight": "not processed yet",
     "rejected": "in the quarantine",
-    "replayed": "processed again by replays, and in no other line",
     "lost": "nowhere",
 }
 
@@ -38,23 +27,19 @@ def page_path(home: Path, found: Daily) -> Path:
 def write_daily(found: Daily, path: Path) -> None:
     """Write the page atomically."""
     totals = found.numbers.totals() | {"replayed": found.replayed, "lost": found.lost}
-    body = (Path(__file__).parent / "daily.html").read_text()
-    parts = {
-        "day": f"{found.day:%A, %d %B %Y}",
-        "subtitle": _subtitle(found),
-        "tiles": "".join(_tiles(found)),
-        "hours": chart(_hours(found), 320),
-        "outcomes": "".join(
-            row((name.replace("_", " "), text, f"{totals[name]:,}"), 2) for name, text in _MEANINGS.items()
-        ),
-        "causes": "".join(
-            row((cause.outcome, cause.cause, f"{cause.events:,}", f"{cause.tenants:,}"), 2) for cause in found.causes
-        )
-        or row(("none", "", "", "")),
-        "heads": "".join(f'<th class="number">{name.replace("_", " ")}</th>' for name in COLUMNS),
-        "tenants": "".join(_tenant(tenant) for tenant in _worst_first(found.tenants)) or row(("nobody", "")),
-    }
-    write_page(path, f"Daily report {found.day.isoformat()}", body, parts)
+    write_page(
+        path,
+        Path(__file__).parent / "daily.html",
+        title=f"Daily report {found.day.isoformat()}",
+        day=f"{found.day:%A, %d %B %Y}",
+        subtitle=_subtitle(found),
+        figures=_tiles(found),
+        hours=chart(_hours(found), 320),
+        outcomes=[(name.replace("_", " "), text, f"{totals[name]:,}") for name, text in _MEANINGS.items()],
+        causes=[(cause.outcome, cause.cause, f"{cause.events:,}", f"{cause.tenants:,}") for cause in found.causes],
+        heads=[name.replace("_", " ") for name in COLUMNS],
+        tenants=[_tenant(tenant) for tenant in _worst_first(found.tenants)],
+    )
 
 
 def _subtitle(found: Daily) -> str:
@@ -62,16 +47,16 @@ def _subtitle(found: Daily) -> str:
     return f"What {len(found.tenants):,} tenants sent, and what became of it; {state}."
 
 
-def _tiles(found: Daily) -> list[str]:
+def _tiles(found: Daily) -> list[Tile]:
     numbers = found.numbers
     lost = "bad" if found.lost else "good"
     rate = numbers.delivery_rate
     return [
-        tile("new", f"{numbers.received:,}", "events received"),
+        Tile("new", f"{numbers.received:,}", "events received"),
         # Rounded down: 100% means all.
-        tile("new", "–" if rate is None else f"{int(rate * 1_000_000) / 10_000:.4g}%", "of accepted events delivered"),
-        tile("old", f"{numbers.rejected + numbers.dead_lettered:,}", "rejected, or dead letters that wait"),
-        tile(lost, f"{found.lost:,}", "lost"),
+        Tile("new", "–" if rate is None else f"{int(rate * 1_000_000) / 10_000:.4g}%", "of accepted events delivered"),
+        Tile("old", f"{numbers.rejected + numbers.dead_lettered:,}", "rejected, or dead letters that wait"),
+        Tile(lost, f"{found.lost:,}", "lost"),
     ]
 
 
@@ -79,9 +64,9 @@ def _worst_first(tenants: Sequence[Tenant]) -> list[Tenant]:
     return sorted(tenants, key=lambda tenant: (-tenant.lost, -tenant.extra, -tenant.numbers.received, tenant.name))
 
 
-def _tenant(tenant: Tenant) -> str:
+def _tenant(tenant: Tenant) -> list[str]:
     values = tenant.to_json()
-    return row((tenant.name, *(f"{values[name]:,}" for name in COLUMNS)), 1)
+    return [tenant.name, *(f"{values[name]:,}" for name in COLUMNS)]
 
 
 def _hours(found: Daily) -> Figure:

@@ -1,11 +1,10 @@
-"""The common parts of all pages: the frame with its colours and its library, tiles, charts, table rows."""
+"""The common parts of all pages: the frame with its colours and its library, and charts. Templates escape values."""
 
-import html
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.io import to_html  # pyright: ignore[reportUnknownVariableType]
 from plotly.offline import get_plotlyjs
 
@@ -15,32 +14,38 @@ OLD, NEW, GREY = "#e0763b", "#3f8be0", "#8a94a1"
 Figure = dict[str, Any]
 
 
-def write_page(path: Path, title: str, body: str, parts: Mapping[str, str]) -> None:
-    """Replace the file atomically. parts: HTML, by their names in `body`."""
-    frame = Template((Path(__file__).parent / "frame.html").read_text())
-    page = frame.substitute(title=html.escape(title), library=get_plotlyjs(), body=Template(body).substitute(parts))
+class Tile(NamedTuple):
+    """A large figure and what it counts. kind: old, new, good or bad."""
+
+    kind: str
+    figure: str
+    text: str
+
+
+def write_page(path: Path, template: Path, **values: Any) -> None:
+    """Replace the file atomically. template: extends frame.html. values: `title`, and what the template names."""
+    page = _environment(template.parent).get_template(template.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".html.new")
-    unfinished.write_text(page)
+    unfinished.write_text(page.render(values, library=_trusted(get_plotlyjs())))
     unfinished.replace(path)
 
 
-def tile(kind: str, figure: str, text: str) -> str:
-    """A large figure and what it counts. kind: old, new, good or bad."""
-    return f'<div class="card"><div class="tile {kind}">{figure}</div><p>{html.escape(text)}</p></div>'
-
-
-def row(cells: Sequence[str], numbers_from: int | None = None) -> str:
-    """A table row. Cells from `numbers_from` on are formatted as numbers."""
-    first = len(cells) if numbers_from is None else numbers_from
-    parts = (
-        f"<td>{html.escape(cell)}</td>" if place < first else f'<td class="number">{html.escape(cell)}</td>'
-        for place, cell in enumerate(cells)
+def _environment(own: Path) -> Environment:
+    return Environment(
+        loader=FileSystemLoader([own, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return "<tr>" + "".join(parts) + "</tr>"
 
 
-def chart(figure: Figure, height: int) -> str:
+def _trusted(html: str) -> Markup:
+    return Markup(html)  # noqa: S704 -- made by plotly, which escapes what is in a figure
+
+
+def chart(figure: Figure, height: int) -> Markup:
     """A chart, `height` pixels high and as wide as the page."""
     layout: Figure = {
         "height": height,
@@ -52,10 +57,11 @@ def chart(figure: Figure, height: int) -> str:
         "hovermode": "closest",
         **figure["layout"],
     }
-    return to_html(
+    html = to_html(
         {"data": figure["data"], "layout": layout},
         config={"displaylogo": False, "displayModeBar": False, "responsive": True},
         include_plotlyjs=False,
         full_html=False,
         default_height=f"{height}px",
     )
+    return _trusted(html)

@@ -18,13 +18,13 @@ CREATE OR REPLACE FUNCTION queue.prune_discarded(before timestamptz, rows_max in
     ), gone AS (
         DELETE FROM queue.dead_letters AS d
         USING old WHERE d.tenant_id = old.tenant_id AND d.dead_letter_id = old.dead_letter_id AND old.is_gone
-        RETURNING d.tenant_id, d.batch_received_at, d.lane, d.stage, d.error_class, d.fingerprint
+        RETURNING d.tenant_id, d.batch_received_at, d.lane, d.failed_in, d.error_class, d.fingerprint
     ), noted AS (
-        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, stage, cause, fingerprint, events)
-        SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, 'discarded', stage, error_class, fingerprint,
-               count(*)
+        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint, events)
+        SELECT tenant_id, date_trunc('hour', batch_received_at, 'UTC'), lane, 'discarded', failed_in, error_class,
+               fingerprint, count(*)
         FROM gone GROUP BY 1, 2, 3, 5, 6, 7
-        ON CONFLICT (tenant_id, hour, lane, outcome, stage, cause, fingerprint)
+        ON CONFLICT (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint)
         DO UPDATE SET events = p.events + excluded.events
     )
     SELECT count(*) FROM old

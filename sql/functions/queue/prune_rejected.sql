@@ -7,10 +7,10 @@ CREATE OR REPLACE FUNCTION queue.prune_rejected(before timestamptz, rows_max int
         WHERE q.tenant_id = old.tenant_id AND q.quarantine_id = old.quarantine_id
         RETURNING q.tenant_id, q.received_at, q.lane, q.code
     ), noted AS (
-        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, stage, cause, events)
-        SELECT tenant_id, date_trunc('hour', received_at, 'UTC'), lane, 'rejected', 'received', code, count(*)
+        INSERT INTO queue.pruned AS p (tenant_id, hour, lane, outcome, failed_in, cause, events)
+        SELECT tenant_id, date_trunc('hour', received_at, 'UTC'), lane, 'rejected', 'validate', code, count(*)
         FROM gone GROUP BY 1, 2, 3, 6
-        ON CONFLICT (tenant_id, hour, lane, outcome, stage, cause, fingerprint)
+        ON CONFLICT (tenant_id, hour, lane, outcome, failed_in, cause, fingerprint)
         DO UPDATE SET events = p.events + excluded.events
     )
     SELECT count(*) FROM gone

@@ -1,4 +1,4 @@
--- Marks replays whose last step is older than `retention` as pruned: they can no longer be undone. Then deletes up to
+-- Prunes replays whose last step is older than `retention`: they can no longer be undone. Then deletes up to
 -- rows_max of the diffs and as many of the before-images of pruned replays. Returns how many rows were deleted.
 CREATE OR REPLACE FUNCTION replay.prune(retention interval, rows_max integer) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE

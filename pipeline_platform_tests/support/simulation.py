@@ -1,6 +1,5 @@
 """The simulated old pipeline and the mirror as processes of their own, always ended."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import psycopg
 from pipeline_platform.local.services.process import free_port, log_tail, spawn, stop
 from pipeline_platform.migration.simulation.queueing import events_inside
 from pipeline_platform.settings import Settings
+from pipeline_platform_tests.support.environments import environment_of
+from pipeline_platform_tests.support.migration import point_mirror
 from pipeline_platform_tests.support.waiting import wait_for
 
 _ROOT = Path(__file__).parents[2]
@@ -28,14 +29,7 @@ class LegacyPipeline:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1/batch"
         self._mirror = mirror
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
-            "PYTHONPATH": str(_ROOT),
-            "PIPELINE_HOME": str(settings.home),
-            "PIPELINE_DATABASE_URL": settings.database_url,
-            "PIPELINE_REDIS_URL": settings.redis_url,
-            "PIPELINE_LEGACY_CAPACITY_PER_S": str(capacity_per_s),
-        }
+        self._environment = environment_of(settings, legacy_capacity_per_s=str(capacity_per_s))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -89,22 +83,3 @@ class LegacyPipeline:
                 return response.status == 200
         except (urllib.error.URLError, OSError):
             return False
-
-
-def point_mirror(settings: Settings, url: str | None, **more: Any) -> None:
-    """Configure where the mirror sends."""
-    with psycopg.connect(settings.database_url, autocommit=True) as conn:
-        conn.execute("UPDATE control.legacy_target SET forward_url = %s, settle_s = 0", (url,))
-        for name, value in more.items():
-            conn.execute(f"UPDATE control.legacy_target SET {name} = %s", (value,))
-
-
-def turn(conn: psycopg.Connection[Any], phase: str) -> int:
-    """Open an epoch of `phase` at once."""
-    row = conn.execute(
-        "INSERT INTO control.epochs (epoch, phase) SELECT max(epoch) + 1, %s::control.phase FROM control.epochs"
-        " RETURNING epoch",
-        (phase,),
-    ).fetchone()
-    assert row
-    return row[0]

@@ -12,8 +12,8 @@ from pipeline_platform.migration.mirror.target import Fate
 Key = tuple[int, datetime, str]
 
 
-class Ledger:
-    """The fates of a round's events, as the parameters of the query `settle`."""
+class Fates:
+    """The fates of a round's events, as the parameters of the query `record`."""
 
     def __init__(self, mirror_ids: Sequence[int]) -> None:
         self.mirror_ids = mirror_ids
@@ -29,11 +29,11 @@ class Ledger:
     def note_one(self, tenant_id: int, event_id: UUID, batch_received_at: datetime, fate: Fate) -> None:
         """Record the fate of one event, by its identity."""
         hour = batch_received_at.replace(minute=0, second=0, microsecond=0)
-        self._count(tenant_id, hour, "mirror", failed=fate.lost_at == "mirror")
-        if fate.lost_at != "mirror" and not fate.counts_itself:
-            self._count(tenant_id, hour, "gateway", failed=fate.lost_at == "gateway")
-        if fate.lost_at and not fate.counts_itself:
-            self._lost.append((tenant_id, event_id, fate.lost_at, fate.cause))
+        self._count(tenant_id, hour, "mirror", failed=fate.stage == "mirror")
+        if fate.stage != "mirror" and not fate.counts_itself:
+            self._count(tenant_id, hour, "gateway", failed=fate.stage == "gateway")
+        if fate.stage and not fate.counts_itself:
+            self._lost.append((tenant_id, event_id, fate.stage, fate.cause))
 
     def _count(self, tenant_id: int, hour: datetime, stage: str, *, failed: bool) -> None:
         (self._failed if failed else self._proceeded)[(tenant_id, hour, stage)] += 1

@@ -8,7 +8,7 @@ import pytest
 from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command
-from pipeline_platform_tests.support.ledger import add_tenants
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 

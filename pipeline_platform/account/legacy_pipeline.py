@@ -13,11 +13,11 @@ from psycopg.rows import dict_row
 
 from pipeline_platform.db import queries
 
-_SQL = queries("old_pipeline")
+_SQL = queries("legacy_counts")
 
 
 @dataclass(frozen=True, slots=True)
-class OldStage:
+class LegacyStage:
     """One stage in the order of the route: events that arrived, that went on, and that were reported as failed."""
 
     stage: str
@@ -27,10 +27,10 @@ class OldStage:
 
 
 @dataclass(frozen=True, slots=True)
-class OldPipeline:
+class LegacyPipeline:
     """Its counts of a selection. tenants: (name, mirrored, delivered). causes: (stage, cause, events)."""
 
-    stages: list[OldStage]
+    stages: list[LegacyStage]
     tenants: list[dict[str, Any]]
     causes: list[dict[str, Any]]
 
@@ -54,15 +54,15 @@ class OldPipeline:
         }
 
 
-def old_pipeline_of(
+def legacy_pipeline_of(
     conn: psycopg.Connection[Any], tenant_id: int | None = None, since: datetime | None = None
-) -> OldPipeline | None:
+) -> LegacyPipeline | None:
     """The counts of the old pipeline's stages, from the hour `since` on; None if nothing was mirrored."""
     selection = {"tenant_id": tenant_id, "since": since}
     with conn.cursor(row_factory=dict_row) as cursor:
-        stages = [OldStage(**row) for row in cursor.execute(_SQL["stages"], selection)]
+        stages = [LegacyStage(**row) for row in cursor.execute(_SQL["stages"], selection)]
         if not stages:
             return None
         tenants = cursor.execute(_SQL["tenants"], selection).fetchall()
         causes = cursor.execute(_SQL["causes"], selection).fetchall()
-    return OldPipeline(stages, tenants, causes)
+    return LegacyPipeline(stages, tenants, causes)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import uvloop
 
-from pipeline_platform.gateway.db_connection import StatementLink
+from pipeline_platform.gateway.db_connection import StatementConnection
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.waiting import wait_for
 
@@ -22,19 +22,19 @@ def test_a_connection_that_ended_unseen_fails_the_statement_and_is_made_again(
     settings: Settings, conn: Conn, statements_before: int, run: Callable[..., None]
 ) -> None:
     async def use() -> None:
-        link = StatementLink(settings.database_url, "test", _TIMEOUT_S)
-        pid = (await link.connect()).info.backend_pid
+        connection = StatementConnection(settings.database_url, "test", _TIMEOUT_S)
+        pid = (await connection.connect()).info.backend_pid
         for _ in range(statements_before):
-            await link.run("SELECT 1")
+            await connection.run("SELECT 1")
         # Nothing else runs in the loop meanwhile, so nobody was told when the next statement is sent.
         _end(conn, pid)
         with pytest.raises(psycopg.OperationalError):
             # Not in a task of its own, for which the loop would turn once before.
             async with asyncio.timeout(3 * _TIMEOUT_S):
-                await link.run("SELECT 1")
-        await link.run("SELECT 1")
-        assert link.is_connected
-        await link.close()
+                await connection.run("SELECT 1")
+        await connection.run("SELECT 1")
+        assert connection.is_connected
+        await connection.close()
 
     run(use())
 
@@ -42,16 +42,16 @@ def test_a_connection_that_ended_unseen_fails_the_statement_and_is_made_again(
 def test_a_connection_that_ended_leaves_its_descriptor_to_whoever_has_it_next(settings: Settings, conn: Conn) -> None:
     async def use() -> None:
         lost = asyncio.Event()
-        first = StatementLink(settings.database_url, "test", _TIMEOUT_S, lost=lost.set)
-        others = [StatementLink(settings.database_url, "test", _TIMEOUT_S) for _ in range(3)]
+        first = StatementConnection(settings.database_url, "test", _TIMEOUT_S, lost=lost.set)
+        others = [StatementConnection(settings.database_url, "test", _TIMEOUT_S) for _ in range(3)]
         _end(conn, (await first.connect()).info.backend_pid)
         await lost.wait()
         for other in others:
             await other.connect()
         await first.connect()
-        for link in (first, *others):
-            await asyncio.wait_for(link.run("SELECT 1"), 3 * _TIMEOUT_S)
-            await link.close()
+        for connection in (first, *others):
+            await asyncio.wait_for(connection.run("SELECT 1"), 3 * _TIMEOUT_S)
+            await connection.close()
 
     asyncio.run(use())
 

@@ -13,8 +13,8 @@ import pytest
 from pipeline_platform.event.types import event_id_of
 from pipeline_platform.migration.simulation.capacity import PEAK_FACTOR
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.support.ledger import add_tenants
-from pipeline_platform_tests.support.legacy import LegacyPipeline
+from pipeline_platform_tests.support.simulation import LegacyPipeline
+from pipeline_platform_tests.support.tenants import add_tenants
 
 Conn = psycopg.Connection[Any]
 _CAPACITY = 200.0

@@ -1,13 +1,13 @@
 """Past hours with events in them, as an import leaves them: batches, their work and their account."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 
-from pipeline_platform.event.types import AcceptedEvent, EventType, TenantId, event_id_of
+from pipeline_platform.event.types import TenantId
 from pipeline_platform.queue.batches import batch_params
+from pipeline_platform_tests.support.queue import event
 
 Conn = psycopg.Connection[Any]
 
@@ -33,12 +33,6 @@ def past_hours(count: int) -> list[datetime]:
     return [now - timedelta(hours=back) for back in range(count, 0, -1)]
 
 
-def add_tenant(conn: Conn, name: str) -> TenantId:
-    row = conn.execute("INSERT INTO control.tenants (name) VALUES (%s) RETURNING tenant_id", (name,)).fetchone()
-    assert row
-    return TenantId(row[0])
-
-
 def open_hour(conn: Conn, hour: datetime) -> None:
     conn.execute("SELECT queue.open_hour(%s), analytics.open_day(%s)", (hour, hour.date()))
 
@@ -46,7 +40,7 @@ def open_hour(conn: Conn, hour: datetime) -> None:
 def plant(conn: Conn, tenant: TenantId, hour: datetime, events: int = 3, *, rejected: int = 0, name: str = "e") -> None:
     """`events` accepted and `rejected` quarantined events of one tenant, a second into the hour."""
     at = hour + timedelta(seconds=1)
-    accepted = [_event(tenant, f"{name}-{hour.isoformat()}-{index}", at) for index in range(events)]
+    accepted = [event(tenant, f"{name}-{hour.isoformat()}-{index}", client_at=at) for index in range(events)]
     open_hour(conn, hour)
     with conn.transaction():
         row = conn.execute(_BATCH, (at, events, *batch_params(accepted))).fetchone()
@@ -55,8 +49,3 @@ def plant(conn: Conn, tenant: TenantId, hour: datetime, events: int = 3, *, reje
         for _ in range(rejected):
             conn.execute(_QUARANTINE, (tenant, at))
         conn.execute(_DELTA, (tenant, hour, events + rejected, events, rejected, events))
-
-
-def _event(tenant: TenantId, message_id: str, at: datetime) -> AcceptedEvent:
-    body = {"messageId": message_id, "userId": "u1", "event": "Clicked", "type": "track"}
-    return AcceptedEvent(tenant, event_id_of(message_id), EventType.TRACK, at, json.dumps(body).encode())

@@ -1,4 +1,4 @@
-"""An old pipeline that does as it is told: a real HTTP server that keeps what it gets, and answers as a test wants."""
+"""A legacy pipeline that does as it is told: an HTTP server that keeps what it gets and answers as a test wants."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass
-class OldPipeline:
+class LegacyServer:
     """A real server; answers with `status` after `open` is set, and keeps what it got."""
 
     status: int = 200
@@ -25,8 +25,8 @@ class OldPipeline:
 
 
 @contextmanager
-def old_pipeline(status: int = 200, *, hangs: bool = False, takes_s: float = 0.0) -> Iterator[OldPipeline]:
-    state = OldPipeline(status)
+def legacy_server(status: int = 200, *, hangs: bool = False, takes_s: float = 0.0) -> Iterator[LegacyServer]:
+    state = LegacyServer(status)
     if not hangs:
         state.open.set()
 
