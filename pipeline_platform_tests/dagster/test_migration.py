@@ -13,7 +13,7 @@ from pipeline_platform.defs.hours import key_of
 from pipeline_platform.defs.reconciliation import hourly_reconciliation
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.dagster.test_processing import materialized, metadata
+from pipeline_platform_tests.support.materializations import materialized, metadata
 from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
 from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.tenants import add_tenants
