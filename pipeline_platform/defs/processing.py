@@ -133,7 +133,8 @@ def _recorded(context: dg.AssetExecutionContext) -> set[tuple[dg.AssetKey, str]]
     """What an earlier run of this step recorded. A retry continues after it and records nothing twice."""
     if context.retry_number == 0:
         return set()
-    records = context.instance.get_records_for_run(context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    records = context.instance.get_records_for_run(context.run.run_id, of_type=kind)
     found: set[tuple[dg.AssetKey, str]] = set()
     for record in records.records:
         materialization = record.event_log_entry.asset_materialization
