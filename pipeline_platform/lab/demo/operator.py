@@ -56,9 +56,8 @@ class Operator:
         while not condition():
             if time.monotonic() > deadline:
                 detail = f" ({said})" if (said := found()) else ""
-                raise ServiceError(
-                    f"waited {_WAIT_LIMIT_S:.0f} s for {what}{detail}: see {self._settings.home / 'logs'}"
-                )
+                logs = self._settings.home / "logs"
+                raise ServiceError(f"waited {_WAIT_LIMIT_S:.0f} s for {what}{detail}: see {logs}")
             time.sleep(_TICK_S)
 
     def reconcile(self) -> Reconciliation:
