@@ -115,7 +115,8 @@ def empty_database_url(servers: dict[str, str], admin: psycopg.Connection[Any]) 
 def _database(servers: dict[str, str], admin: psycopg.Connection[Any], template: str) -> Iterator[str]:
     name = f"test_{os.getpid()}_{next(_counter)}"
     identifiers = {"name": sql.Identifier(name), "template": sql.Identifier(template)}
-    admin.execute(sql.SQL("CREATE DATABASE {name} TEMPLATE {template}").format(**identifiers))
+    # Takes half the time of the default strategy, which writes every page to the log.
+    admin.execute(sql.SQL("CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY").format(**identifiers))
     yield make_url(servers["database_url"], name)
     admin.execute(sql.SQL("DROP DATABASE {name} WITH (FORCE)").format(**identifiers))
 

@@ -397,59 +397,15 @@ BEGIN
 END $$;
 
 CREATE FUNCTION legacy.event_id_of(message_id text) RETURNS uuid
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
     AS $_$
-DECLARE
-    hash bytea;
 BEGIN
     IF message_id ~ '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$' THEN
         RETURN message_id::uuid;
     END IF;
-    hash := substr(legacy.sha1('\x6f1f7c0e7a555b0c9d3e2f5f0d1d9a41'::bytea || convert_to(message_id, 'UTF8')), 1, 16);
-    hash := set_byte(hash, 6, (get_byte(hash, 6) & 15) | 80);
-    hash := set_byte(hash, 8, (get_byte(hash, 8) & 63) | 128);
-    RETURN encode(hash, 'hex')::uuid;
+    RETURN (SELECT i.event_id FROM legacy.identities AS i
+            WHERE i.message_hash = sha256(convert_to(event_id_of.message_id, 'UTF8')));
 END $_$;
-
-CREATE FUNCTION legacy.sha1(message bytea) RETURNS bytea
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $$
-DECLARE
-    mask CONSTANT bigint := 4294967295;
-    h bigint[] := ARRAY[1732584193, 4023233417, 2562383102, 271733878, 3285377520];
-    w bigint[];
-    padded bytea;
-    a bigint; b bigint; c bigint; d bigint; e bigint; f bigint; k bigint; t bigint;
-    at integer := 0;
-BEGIN
-    padded := message || '\x80'::bytea
-              || decode(repeat('00', (119 - octet_length(message) % 64) % 64), 'hex')
-              || int8send(octet_length(message)::bigint * 8);
-    WHILE at < octet_length(padded) LOOP
-        FOR i IN 0..15 LOOP
-            w[i] := (get_byte(padded, at + 4 * i)::bigint << 24) | (get_byte(padded, at + 4 * i + 1) << 16)
-                    | (get_byte(padded, at + 4 * i + 2) << 8) | get_byte(padded, at + 4 * i + 3);
-        END LOOP;
-        FOR i IN 16..79 LOOP
-            t := w[i - 3] # w[i - 8] # w[i - 14] # w[i - 16];
-            w[i] := ((t << 1) | (t >> 31)) & mask;
-        END LOOP;
-        a := h[1]; b := h[2]; c := h[3]; d := h[4]; e := h[5];
-        FOR i IN 0..79 LOOP
-            IF i < 20 THEN f := (b & c) | (~b & mask & d); k := 1518500249;
-            ELSIF i < 40 THEN f := b # c # d; k := 1859775393;
-            ELSIF i < 60 THEN f := (b & c) | (b & d) | (c & d); k := 2400959708;
-            ELSE f := b # c # d; k := 3395469782;
-            END IF;
-            t := ((((a << 5) | (a >> 27)) & mask) + f + e + k + w[i]) & mask;
-            e := d; d := c; c := ((b << 30) | (b >> 2)) & mask; b := a; a := t;
-        END LOOP;
-        h := ARRAY[(h[1] + a) & mask, (h[2] + b) & mask, (h[3] + c) & mask, (h[4] + d) & mask, (h[5] + e) & mask];
-        at := at + 64;
-    END LOOP;
-    RETURN decode(lpad(to_hex(h[1]), 8, '0') || lpad(to_hex(h[2]), 8, '0') || lpad(to_hex(h[3]), 8, '0')
-                  || lpad(to_hex(h[4]), 8, '0') || lpad(to_hex(h[5]), 8, '0'), 'hex');
-END $$;
 
 CREATE FUNCTION queue.accept(a_lane queue.lane, p_tenant_ids integer[], p_event_ids uuid[], p_client_ats timestamp with time zone[], p_types "char"[], p_lengths integer[], p_envelope_of integer[], p_envelopes bytea[], p_codec text, p_payload bytea, r_tenant_ids integer[], r_message_ids text[], r_codes text[], r_messages text[], r_payloads bytea[], OUT batch_id bigint, OUT received_at timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
@@ -1377,9 +1333,9 @@ UNION ALL
             l.traits,
             l.context
            FROM legacy.output l
-          WHERE (NOT (EXISTS ( SELECT
+          WHERE ((l.event_id IS NOT NULL) AND (NOT (EXISTS ( SELECT
                    FROM analytics.events e
-                  WHERE ((e.tenant_id = l.tenant_id) AND (e.event_id = l.event_id)))))
+                  WHERE ((e.tenant_id = l.tenant_id) AND (e.event_id = l.event_id))))))
           ORDER BY l.tenant_id, l.event_id, l.delivered_at) firsts;
 
 CREATE TABLE analytics.rollup_hours (
@@ -1707,6 +1663,11 @@ ALTER TABLE control.write_keys ALTER COLUMN key_id ADD GENERATED ALWAYS AS IDENT
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE legacy.identities (
+    message_hash bytea NOT NULL,
+    event_id uuid NOT NULL
 );
 
 CREATE TABLE legacy.losses (
@@ -2244,6 +2205,9 @@ ALTER TABLE ONLY control.write_keys
 
 ALTER TABLE ONLY control.write_keys
     ADD CONSTRAINT write_keys_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY legacy.identities
+    ADD CONSTRAINT identities_pkey PRIMARY KEY (message_hash);
 
 ALTER TABLE ONLY legacy.stage_counts
     ADD CONSTRAINT stage_counts_pkey PRIMARY KEY (tenant_id, hour, stage);

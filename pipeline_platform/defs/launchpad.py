@@ -40,4 +40,4 @@ def reason_of(context: dg.AssetExecutionContext, reason: str) -> str:
     if reason.strip():
         return reason
     where = "an asset page" if context.job_name.startswith("__ASSET_JOB") else context.job_name
-    return f"launched in Dagster from {where}, run {context.run_id}"
+    return f"launched in Dagster from {where}, run {context.run.run_id}"

@@ -48,7 +48,8 @@ def recorded(context: dg.AssetExecutionContext) -> set[tuple[dg.AssetKey, str]]:
     """What an earlier run of this step recorded. A retry continues after it and records nothing twice."""
     if context.retry_number == 0:
         return set()
-    records = context.instance.get_records_for_run(context.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    records = context.instance.get_records_for_run(context.run.run_id, of_type=kind)
     found: set[tuple[dg.AssetKey, str]] = set()
     for record in records.records:
         materialization = record.event_log_entry.asset_materialization
@@ -61,7 +62,7 @@ def name_hours(context: dg.AssetExecutionContext) -> None:
     """Show the hours of the run in the list of runs, which hides Dagster's own tags of a range."""
     if context.has_partition_key_range or context.has_partition_key:
         keys = context.partition_keys
-        context.instance.add_run_tags(context.run_id, {_HOURS_TAG: hours_text(keys)})
+        context.instance.add_run_tags(context.run.run_id, {_HOURS_TAG: hours_text(keys)})
 
 
 def hours_text(keys: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from pipeline_platform.defs.migration.reconciliation import hourly_reconciliatio
 from pipeline_platform.defs.policies import range_tags
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.dagster.test_processing import materialized, metadata
+from pipeline_platform_tests.support.materializations import materialized, metadata
 from pipeline_platform_tests.support.migration import legacy_has, open_epoch, settle
 from pipeline_platform_tests.support.queue import accept_ids
 from pipeline_platform_tests.support.tenants import add_tenants

@@ -10,6 +10,7 @@ import pytest
 from pipeline_platform.db import connect
 from pipeline_platform.defs.hours import key_of
 from pipeline_platform.event.types import TenantId
+from pipeline_platform_tests.support.materializations import materialized, metadata
 from pipeline_platform_tests.support.planting import open_hour, past_hours, plant
 
 Conn = psycopg.Connection[Any]
@@ -26,24 +27,6 @@ def process(defs: dg.Definitions, instance: dg.DagsterInstance, hours: list[date
     }
     job = defs.resolve_job_def("process_hours_job")
     return job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
-
-
-def materialized(instance: dg.DagsterInstance, asset: str) -> list[str]:
-    """The partition of every materialization there is, in order."""
-    records = instance.fetch_materializations(dg.AssetKey(asset), limit=1000, ascending=True).records
-    return [record.partition_key or "" for record in records]
-
-
-def metadata(instance: dg.DagsterInstance, asset: str, hour: datetime) -> dict[str, Any]:
-    found = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[key_of(hour)]), limit=1
-    ).records[0]
-    assert found.asset_materialization
-    found_metadata = found.asset_materialization.metadata.items()
-    return {
-        name: value.records if isinstance(value, dg.TableMetadataValue) else value.value
-        for name, value in found_metadata
-    }
 
 
 def verdicts(instance: dg.DagsterInstance) -> dict[str | None, bool]:

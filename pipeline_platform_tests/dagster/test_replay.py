@@ -15,7 +15,7 @@ from pipeline_platform.replay import steps
 from pipeline_platform.replay.plan import Scope, make_plan
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.transform import Row, transform
-from pipeline_platform_tests.dagster.test_processing import materialized, metadata
+from pipeline_platform_tests.support.materializations import materialized, metadata
 from pipeline_platform_tests.support.planting import past_hours, plant
 from pipeline_platform_tests.support.platform import Platform as Processes
 from pipeline_platform_tests.support.workers import drain

@@ -15,7 +15,7 @@ from pipeline_platform.defs.hours import HOUR, key_of
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.dagster.test_processing import materialized, metadata
+from pipeline_platform_tests.support.materializations import materialized, metadata
 from pipeline_platform_tests.support.planting import plant
 from pipeline_platform_tests.support.workers import drain
 

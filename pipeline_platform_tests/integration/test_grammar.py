@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import psycopg
-import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.event.reader import Limits
-from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId, event_id_of
+from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
 from pipeline_platform.gateway.protocol import judge, open_invalid_request, open_ndjson, open_request
 from pipeline_platform.queue.batches import claim
 from pipeline_platform.settings import Settings
@@ -152,32 +151,3 @@ _AROUND = st.dictionaries(st.sampled_from(_PLACES_AROUND), _JSON, max_size=3)
 def test_any_request(conn: Conn, engine: Engine, tenant: TenantId, events: list[str], around: dict[str, str]) -> None:
     body = written(around | {"batch": f"[{','.join(events)}]"}).encode("utf-8", "surrogatepass")
     assert_all_become_rows(conn, engine, accepted(tenant, body))
-
-
-_HEX = "6F1f7c0e7a555b0c9d3e2f5f0d1d9a41"
-_UUID = str(uuid.UUID(_HEX))
-_FORMS = (
-    _UUID, _UUID.upper(), _HEX, f"urn:{_HEX}", f"urn:uuid:{_UUID}", f"{{{_UUID}}}", "{{{{" + _HEX, f"{_HEX}----",
-    f"----{_HEX}", f"{_UUID} ", f"{_UUID}\n", _UUID[:-1], _UUID.replace("-", "_"), _UUID[:-1] + "٣",
-    f"{_HEX[:4]}-{_HEX[4:]}", "-".join(_HEX[at : at + 8] for at in range(0, 32, 8)), "é", "x" * 36,
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("message_id", _FORMS)
-def test_python_and_sql_agree_on_the_forms_of_an_identity(conn: Conn, message_id: str) -> None:
-    assert conn.execute("SELECT legacy.event_id_of(%s)", (message_id,)).fetchone() == (event_id_of(message_id),)
-    assert (event_id_of(message_id) == uuid.UUID(_HEX)) == (message_id.lower() == _UUID)
-
-
-_CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
-
-
-@given_settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    message_id=st.text(_CHARACTERS, min_size=1, max_size=40)
-    | st.text("0123456789abcdefABCDEF-{}urn:", min_size=30, max_size=40)
-    | st.uuids().map(str)
-    | st.builds(lambda it, at, to: str(it)[:at] + to + str(it)[at + 1 :], st.uuids(), st.integers(0, 35), _CHARACTERS)
-)
-def test_python_and_sql_agree_on_any_identity(conn: Conn, message_id: str) -> None:
-    assert conn.execute("SELECT legacy.event_id_of(%s)", (message_id,)).fetchone() == (event_id_of(message_id),)

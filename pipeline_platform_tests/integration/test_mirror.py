@@ -2,11 +2,7 @@
 
 import base64
 import json
-import random
-import string
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,22 +19,11 @@ from pipeline_platform_tests.support.legacy_server import legacy_server
 from pipeline_platform_tests.support.migration import open_epoch, point_mirror
 from pipeline_platform_tests.support.queue import accept, event
 from pipeline_platform_tests.support.servers import fresh_database, own_postgres
-from pipeline_platform_tests.support.simulation import LegacyPipeline
+from pipeline_platform_tests.support.simulation import mirror
 from pipeline_platform_tests.support.tenants import add_tenants
 from pipeline_platform_tests.support.waiting import wait_for
 
 Conn = psycopg.Connection[Any]
-
-
-@contextmanager
-def mirror(settings: Settings, kill_point: str = "") -> Iterator[LegacyPipeline]:
-    """The mirror's process alone."""
-    process = LegacyPipeline(settings)
-    process.start_mirror(kill_point)
-    try:
-        yield process
-    finally:
-        process.__exit__(None, None, None)
 
 
 def _accept(conn: Conn, tenant_id: int, *names: str, envelope: bytes = b"") -> None:
@@ -231,15 +216,6 @@ def test_a_fate_is_written_down_once(conn: Conn) -> None:
         conn.execute(queries("mirror")["record"], fate)
     assert _stages(conn) == {"mirror": (1, 0, 1)}
     assert conn.execute("SELECT count(*) FROM legacy.losses").fetchone() == (1,)
-
-
-def test_the_identity_of_a_message_id_is_the_same_in_sql(conn: Conn) -> None:
-    rng = random.Random(7)
-    alphabet = string.printable + "äöü€漢字😀"
-    ids = ["", "a", str(uuid.uuid4()), str(uuid.uuid4()).upper(), uuid.uuid4().hex, "ajs-next-1700000000000-abc"]
-    ids += ["".join(rng.choice(alphabet) for _ in range(rng.randrange(1, 200))) for _ in range(150)]
-    found = conn.execute("SELECT id, legacy.event_id_of(id) FROM unnest(%s::text[]) AS id", (ids,)).fetchall()
-    assert found == [(message_id, event_id_of(message_id)) for message_id in ids]
 
 
 _FILE = """

@@ -16,6 +16,7 @@ from pipeline_platform.account.funnel import funnel_of
 from pipeline_platform.db import connect
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.local.services.postgres import binaries
+from pipeline_platform.migration.identities import store_identities
 from pipeline_platform.migration.mirror.configure import configure, read_file
 from pipeline_platform.replay import report, steps
 from pipeline_platform.settings import Settings
@@ -105,7 +106,9 @@ def _go_on(conn: Conn, settings: Settings) -> None:
 def test_a_view_over_a_table_of_the_users_own_stays_what_it_is(former: str, tmp_path: Path) -> None:
     with connect(former, "test") as conn:
         conn.execute("CREATE TABLE public.old (t integer, m text, at timestamp, n text)")
-        conn.execute("INSERT INTO public.old VALUES (1, gen_random_uuid()::text, '2026-10-05 10:00', 'x')")
+        conn.execute(
+            "INSERT INTO public.old SELECT 1, unnest(ARRAY[gen_random_uuid()::text, 'ajs-1']), '2026-10-05 10:00', 'x'"
+        )
         conn.execute(
             "CREATE OR REPLACE VIEW legacy.output AS SELECT o.t::integer AS tenant_id,"
             " legacy.event_id_of(o.m) AS event_id, o.m::text AS message_id, NULL::text AS type, o.n::text AS name,"
@@ -115,15 +118,16 @@ def test_a_view_over_a_table_of_the_users_own_stays_what_it_is(former: str, tmp_
             " NULL::jsonb AS context, NULL::bigint AS digest FROM public.old AS o"
         )
         conn.execute("UPDATE control.legacy_target SET output_table = 'public.old'")
-        before = conn.execute("SELECT * FROM legacy.output").fetchone()
-        assert before
+        before = conn.execute("SELECT * FROM legacy.output").fetchall()
+        assert len(before) == 2
         schema.migrate(former)
-        assert conn.execute("SELECT * FROM legacy.output").fetchone() == before
+        store_identities(conn)
+        assert conn.execute("SELECT * FROM legacy.output").fetchall() == before
         file = tmp_path / "old.toml"
         file.write_text('[output]\ntable = "public.old"\ncompared = ["name"]\n[output.columns]\ntenant_id = "t"\n'
                         'message_id = "m"\nreceived_at = "at"\nname = "n"\n')  # fmt: skip
         configure(conn, read_file(file))
-        assert conn.execute("SELECT * FROM legacy.output").fetchone() == before
+        assert conn.execute("SELECT * FROM legacy.output").fetchall() == before
 
 
 def test_an_older_database_is_refused(former: str) -> None:

@@ -21,6 +21,7 @@ class Done:
     @property
     def answer(self) -> dict[str, Any]:
         """The one JSON object on standard output."""
+        assert self.out, f"exit code {self.code}: {self.err}"
         return json.loads(self.out)
 
     @property

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -83,3 +85,14 @@ class LegacyPipeline:
                 return response.status == 200
         except (urllib.error.URLError, OSError):
             return False
+
+
+@contextmanager
+def mirror(settings: Settings, kill_point: str = "") -> Iterator[LegacyPipeline]:
+    """The mirror's process alone."""
+    process = LegacyPipeline(settings)
+    process.start_mirror(kill_point)
+    try:
+        yield process
+    finally:
+        process.__exit__(None, None, None)

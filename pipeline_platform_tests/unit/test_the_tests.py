@@ -12,9 +12,6 @@ _OWN = "pipeline_platform_tests."
 _EXCEPTIONS = {
     ("scenarios/conftest.py", "dagster.conftest"),
     ("unit/test_golden_requests.py", "capture_golden"),
-    ("dagster/test_replay.py", "dagster.test_processing"),
-    ("dagster/test_rollups.py", "dagster.test_processing"),
-    ("dagster/test_migration.py", "dagster.test_processing"),
 }
 
 

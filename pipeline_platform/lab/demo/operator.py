@@ -11,19 +11,19 @@ from pipeline_platform.lab.demo.dagster_runs import partition_of, run_job
 from pipeline_platform.lab.demo.figures import Conn
 from pipeline_platform.lab.demo.screen import Screen
 from pipeline_platform.local.services import Endpoints
-from pipeline_platform.migration.cutover.gates import gate_of, is_open
+from pipeline_platform.migration.cutover.gates import gate_of
 from pipeline_platform.migration.cutover.phases import Phase
 from pipeline_platform.migration.cutover.transition import CutoverStatus, status, turn
 from pipeline_platform.migration.reconcile import Reconciliation, reconcile
 from pipeline_platform.settings import Settings
 
-_WAIT_LIMIT_S = 60.0
+_WAIT_LIMIT_S = 180.0
 _TICK_S = 0.25
 _HOUR = timedelta(hours=1)
 
 
 class Operator:
-    """The operator of one platform, since `begin`. Every wait ends with a ServiceError after a minute."""
+    """The operator of one platform, since `begin`. Every wait ends with a ServiceError after three minutes."""
 
     def __init__(self, settings: Settings, running: Endpoints, conn: Conn, screen: Screen) -> None:
         self._settings = settings
@@ -34,7 +34,7 @@ class Operator:
 
     def turn(self, phase: Phase, reason: str) -> int:
         """Enter a phase once its gate is open. Returns the new epoch."""
-        self.wait_for(f"the gate to {phase}", lambda: is_open(gate_of(self._conn, self._settings, phase)))
+        self.wait_for(f"the gate to {phase}", lambda: not self._unmet(phase), lambda: self._unmet(phase))
         return turn(self._conn, self._settings, phase, reason=reason, actor="demo")
 
     def status(self) -> CutoverStatus:
@@ -45,12 +45,19 @@ class Operator:
         """Wait until both pipelines have delivered or lost everything that was sent."""
         self.wait_for("both pipelines to finish", lambda: not figures.is_busy(self._conn))
 
-    def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
-        """Wait for a condition. `what` names it in the error."""
+    def _unmet(self, phase: Phase) -> str:
+        """The conditions that keep the gate closed; empty if it is open."""
+        conditions = gate_of(self._conn, self._settings, phase)
+        return "; ".join(f"{each.name}: {each.found}" for each in conditions if not each.is_met)
+
+    def wait_for(self, what: str, condition: Callable[[], bool], found: Callable[[], str] = str) -> None:
+        """Wait for a condition. `what` names it in the error, `found` says there what keeps it from being met."""
         deadline = time.monotonic() + _WAIT_LIMIT_S
         while not condition():
             if time.monotonic() > deadline:
-                raise ServiceError(f"waited {_WAIT_LIMIT_S:.0f} s for {what}: see {self._settings.home / 'logs'}")
+                detail = f" ({said})" if (said := found()) else ""
+                logs = self._settings.home / "logs"
+                raise ServiceError(f"waited {_WAIT_LIMIT_S:.0f} s for {what}{detail}: see {logs}")
             time.sleep(_TICK_S)
 
     def reconcile(self) -> Reconciliation:

@@ -73,6 +73,7 @@ class Playing:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._last = json.loads(line)
-            self.sent, self.acknowledged = self._last["sent"], self._last["acknowledged"]
+        with self._process.stdout as lines:
+            for line in lines:
+                self._last = json.loads(line)
+                self.sent, self.acknowledged = self._last["sent"], self._last["acknowledged"]

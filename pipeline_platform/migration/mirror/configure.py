@@ -36,6 +36,7 @@ from psycopg.types.json import Jsonb
 from pipeline_platform.audit_log import note
 from pipeline_platform.db import queries
 from pipeline_platform.errors import ConfigError
+from pipeline_platform.migration.identities import store_identities
 
 _SQL = queries("mirror")
 _TYPES: dict[str, LiteralString] = {
@@ -109,7 +110,7 @@ def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: b
         except psycopg.errors.CheckViolation as error:
             raise ConfigError(f"forward: {error.diag.message_primary}") from error
         if output.table:
-            _try_out(conn, output)
+            _read_through(conn, output)
         detail = {"forward_url": forward.url, "output_table": output.table}
         note(conn, "mirror configure", "asked for by an operator", detail)
 
@@ -203,9 +204,10 @@ def _columns_of(conn: psycopg.Connection[Any], table: str) -> dict[str, str]:
     return dict(rows)
 
 
-def _try_out(conn: psycopg.Connection[Any], output: Output) -> None:
-    """Read a row through the view, so that a column that cannot be cast fails during configuration."""
+def _read_through(conn: psycopg.Connection[Any], output: Output) -> None:
+    """Store the identities of all rows. A column that cannot be cast fails here, and not in the first comparison."""
     try:
         conn.execute(_SQL["try_output"])
+        store_identities(conn)
     except psycopg.DataError as error:
         raise ConfigError(f"{output.table} cannot be read as configured: {error.diag.message_primary}") from error

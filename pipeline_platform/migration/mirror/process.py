@@ -21,6 +21,7 @@ from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.kill_points import reach
 from pipeline_platform.migration.mirror.fates import Fates
 from pipeline_platform.migration.mirror.low_water import MirrorLowWater
+from pipeline_platform.migration.mirror.own_table import keeping_identities
 from pipeline_platform.migration.mirror.requests import requests_of
 from pipeline_platform.migration.mirror.target import Config, Fate, Target, Tenant
 from pipeline_platform.queue.batches import batch_of, read
@@ -53,14 +54,15 @@ class Mirror:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        while not self._stopping.is_set():
-            try:
-                await self._run_connected()
-            except psycopg.Error as error:
-                if not is_transient(error):
-                    raise
-                _LOG.warning("PostgreSQL cannot serve (%s); waiting", str(error).strip())
-                await self._pause(_WAIT_S)
+        with keeping_identities(self._settings.database_url):
+            while not self._stopping.is_set():
+                try:
+                    await self._run_connected()
+                except psycopg.Error as error:
+                    if not is_transient(error):
+                        raise
+                    _LOG.warning("PostgreSQL cannot serve (%s); waiting", str(error).strip())
+                    await self._pause(_WAIT_S)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -16,6 +16,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pipeline_platform.db import queries
+from pipeline_platform.migration.identities import store_identities
 from pipeline_platform.migration.reconcile.result import Counts, Reconciliation, Tenant
 from pipeline_platform.migration.reconcile.waiting import settled
 
@@ -46,6 +47,7 @@ def reconcile(
         state = settled(conn, start, end)
         if only_settled:
             state.require()
+        store_identities(conn, start)
         with conn.transaction():
             conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             params = _prepare(conn, start, end)
@@ -91,7 +93,7 @@ def _alone(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Gen
 def _prepare(conn: psycopg.Connection[Any], start: datetime, end: datetime) -> Params:
     conn.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
     row = conn.execute(_SQL["target"]).fetchone()
-    assert row, "0007_legacy_target.sql makes the row"
+    assert row, "the baseline makes the row"
     compared, _, epochs, is_kept, tenants = row
     # Bits of the hash of an identity: a tenant has 2^bits places.
     bits = max(0, (_PLACES // max(tenants, 1)).bit_length() - 1)

@@ -13,6 +13,7 @@ import psycopg
 
 from pipeline_platform.db import queries
 from pipeline_platform.errors import NotNowError
+from pipeline_platform.migration.identities import store_identities
 
 _SQL = queries("reconcile")
 
@@ -37,7 +38,7 @@ def settled(conn: psycopg.Connection[Any], start: datetime, end: datetime, settl
     """What the window [start, end) of received_at still waits for. settle_s: seconds; None: as configured."""
     if settle_s is None:
         row = conn.execute(_SQL["target"]).fetchone()
-        assert row, "0007_legacy_target.sql makes the row"
+        assert row, "the baseline makes the row"
         settle_s = float(row[1])
     window = {"start": start, "end": end, "settle_s": settle_s}
     row = conn.execute(_SQL["waiting"], window).fetchone()
@@ -54,8 +55,10 @@ def settled(conn: psycopg.Connection[Any], start: datetime, end: datetime, settl
         waits.append(f"{in_mirror:,} events wait for the mirror")
     if settles_in_s > 0:
         waits.append(f"the old pipeline may deliver for another {settles_in_s:.0f} s (settle_s)")
-    if not waits and conn.execute(_SQL["still_delivers"], window).fetchone() == (True,):
-        waits.append(f"the old pipeline delivered some of it within the last {settle_s:.0f} s")
+    if not waits:
+        store_identities(conn, start)
+        if conn.execute(_SQL["still_delivers"], window).fetchone() == (True,):
+            waits.append(f"the old pipeline delivered some of it within the last {settle_s:.0f} s")
     return Settled(tuple(waits))
 
 

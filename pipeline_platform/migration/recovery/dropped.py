@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from pipeline_platform.db import queries
+from pipeline_platform.migration.identities import store_identities
 from pipeline_platform.tenants import tenants
 
 _SQL = queries("recovery")
@@ -52,6 +53,7 @@ class Dropped:
 
 def find_dropped(conn: psycopg.Connection[Any], window: Window) -> Dropped:
     """Count the dropped events. conn: in autocommit mode, without a short statement time-out."""
+    store_identities(conn, window.start)
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
         rows = cursor.execute(_SQL["dropped"], window.params()).fetchall()

@@ -11,5 +11,6 @@ SELECT * FROM (
            l.user_id, l.anonymous_id, l.group_id, l.previous_id, l.occurred_at, l.received_at, l.delivered_at,
            l.properties, l.traits, l.context
     FROM legacy.output AS l
-    WHERE NOT EXISTS (SELECT FROM analytics.events AS e WHERE e.tenant_id = l.tenant_id AND e.event_id = l.event_id)
+    -- Of the user's own table: the identity is not stored yet.
+    WHERE l.event_id IS NOT NULL AND NOT EXISTS (SELECT FROM analytics.events AS e WHERE e.tenant_id = l.tenant_id AND e.event_id = l.event_id)
     ORDER BY l.tenant_id, l.event_id, l.delivered_at) AS firsts;

@@ -1,13 +1,10 @@
--- The identity of a messageId, as the gateway makes it: the UUID itself, else its UUIDv5 (RFC 9562) in our namespace.
-CREATE OR REPLACE FUNCTION legacy.event_id_of(message_id text) RETURNS uuid LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
-DECLARE
-    hash bytea;
+-- The identity of a messageId in a table of the user's own: the UUID itself, else its stored UUIDv5 (RFC 9562). NULL if
+-- that is not stored yet.
+CREATE OR REPLACE FUNCTION legacy.event_id_of(message_id text) RETURNS uuid LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE AS $$
 BEGIN
     IF message_id ~ '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$' THEN
         RETURN message_id::uuid;
     END IF;
-    hash := substr(legacy.sha1('\x6f1f7c0e7a555b0c9d3e2f5f0d1d9a41'::bytea || convert_to(message_id, 'UTF8')), 1, 16);
-    hash := set_byte(hash, 6, (get_byte(hash, 6) & 15) | 80);
-    hash := set_byte(hash, 8, (get_byte(hash, 8) & 63) | 128);
-    RETURN encode(hash, 'hex')::uuid;
+    RETURN (SELECT i.event_id FROM legacy.identities AS i
+            WHERE i.message_hash = sha256(convert_to(event_id_of.message_id, 'UTF8')));
 END $$;
