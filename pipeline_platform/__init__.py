@@ -52,7 +52,8 @@ migration/      moves from a legacy pipeline: mirror/ reconcile/ cutover/ recove
 watch/          what people look at and are told: alerts/ console/ reports/, health.py and doctor.py
 defs/           Dagster's assets, jobs, schedules, sensors and checks; definitions.py merges them
 cli/            the command line
-local/          everything on one machine: services/ (embedded PostgreSQL and Redis), supervisor/ (`up`), web_guard.py
+local/          everything on one machine: services/ (embedded PostgreSQL and Redis), supervisor/ (`up`), web_guard.py,
+                instance/ (Dagster's instance: dagster.yaml, storage, run launcher)
 lab/            demo/ plays a migration and measures it; bench/ are the benchmarks
 
 What all rooms use:
