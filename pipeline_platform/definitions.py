@@ -21,6 +21,7 @@ from pipeline_platform.defs.retention import retained_hours, retention_job, rete
 from pipeline_platform.defs.rollups import hourly_rollups, roll_up_hours, rollups_job
 from pipeline_platform.defs.run_failures import failed_runs
 from pipeline_platform.defs.sealed_hours import sealed_hours
+from pipeline_platform.defs.stuck_runs import stuck_runs
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -51,7 +52,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
             prune_runs_job,
         ],
         schedules=[retention_schedule, hourly_reconciliation, hourly_rollups, daily_report_schedule, prune_runs],
-        sensors=[sealed_hours, cutover_watch, open_alerts, failed_runs, sensor_reports],
+        sensors=[sealed_hours, cutover_watch, open_alerts, failed_runs, stuck_runs, sensor_reports],
         resources={"platform": Platform(), **(resource_overrides or {})},
         # A run is one process: its steps are short, and Celery's daemonic workers may have no child processes.
         executor=dg.in_process_executor,

@@ -19,6 +19,7 @@ from dagster._core.scheduler.instigation import (
 )
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs import automation
 from pipeline_platform.defs.owners import OWNED
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.watch.alerts.conditions import REPORTER, look_at
@@ -30,7 +31,7 @@ _ERROR_MAX = 200
 
 @dg.sensor(  # pyright: ignore[reportUnknownMemberType]
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=automation.SENSORS,
     metadata=OWNED,
     description="Looks for everything that is an alert, and says what is open and what was opened since its last tick. "
     "The alerts' own process does the same without Dagster, and delivers: `pipeline-platform alerts list`.",
@@ -51,7 +52,7 @@ def open_alerts(context: dg.SensorEvaluationContext, platform: Platform) -> dg.S
 @dg.sensor(  # pyright: ignore[reportUnknownMemberType]
     name=REPORTER,
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=automation.SENSORS,
     metadata=OWNED,
     description="Writes down when each sensor and schedule that is on ticked last, and whether that failed. The "
     "alerts' own process watches these reports, and their absence.",

@@ -19,6 +19,7 @@ from pipeline_platform.dead_letters.operations import Filter, discard
 from pipeline_platform.defs.alerts import sensor_reports
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.run_failures import failed_runs
+from pipeline_platform.defs.stuck_runs import stuck_runs
 from pipeline_platform.event.types import Lane, RejectedEvent, TenantId
 from pipeline_platform.lookups import Lookups
 from pipeline_platform.migration.cutover.transition import back
@@ -259,6 +260,19 @@ def failed_run(world: World) -> Ended:
     tick()
 
 
+def stuck_run(world: World) -> Ended:
+    """A run that is STARTED and has no process, and the sensor's ticks."""
+    instance: dg.DagsterInstance = world.request.getfixturevalue("instance")
+    tick = _ticker(world, instance, stuck_runs)
+    config = {"ops": {"breakable": {"config": {"broken": False}}}}
+    lost = instance.create_run_for_job(breakable_job, run_config=config, status=dg.DagsterRunStatus.STARTED)
+    tick()
+    tick()
+    yield
+    instance.report_run_canceled(lost)
+    tick()
+
+
 def failed_sensor(world: World) -> Ended:
     """A sensor that raises, ticked by a real daemon."""
     instance: dg.DagsterInstance = world.request.getfixturevalue("instance")
@@ -415,6 +429,7 @@ CAUSES = {
     Kind.ARCHIVE_FAILED: Cause(unarchived, {}),
     Kind.REPLAY_PAUSED: Cause(paused, {}),
     Kind.DAGSTER_RUN_FAILED: Cause(failed_run, {}),
+    Kind.DAGSTER_STUCK: Cause(stuck_run, {}),
     Kind.SENSOR_FAILED: Cause(failed_sensor, {}),
     Kind.SENSOR_SILENT: Cause(silent_sensor, {"alert_sensor_silent_s": 0.5}),
     Kind.CHANNEL_DOWN: Cause(dead_channel, {"alert_channel_down_s": 3.0, "alert_transaction_age_s": 0.2}),
