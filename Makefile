@@ -18,7 +18,7 @@ ifneq ($(INSTALLED_AT),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down demo dev test check clean
+.PHONY: help install up down demo dev test faults check clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -58,6 +58,9 @@ dev: $(STAMP) ## the same for work on the definitions: Dagster loads them anew w
 # Two processes, a file each at a time, the longest first; nothing chosen (5) is no failure.
 test: $(STAMP) ## all tests, on servers of their own (ARGS="-k name" chooses)
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || [ $$? -eq 5 ]
+
+faults: $(STAMP) ## each fault in a backfill of its own, five times: two hours
+	@PIPELINE_TEST_FAULTS=5 $(BIN)/pytest $(TESTS)/scenarios/test_a_backfill_survives_whatever_dies.py -s $(ARGS)
 
 check: $(STAMP) ## lint, format, types, layers, dead code
 	$(BIN)/ruff check

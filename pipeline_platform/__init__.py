@@ -52,9 +52,11 @@ archive/        keeps hours beyond the retention as Parquet files
 imports/        brings files of events in: importer.py into hours of the past, sender.py through the gateway
 migration/      moves from a legacy pipeline: mirror/ reconcile/ cutover/ recovery/, and simulation/ to try it with
 watch/          what people look at and are told: alerts/ console/ reports/, health.py and doctor.py
-defs/           Dagster's assets, jobs, schedules, sensors and checks; definitions.py merges them
+defs/           Dagster's assets, jobs, schedules, sensors and checks; definitions.py merges them; private_dagster.py: what
+                is used of Dagster and is private
 cli/            the command line
-local/          everything on one machine: services/ (embedded PostgreSQL and Redis), supervisor/ (`up`), web_guard.py
+local/          everything on one machine: services/ (embedded PostgreSQL and Redis), supervisor/ (`up`), web_guard.py,
+                instance/ (Dagster's instance: dagster.yaml, storage, run launcher)
 lab/            demo/ plays a migration and measures it; bench/ are the benchmarks
 
 What all rooms use:

@@ -164,6 +164,12 @@ class Settings(BaseSettings):
     alert_sensor_silent_s: float = Field(
         default=300.0, gt=0, description="Time without a tick (or three of its intervals) at which a sensor is silent."
     )
+    alert_run_silent_s: float = Field(
+        default=3_600.0, gt=0, description="Time without an event of a Dagster run under way at which it is an alert."
+    )
+    alert_run_waits_s: float = Field(
+        default=1_800.0, gt=0, description="Time that a Dagster run waits in its queue at which there is an alert."
+    )
     alert_rejected_ratio: float = Field(
         default=0.1, gt=0, le=1, description="Part of a tenant's events that are rejected at which there is an alert."
     )

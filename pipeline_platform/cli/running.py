@@ -1,5 +1,6 @@
-"""up, down, migrate."""
+"""up, down, env, migrate."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from pipeline_platform.settings import Settings
 def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
+    app.command()(env)
     app.command()(migrate)
 
 
@@ -49,6 +51,17 @@ def down() -> None:
     from pipeline_platform.local.supervisor import run
 
     raise typer.Exit(run.down(Settings.read()))
+
+
+def env() -> None:
+    """Print what the commands dagster and dg need to reach the running instance. It contains a password.
+
+    Example: eval "$(pipeline-platform env)" && dagster run list
+    """
+    from pipeline_platform.local.supervisor.dagster import command_environment
+
+    for name, value in command_environment(running_settings()).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 def migrate() -> None:

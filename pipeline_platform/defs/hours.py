@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from pipeline_platform.defs.private_dagster import same_partition_if_any
 from pipeline_platform.errors import ConfigError
 from pipeline_platform.local.services.first_hour import read_first_hour
+from pipeline_platform.private_dagster import same_partition_if_any
 from pipeline_platform.settings import Settings
 
 # The hour that `up` noted, so that "missing" are hours in which events may be. Where nothing was started, long ago.

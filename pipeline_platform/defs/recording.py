@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from pipeline_platform.defs.private_dagster import record_together, silent_output
+from pipeline_platform.private_dagster import record_together, silent_output
 
 # A list is recorded together, in few statements.
 Event = dg.AssetMaterialization | list[dg.AssetMaterialization] | dg.AssetCheckEvaluation | dg.AssetCheckResult

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from pipeline_platform.defs.private_dagster import red_partitions
+from pipeline_platform.private_dagster import red_partitions
 
 _HOURS_NAMED = 20
 

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url as url_of
 
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event.types import TenantId
+from pipeline_platform.local.instance.configuration import BASE
 from pipeline_platform.local.supervisor.dagster import storage_environment
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.servers import make_url
@@ -28,14 +29,12 @@ with pytest.MonkeyPatch.context() as home_of_nobody:
     home_of_nobody.setenv("PIPELINE_HOME", "/nonexistent")
     build_defs = importlib.import_module("pipeline_platform.definitions").build_defs
 
-ROOT = Path(__file__).parents[2]
-
 _counter = itertools.count(1)
 
 
 def instance_environment(url: str, home: Path) -> dict[str, str]:
     """The variable that dagster.yaml reads, for a database at `url`, and a DAGSTER_HOME with that file in it."""
-    shutil.copy(ROOT / "dagster.yaml", home / "dagster.yaml")
+    shutil.copy(BASE, home / "dagster.yaml")
     own = url_of(storage_environment(url)["DAGSTER_PG_URL"]).set(database=str(conninfo_to_dict(url)["dbname"]))
     return {"DAGSTER_PG_URL": own.render_as_string(hide_password=False), "DAGSTER_HOME": str(home)}
 
@@ -51,6 +50,8 @@ def instance_template(servers: dict[str, str], admin: psycopg.Connection[Any]) -
             patch.setenv(variable, value)
         with dg.DagsterInstance.get() as made:
             made.get_runs(limit=1)
+    # The pool of this process keeps connections, and a template must have none.
+    admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,))
     yield name
     admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -1,24 +1,37 @@
 """Alerts in Dagster: failed runs by backfill, without those that are started again; what the sensors say and report."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemotePartitionSetOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType
+from dagster._utils.error import SerializableErrorInfo
 
 from pipeline_platform.definitions import build_defs
 from pipeline_platform.defs.hours import HOURS, key_of
 from pipeline_platform.defs.operations.alerts import open_alerts, sensor_reports
+from pipeline_platform.defs.operations.failed_backfills import is_made_good
 from pipeline_platform.defs.operations.run_failures import failed_runs
+from pipeline_platform.defs.operations.stuck_runs import stuck_runs
 from pipeline_platform.defs.resources import Platform
+from pipeline_platform.private_dagster import BulkActionStatus, PartitionBackfill
 from pipeline_platform_tests.support.planting import past_hours
 
 Conn = psycopg.Connection[Any]
 Tick = Callable[[], str]
 _ALERTS = "SELECT fingerprint, occurrences, resolved_at IS NOT NULL FROM control.alerts ORDER BY alert_id"
+
+_REPOSITORY = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__")
+_CONFIG = {"ops": {"breakable": {"config": {"broken": True}}}}
 
 
 @dg.op(config_schema={"broken": bool})
@@ -78,7 +91,7 @@ def test_the_failures_of_a_backfill_are_one_alert_until_all_are_made_good(
     backfill = {"dagster__backfill": "abcdefgh"}
     run(first, broken=True, **backfill)
     run(second, broken=True, **backfill)
-    assert tick().startswith("2 runs failed since the last tick (backfill abcdefgh)")
+    assert tick().startswith("2 runs and 0 backfills failed since the last tick (backfill abcdefgh)")
     assert conn.execute(_ALERTS).fetchall() == [("backfill abcdefgh", 2, False)]
     run(third, broken=False)
     run(first, broken=False)
@@ -87,7 +100,7 @@ def test_the_failures_of_a_backfill_are_one_alert_until_all_are_made_good(
     run(second, broken=False)
     assert tick().endswith("1 alerts are over")
     assert conn.execute(_ALERTS).fetchall() == [("backfill abcdefgh", 2, True)]
-    assert tick().startswith("0 runs failed")
+    assert tick().startswith("0 runs and 0 backfills failed")
 
 
 def test_a_run_that_is_started_again_by_itself_is_no_alert_yet(
@@ -98,10 +111,121 @@ def test_a_run_that_is_started_again_by_itself_is_no_alert_yet(
     (hour,) = past_hours(1)
     retried = run(key_of(hour), broken=True)
     instance.add_run_tags(retried, {"dagster/will_retry": "true"})
-    assert tick().startswith("0 runs failed")
+    assert tick().startswith("0 runs and 0 backfills failed")
     run(key_of(hour), broken=True)
     tick()
     assert conn.execute(_ALERTS).fetchall() == [("hourly", 1, False)]
+
+
+def test_a_success_before_the_failure_does_not_end_its_alert(
+    conn: Conn, ticks: Callable[[dg.SensorDefinition], Tick], run: Callable[..., str]
+) -> None:
+    tick = ticks(failed_runs)
+    tick()
+    (hour,) = past_hours(1)
+    run(key_of(hour), broken=False)
+    run(key_of(hour), broken=True)
+    assert tick().endswith("0 alerts are over")
+    assert conn.execute(_ALERTS).fetchall() == [("hourly", 1, False)]
+    run(key_of(hour), broken=False)
+    assert tick().endswith("1 alerts are over")
+
+
+def test_a_backfill_that_failed_before_a_run_started_is_an_alert_until_one_like_it_succeeds(
+    conn: Conn, ticks: Callable[[dg.SensorDefinition], Tick], instance: dg.DagsterInstance
+) -> None:
+    tick = ticks(failed_runs)
+    tick()
+    error = SerializableErrorInfo("the assets cannot be loaded\nmore\n", [], None)
+    instance.add_backfill(_backfill("failed", BulkActionStatus.FAILED, ["a", "b"], error))
+    assert tick().startswith("0 runs and 1 backfills failed since the last tick (backfill failed)")
+    assert conn.execute(_ALERTS).fetchall() == [("backfill failed", 1, False)]
+    assert conn.execute("SELECT message FROM control.alerts").fetchone() == (
+        "backfill failed failed: the assets cannot be loaded",
+    )
+    instance.add_backfill(_backfill("less", BulkActionStatus.COMPLETED_SUCCESS, ["a"]))
+    assert tick().endswith("0 alerts are over")
+    instance.add_backfill(_backfill("more", BulkActionStatus.COMPLETED_SUCCESS, ["a", "b", "c"]))
+    assert tick().endswith("1 alerts are over")
+    assert conn.execute(_ALERTS).fetchall() == [("backfill failed", 1, True)]
+
+
+def _backfill(
+    name: str, status: BulkActionStatus, partitions: list[str], error: SerializableErrorInfo | None = None
+) -> PartitionBackfill:
+    return PartitionBackfill(
+        name,
+        status,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=time.time(),
+        error=error,
+        partition_set_origin=RemotePartitionSetOrigin(
+            repository_origin=_REPOSITORY, partition_set_name="hourly_partition_set"
+        ),
+        partition_names=partitions,
+        backfill_end_timestamp=time.time(),
+    )
+
+
+def test_an_asset_backfill_is_made_good_by_a_later_one_over_the_same_assets_and_partitions(
+    instance: dg.DagsterInstance,
+) -> None:
+    graph = build_defs().get_repository_def().asset_graph
+
+    def add(name: str, status: BulkActionStatus, assets: list[str], partitions: list[str]) -> None:
+        backfill = PartitionBackfill.from_asset_partitions(
+            name, graph, partitions, [dg.AssetKey(asset) for asset in assets], time.time(), {}, instance,
+            all_partitions=False, title=None, description=None, run_config=None,
+        )  # fmt: skip
+        instance.add_backfill(backfill.with_status(status))
+
+    first, second = (key_of(hour) for hour in past_hours(2))
+    add("failed", BulkActionStatus.FAILED, ["accepted_events", "enriched_events"], [first, second])
+    assert not is_made_good(instance, "failed", graph)
+    add("fewer hours", BulkActionStatus.COMPLETED_SUCCESS, ["accepted_events", "enriched_events"], [first])
+    add("fewer assets", BulkActionStatus.COMPLETED_SUCCESS, ["accepted_events"], [first, second])
+    add("failed too", BulkActionStatus.COMPLETED_FAILED, ["accepted_events", "enriched_events"], [first, second])
+    assert not is_made_good(instance, "failed", graph)
+    add("the same", BulkActionStatus.COMPLETED_SUCCESS, ["accepted_events", "enriched_events"], [first, second])
+    assert is_made_good(instance, "failed", graph)
+    assert not is_made_good(instance, "failed", None)
+    assert is_made_good(instance, "deleted", graph)
+
+
+def test_a_run_without_a_process_is_an_alert_when_it_is_seen_twice(
+    conn: Conn, ticks: Callable[[dg.SensorDefinition], Tick], instance: dg.DagsterInstance
+) -> None:
+    tick = ticks(stuck_runs)
+    lost = instance.create_run_for_job(hourly, run_config=_CONFIG, status=dg.DagsterRunStatus.STARTED)
+    assert f"hourly is STARTED and has no process: run {lost.run_id}" in tick()
+    assert conn.execute(_ALERTS).fetchall() == []
+    tick()
+    assert conn.execute(_ALERTS).fetchall() == [(f"run {lost.run_id}", 1, False)]
+    instance.report_run_canceled(lost)
+    assert tick() == "no run is stuck"
+    assert conn.execute(_ALERTS).fetchall() == [(f"run {lost.run_id}", 1, True)]
+
+
+def test_a_queue_in_which_nothing_starts_is_an_alert(
+    conn: Conn,
+    ticks: Callable[[dg.SensorDefinition], Tick],
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tick = ticks(stuck_runs)
+    origin = RemoteJobOrigin(repository_origin=_REPOSITORY, job_name="hourly")
+    queued = instance.create_run_for_job(
+        hourly, run_config=_CONFIG, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin
+    )
+    assert tick() == "no run is stuck"
+    monkeypatch.setenv("PIPELINE_ALERT_RUN_WAITS_S", "0.001")
+    assert tick().startswith("1 runs of hourly wait, the first since")
+    tick()
+    assert conn.execute(_ALERTS).fetchall() == [("queue hourly", 1, False)]
+    instance.report_run_canceled(queued)
+    tick()
+    assert conn.execute(_ALERTS).fetchall() == [("queue hourly", 1, True)]
 
 
 def test_what_failed_before_the_first_tick_is_history(

@@ -21,6 +21,7 @@ import pytest
 from pipeline_platform.defs.hours import key_of
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.local.services.process import free_port
+from pipeline_platform.local.supervisor.dagster import MODULE
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.planting import past_hours, plant
 from pipeline_platform_tests.support.platform import Platform
@@ -79,9 +80,9 @@ def wait_for(find: Callable[[], Any], what: str) -> Any:
 
 @contextmanager
 def dagster_dev(settings: Settings, directory: Path, log: Path) -> Iterator[WebServer]:
-    """`dagster dev` on the workspace.yaml that is shipped, stopped as Ctrl-C stops it."""
+    """`dagster dev` on the definitions, stopped as Ctrl-C stops it."""
     port = free_port()
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml"), "-p", str(port)]
+    command = [sys.executable, "-m", "dagster", "dev", "-m", MODULE, "-p", str(port)]
     environment = os.environ | {
         "PIPELINE_DATABASE_URL": settings.database_url,
         "PIPELINE_REDIS_URL": settings.redis_url,

@@ -42,6 +42,25 @@ def test_definitions_load_in_a_fresh_interpreter_without_servers_settings_or_war
     assert loaded.stderr == ""
 
 
+@pytest.mark.parametrize("command", [["dagster", "definitions", "validate"], ["dg", "check", "defs"]])
+def test_dagsters_commands_work_in_a_checkout_with_nothing_else_typed(command: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIPELINE_", "DAGSTER_"))}
+    program = str(Path(sys.executable).with_name(command[0]))
+    done = subprocess.run(
+        [program, *command[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Error" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("home", "status"), [("/somewhere", "RUNNING"), ("", "STOPPED")])
+def test_sensors_and_schedules_are_on_in_an_instance_that_is_kept(home: str, status: str) -> None:
+    code = "from pipeline_platform.defs import automation as a; print(a.SENSORS.value, a.SCHEDULES.value)"
+    environment = {**os.environ, "DAGSTER_HOME": home}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [status, status]
+
+
 def test_the_data_plane_does_not_load_dagster() -> None:
     code = "import sys, pipeline_platform.worker.pool, pipeline_platform.worker.drain; print('dagster' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

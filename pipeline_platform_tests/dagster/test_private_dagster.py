@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipeline_platform.defs.private_dagster import log_verdict, record_together, red_partitions, silent_output
 from pipeline_platform.defs.recording import over_hours
+from pipeline_platform.private_dagster import log_verdict, record_together, red_partitions, silent_output
 
 DAYS = dg.DailyPartitionsDefinition("2026-10-01", end_date="2026-10-05")
 KEY, NEXT = dg.AssetKey("recorded"), dg.AssetKey("follower")

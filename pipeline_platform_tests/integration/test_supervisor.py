@@ -18,6 +18,7 @@ import pytest
 from pipeline_platform.errors import ConfigError, ServiceError
 from pipeline_platform.local.services import connected, process
 from pipeline_platform.local.services.home_files import HomeLock
+from pipeline_platform.local.supervisor import children as children_module
 from pipeline_platform.local.supervisor.children import Child, Children
 from pipeline_platform.local.supervisor.programs import answers, program
 from pipeline_platform.local.supervisor.run import down, up
@@ -189,6 +190,17 @@ def test_a_child_that_ends_again_and_again_is_started_more_and_more_slowly(home:
     at = [float(line) for line in tries.read_text().split()]
     waits = [later - earlier for earlier, later in pairwise(at)]
     assert waits[0] < waits[1] < waits[2]
+
+
+def test_a_child_that_stays_stopped_is_killed_and_started_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children_module, "_STOPPED_S", 0.1)
+    monkeypatch.setattr(children_module, "_LOOK_EVERY_S", 0.05)
+    children = Children(lambda _name, _seconds: None)
+    children.start(child_of(home, "frozen", _OBEDIENT, (home / "frozen.started").exists))
+    before = children.pids()["frozen"]
+    os.kill(before, signal.SIGSTOP)
+    children.watch(lambda: None, lambda: children.pids().get("frozen", before) != before)
+    children.stop()
 
 
 def test_a_log_is_rotated_while_it_is_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

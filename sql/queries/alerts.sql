@@ -444,6 +444,21 @@ WHERE kind = 'dagster_run_failed' AND resolved_at IS NULL
 -- Resolves alerts of Dagster runs that have succeeded since.
 UPDATE control.alerts SET resolved_at = clock_timestamp() WHERE alert_id = ANY(%(alert_ids)s) AND resolved_at IS NULL
 
+-- name: runs_stuck
+-- Opens alerts of stuck Dagster runs, updates those that are open, and resolves those that are no longer found.
+WITH found AS (
+    SELECT * FROM unnest(%(fingerprints)s::text[], %(messages)s::text[], %(runs)s::bigint[], %(since)s::timestamptz[],
+                         %(samples)s::text[]) AS f (fingerprint, message, runs, since, sample)
+), over AS (
+    UPDATE control.alerts SET resolved_at = clock_timestamp()
+    WHERE kind = 'dagster_stuck' AND resolved_at IS NULL AND fingerprint <> ALL(%(fingerprints)s::text[])
+)
+INSERT INTO control.alerts AS a (kind, fingerprint, message, occurrences, opened_at, sample_id)
+SELECT 'dagster_stuck', fingerprint, message, runs, since, sample FROM found
+ON CONFLICT (kind, fingerprint, tenant_id) WHERE resolved_at IS NULL
+DO UPDATE SET occurrences = excluded.occurrences, last_seen_at = clock_timestamp(), message = excluded.message,
+    sample_id = excluded.sample_id
+
 -- name: objectives
 -- Deliveries by window and tenant, and by window over all tenants (tenant NULL). Not judged: events in flight within
 -- the allowed lag, and events discarded by an operator or an erasure.

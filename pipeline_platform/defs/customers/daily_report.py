@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from pipeline_platform.defs import automation
 from pipeline_platform.defs.events.processing import DELIVERED
 from pipeline_platform.defs.hours import START
 from pipeline_platform.defs.policies import OWNED, OWNERS, RETRY
@@ -129,7 +130,7 @@ daily_report_schedule = dg.build_schedule_from_partitioned_job(  # pyright: igno
     # By then the day's last hour is sealed and finished.
     hour_of_day=0,
     minute_of_hour=40,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
+    default_status=automation.SCHEDULES,
     description="The report of the day before.",
     metadata=OWNED,
 )

@@ -15,6 +15,7 @@ from pydantic import Field
 from pipeline_platform.analytics.agreement import Agreement, Difference, agree
 from pipeline_platform.analytics.rollups import mark
 from pipeline_platform.db import queries
+from pipeline_platform.defs import automation
 from pipeline_platform.defs.events.processing import DELIVERED
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
 from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
@@ -147,7 +148,7 @@ rollups_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
     # By then the sensor sealed_hours has had the last hour finished.
     cron_schedule="5 * * * *",
     execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
+    default_status=automation.SCHEDULES,
     metadata=OWNED,
     description="Refreshes and proves the roll-ups of hours that ended or changed since they were compared (late "
     "imports, replays, recovery, erasure), and of every kept hour once a day.",

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs import automation
 from pipeline_platform.defs.events.processing import process_hours_job
 from pipeline_platform.defs.hours import HOUR, START, has_partition, hour_of, key_of, ranges
 from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, OWNED, range_tags
@@ -30,7 +31,7 @@ Seals = Mapping[datetime, int]
 @dg.sensor(  # pyright: ignore[reportUnknownMemberType]
     job=process_hours_job,
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=automation.SENSORS,
     metadata=OWNED,
     description="Starts process_hours_job for hours sealed since the last tick, neighbours in one run. An "
     "hour that an import opened and that was sealed again is processed again.",

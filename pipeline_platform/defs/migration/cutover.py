@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from pipeline_platform.defs import automation
 from pipeline_platform.defs.policies import OWNED
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.migration.cutover.phases import current
@@ -12,7 +13,7 @@ from pipeline_platform.migration.cutover.watch import is_watching, watch, watch_
 
 @dg.sensor(  # pyright: ignore[reportUnknownMemberType]
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=automation.SENSORS,
     metadata=OWNED,
     description="Watches the hours after the platform became production (PIPELINE_CUTOVER_WATCH_H): dead letters, lag, "
     "latency, the account, drift. Each anomaly opens one alert, which is resolved when it is over. "

@@ -12,6 +12,7 @@ import dagster as dg
 import psycopg
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs import automation
 from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, SAME_HOUR, hour_of, key_of, ranges
 from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
 from pipeline_platform.defs.recording import Event, hour_record, over_hours
@@ -180,7 +181,7 @@ reconcile_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
     # An old pipeline with the default settle_s has delivered everything ten minutes after the hour.
     cron_schedule="10 * * * *",
     execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
+    default_status=automation.SCHEDULES,
     metadata=OWNED,
     description="While a migration is on: compares every hour that is over and was not compared finally.",
 )

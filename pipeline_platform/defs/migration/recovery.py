@@ -19,13 +19,13 @@ from pipeline_platform.defs.launchpad import prefilled, require_reason
 from pipeline_platform.defs.migration.dropped import DROPPED, NOTHING_MISSING, find_hour, tenants_table
 from pipeline_platform.defs.migration.reconciliation import NO_DRIFT, compare_hour, window_of
 from pipeline_platform.defs.policies import HOURS_POOL, OWNED, OWNERS, RETRY, in_plain_words
-from pipeline_platform.defs.private_dagster import log_verdict
 from pipeline_platform.defs.recording import hour_record
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.verdicts import last_evaluation, red_hours
 from pipeline_platform.errors import NotNowError
 from pipeline_platform.migration.recovery.dropped import Window, find_dropped, tenant_ids_of
 from pipeline_platform.migration.recovery.recover import recover
+from pipeline_platform.private_dagster import log_verdict
 
 RECOVERED = dg.AssetKey("recovered_events")
 

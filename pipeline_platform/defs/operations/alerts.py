@@ -12,15 +12,16 @@ from typing import Any
 import dagster as dg
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs import automation
 from pipeline_platform.defs.policies import OWNED
-from pipeline_platform.defs.private_dagster import (
+from pipeline_platform.defs.resources import Platform
+from pipeline_platform.private_dagster import (
     InstigatorState,
     InstigatorTick,
     InstigatorType,
     SensorInstigatorData,
     TickStatus,
 )
-from pipeline_platform.defs.resources import Platform
 from pipeline_platform.watch.alerts.conditions import REPORTER, look_at
 from pipeline_platform.watch.alerts.operations import list_alerts
 
@@ -30,7 +31,7 @@ _ERROR_MAX = 200
 
 @dg.sensor(  # pyright: ignore[reportUnknownMemberType]
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=automation.SENSORS,
     metadata=OWNED,
     description="Looks for everything that is an alert, and says what is open and what was opened since its last tick. "
     "The alerts' own process does the same without Dagster, and delivers: `pipeline-platform alerts list`.",
@@ -51,7 +52,7 @@ def open_alerts(context: dg.SensorEvaluationContext, platform: Platform) -> dg.S
 @dg.sensor(  # pyright: ignore[reportUnknownMemberType]
     name=REPORTER,
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=automation.SENSORS,
     metadata=OWNED,
     description="Writes down when each sensor and schedule that is on ticked last, and whether that failed. The "
     "alerts' own process watches these reports, and their absence.",

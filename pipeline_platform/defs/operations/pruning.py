@@ -15,6 +15,7 @@ import dagster as dg
 from pydantic import Field
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs import automation
 from pipeline_platform.defs.customers.daily_report import DAYS
 from pipeline_platform.defs.hours import HOUR, HOURS
 from pipeline_platform.defs.launchpad import prefilled
@@ -150,7 +151,7 @@ prune_runs = dg.ScheduleDefinition(
     cron_schedule="50 3 * * *",
     execution_timezone="UTC",
     run_config={"ops": {"delete_finished_runs": {"config": {"dry_run": False}}}},
-    default_status=dg.DefaultScheduleStatus.RUNNING,
+    default_status=automation.SCHEDULES,
     description="Deletes finished runs older than PIPELINE_DAGSTER_RUNS_D days, once a day.",
     metadata=OWNED,
 )

@@ -1,4 +1,4 @@
-"""Failed runs as alerts: one for each backfill or job, over when every failed run has been repeated successfully.
+"""Failed runs and backfills as alerts: one for each backfill or job, over when all that failed was made good later.
 
 Each tick reads all failures since the last tick with one query, because Dagster's own run-status sensors take five runs
 a tick. A run that Dagster retries by itself is not a failure yet. If a failed run will not be repeated, end its alert
@@ -7,7 +7,7 @@ with `pipeline-platform alerts resolve`.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,22 +16,24 @@ import dagster as dg
 import psycopg
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs import automation
+from pipeline_platform.defs.operations import failed_backfills
 from pipeline_platform.defs.policies import OWNED
-from pipeline_platform.defs.private_dagster import WILL_RETRY_TAG
 from pipeline_platform.defs.resources import Platform
+from pipeline_platform.private_dagster import BACKFILL_ID_TAG, WILL_RETRY_TAG, AssetGraph, PartitionBackfill
 
 _SQL = queries("alerts")
 _RUNS_MAX = 1_000
 # Several processes record runs, so one may become visible after a later one.
 _OVERLAP = timedelta(minutes=1)
-_BACKFILL = "dagster/backfill"
 _PARTITION = "dagster/partition"
+_FAILED, _SUCCEEDED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The time up to which failures are known, and the runs seen within the overlap."""
+    """The time up to which failures are known, and the runs and backfills seen within the overlap."""
 
     until: datetime
     seen: frozenset[str]
@@ -50,38 +52,45 @@ class Cursor:
 
 @dg.sensor(  # pyright: ignore[reportUnknownMemberType]
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=automation.SENSORS,
     metadata=OWNED,
-    description="Opens an alert for runs that failed and are not started again by themselves, one a backfill or job, "
-    "and resolves it when the same has succeeded. `pipeline-platform alerts list` shows it.",
+    description="Opens an alert for backfills that failed, and for runs that failed and are not started again by "
+    "themselves, one a backfill or job, and resolves it when the same has succeeded later. `pipeline-platform alerts "
+    "list` shows it.",
 )
 def failed_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult:
     now = datetime.now(UTC)
     cursor = Cursor.read(context.cursor, now)
-    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=cursor.until - _OVERLAP)
+    failed = dg.RunsFilter(statuses=[_FAILED], updated_after=cursor.until - _OVERLAP)
     records = [
         record
         for record in context.instance.get_run_records(failed, limit=_RUNS_MAX)
         # A later change of a failed run, such as of its tags, is not a new failure.
         if (record.end_time or now.timestamp()) > (cursor.until - _OVERLAP).timestamp()
         and not _retries(record.dagster_run)
-        and _is_ours(context, record.dagster_run)
+        and is_ours(context, record.dagster_run)
     ]
+    backfills = failed_backfills.failed_since(context.instance, cursor.until - _OVERLAP)
     # The first tick reports no earlier failures.
     fresh = [record for record in records if context.cursor and record.dagster_run.run_id not in cursor.seen]
+    given_up = [each for each in backfills if context.cursor and each.backfill_id not in cursor.seen]
+    graph = context.repository_def.asset_graph if context.repository_def else None
     with platform.connect() as conn:
-        opened = _open(conn, fresh)
-        resolved = _resolve(conn, context.instance)
-    seen = frozenset(record.dagster_run.run_id for record in records)
-    said = f"{len(fresh)} runs failed since the last tick ({', '.join(opened) or 'none'}); {resolved} alerts are over"
-    return dg.SensorResult(skip_reason=said, cursor=Cursor(now, seen).write())
+        opened = [*_open(conn, fresh), *_open_given_up(conn, given_up)]
+        resolved = _resolve(conn, context.instance, graph)
+    seen = {record.dagster_run.run_id for record in records} | {each.backfill_id for each in backfills}
+    said = (
+        f"{len(fresh)} runs and {len(given_up)} backfills failed since the last tick "
+        f"({', '.join(opened) or 'none'}); {resolved} alerts are over"
+    )
+    return dg.SensorResult(skip_reason=said, cursor=Cursor(now, frozenset(seen)).write())
 
 
 def _retries(run: dg.DagsterRun) -> bool:
     return run.tags.get(WILL_RETRY_TAG) == "true"
 
 
-def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+def is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
     """Whether the run belongs to this code location; the instance may have several."""
     here, there = context.code_location_origin, run.remote_job_origin
     if here is None or there is None:
@@ -93,7 +102,7 @@ def _open(conn: psycopg.Connection[Any], records: Iterable[dg.RunRecord]) -> lis
     groups: defaultdict[str, list[dg.RunRecord]] = defaultdict(list)
     for record in records:
         run = record.dagster_run
-        backfill = run.tags.get(_BACKFILL)
+        backfill = run.tags.get(BACKFILL_ID_TAG)
         groups[f"backfill {backfill}" if backfill else run.job_name].append(record)
     for fingerprint, runs in groups.items():
         last = max(runs, key=lambda record: record.update_timestamp)
@@ -108,40 +117,64 @@ def _open(conn: psycopg.Connection[Any], records: Iterable[dg.RunRecord]) -> lis
     return list(groups)
 
 
-def _resolve(conn: psycopg.Connection[Any], instance: dg.DagsterInstance) -> int:
-    """Resolve alerts whose failed runs have all been repeated successfully or deleted."""
+def _open_given_up(conn: psycopg.Connection[Any], backfills: Iterable[PartitionBackfill]) -> list[str]:
+    """Open an alert for each backfill that Dagster gave up, or add to the one of its runs."""
+    fingerprints: list[str] = []
+    for backfill in backfills:
+        fingerprints.append(f"backfill {backfill.backfill_id}")
+        values = {
+            "fingerprint": fingerprints[-1],
+            "message": f"backfill {backfill.backfill_id} failed: {failed_backfills.reason(backfill)}",
+            "runs": 1,
+            "since": datetime.fromtimestamp(failed_backfills.failed_at(backfill), UTC),
+            "run_id": backfill.backfill_id,
+        }
+        conn.execute(_SQL["run_failed"], values)
+    return fingerprints
+
+
+def _resolve(conn: psycopg.Connection[Any], instance: dg.DagsterInstance, graph: AssetGraph | None) -> int:
+    """Resolve alerts whose failed runs and backfills have all been made good or deleted."""
     over = [
         alert_id
         for alert_id, fingerprint, opened_at in conn.execute(_SQL["open_run_failures"]).fetchall()
-        if _is_over(instance, fingerprint, opened_at - _OVERLAP)
+        if _is_over(instance, fingerprint, opened_at - _OVERLAP, graph)
     ]
     return conn.execute(_SQL["runs_succeeded"], {"alert_ids": over}).rowcount if over else 0
 
 
-def _is_over(instance: dg.DagsterInstance, fingerprint: str, since: datetime) -> bool:
+def _is_over(instance: dg.DagsterInstance, fingerprint: str, since: datetime, graph: AssetGraph | None) -> bool:
     kind, _, backfill = fingerprint.rpartition(" ")
-    chosen: dict[str, Any] = {"tags": {_BACKFILL: backfill}} if kind == "backfill" else {"job_name": fingerprint}
-    failed = instance.get_runs(
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since, **chosen), limit=_RUNS_MAX
+    is_backfill = kind == "backfill"
+    chosen: dict[str, Any] = {"tags": {BACKFILL_ID_TAG: backfill}} if is_backfill else {"job_name": fingerprint}
+    failed = [record for record in _records(instance, _FAILED, since, chosen) if not _retries(record.dagster_run)]
+    good: list[dg.RunRecord] = []
+    for job in {record.dagster_run.job_name for record in failed}:
+        good += _records(instance, _SUCCEEDED, since, {"job_name": job})
+    if not all(any(_is_made_good(each, by) for by in good) for each in failed):
+        return False
+    return not is_backfill or failed_backfills.is_made_good(instance, backfill, graph)
+
+
+def _records(
+    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, since: datetime, chosen: Mapping[str, Any]
+) -> list[dg.RunRecord]:
+    filters = dg.RunsFilter(statuses=[status], updated_after=since, **chosen)
+    return list(instance.get_run_records(filters, limit=_RUNS_MAX))
+
+
+def _is_made_good(failed: dg.RunRecord, by: dg.RunRecord) -> bool:
+    """Whether `by` succeeded after the failure, and repeated the run or is of the same job over its hours or more."""
+    if (by.end_time or 0) <= (failed.end_time or 0):
+        return False
+    run, good = failed.dagster_run, by.dagster_run
+    if good.root_run_id and good.root_run_id in (run.run_id, run.root_run_id):
+        return True
+    first, last = _hours(run.tags)
+    good_first, good_last = _hours(good.tags)
+    return good.job_name == run.job_name and (
+        not first or bool(good_first and good_first <= first and last <= good_last)
     )
-    failed = [run for run in failed if not _retries(run)]
-    good: list[dg.DagsterRun] = []
-    for job in {run.job_name for run in failed}:
-        succeeded = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS], updated_after=since)
-        good += instance.get_runs(succeeded, limit=_RUNS_MAX)
-    return all(_is_made_good(run, good) for run in failed)
-
-
-def _is_made_good(failed: dg.DagsterRun, good: Sequence[dg.DagsterRun]) -> bool:
-    """Whether a run repeated it successfully, or one of the same job did over its hours or more."""
-    first, last = _hours(failed.tags)
-    for run in good:
-        if run.root_run_id and run.root_run_id in (failed.run_id, failed.root_run_id):
-            return True
-        run_first, run_last = _hours(run.tags)
-        if run.job_name == failed.job_name and (not first or (run_first and run_first <= first and last <= run_last)):
-            return True
-    return False
 
 
 def _hours(tags: Mapping[str, str]) -> tuple[str, str]:

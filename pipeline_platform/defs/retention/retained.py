@@ -11,6 +11,7 @@ import dagster as dg
 from psycopg.rows import dict_row
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs import automation
 from pipeline_platform.defs.hours import key_of
 from pipeline_platform.defs.policies import OWNED, OWNERS, RETRY
 from pipeline_platform.defs.resources import Platform
@@ -85,7 +86,7 @@ retention_schedule = dg.ScheduleDefinition(
     # Not at the full hour, when hours are sealed and processed.
     cron_schedule="20 * * * *",
     execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
+    default_status=automation.SCHEDULES,
     description="Retention, once an hour.",
     metadata=OWNED,
 )

@@ -132,6 +132,13 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal and not continued."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    return False
+
+
 def left_behind(name: str, cwd: Path) -> list[psutil.Process]:
     """Processes called `name` with the working directory `cwd`."""
     found: list[psutil.Process] = []

@@ -1,7 +1,8 @@
-"""Starts children, restarts them when they end, stops them in reverse order.
+"""Starts children, restarts them when they end or are stopped, stops them in reverse order.
 
 A child that ends during its start is tried three times; then it is an error with the end of its log. A child that ends
-later is restarted without limit, after a wait that doubles from half a second to half a minute. Children are
+later is restarted without limit, after a wait that doubles from half a second to half a minute. A child whose process
+somebody stopped (SIGSTOP) and did not continue within half a minute is killed, and so restarted. Children are
 independent: each must tolerate that others are unreachable for a while, and none is stopped because another ended.
 """
 
@@ -29,6 +30,8 @@ _BACKOFF_MAX_S = 30.0
 _HEALTHY_AFTER_S = 60.0
 _EXIT_CONFIG = 2
 _TELL_AGAIN_S = 5.0
+_LOOK_EVERY_S = 2.0
+_STOPPED_S = 30.0
 
 
 class Running(Protocol):
@@ -69,6 +72,7 @@ class _Slot:
     started_at: float = 0.0
     failures: int = 0
     start_at: float = 0.0
+    stopped_at: float | None = None
 
     def start(self) -> None:
         self.started_at = time.monotonic()
@@ -82,6 +86,18 @@ class _Slot:
         self.running = None
         self.note_failure()
         return code
+
+    def end_stopped(self) -> bool:
+        """Kill the process if it has been stopped for too long; True if it was killed."""
+        if self.running is None or not process.is_stopped(self.running.process.pid):
+            self.stopped_at = None
+            return False
+        now = time.monotonic()
+        self.stopped_at = self.stopped_at or now
+        if now - self.stopped_at < _STOPPED_S:
+            return False
+        self.running.process.kill()
+        return True
 
     def note_failure(self) -> None:
         now = time.monotonic()
@@ -142,12 +158,15 @@ class Children:
 
     def watch(self, changed: Callable[[], None], stop_requested: Callable[[], bool]) -> None:
         """Restart ended children until asked to stop. Call `changed()` after a restart, again if the disk is full."""
-        rotate_at = 0.0
+        rotate_at = look_at = 0.0
         tell_at: float | None = None
         while not stop_requested():
             if time.monotonic() >= rotate_at:
                 rotate_at = time.monotonic() + _ROTATE_EVERY_S
                 self._rotate_logs()
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + _LOOK_EVERY_S
+                self._end_stopped()
             for slot in (slot for tier in self._tiers for slot in tier):
                 if self._keep(slot):
                     tell_at = 0.0
@@ -159,6 +178,11 @@ class Children:
                     tell_at = time.monotonic() + _TELL_AGAIN_S
                     _LOG.warning("the new processes cannot be written down, which is tried again: %s", error)
             time.sleep(_TICK_S)
+
+    def _end_stopped(self) -> None:
+        for slot in (slot for tier in self._tiers for slot in tier):
+            if slot.end_stopped():
+                _LOG.warning("%s was stopped for %.0f s and is killed", slot.child.name, _STOPPED_S)
 
     def _rotate_logs(self) -> None:
         for directory in {slot.child.log.parent for tier in self._tiers for slot in tier}:

@@ -6,9 +6,8 @@ guard and no way to add one. Tables are in the database `dagster`, other files i
 waits for Dagster.
 """
 
-import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from sqlalchemy.engine import URL
 from pipeline_platform import db
 from pipeline_platform.connections import options_of, stated_for
 from pipeline_platform.errors import ConfigError
+from pipeline_platform.local.instance.configuration import write_configuration
 from pipeline_platform.local.services import ensure_database
 from pipeline_platform.local.supervisor.children import Child
 from pipeline_platform.local.supervisor.programs import answers, environment, program
@@ -28,24 +28,27 @@ from pipeline_platform.settings import Settings
 
 DATABASE = "dagster"
 MODULE = "pipeline_platform.definitions"
-LOCATION = "pipeline_platform"  # as in workspace.yaml: Dagster stores schedules and sensors under this name
+LOCATION = "pipeline_platform"  # as in pyproject.toml: Dagster stores schedules and sensors under this name
 
-_PLACES = (Path(__file__).parents[3], Path(__file__).parents[2] / "_dagster")
 _NICENESS = 5  # on a busy machine events have priority over the control plane
+_PAGE_MS = "15000"  # nobody waits longer for a page; dagster-webserver has the same limit
 _SOCKET_PATH_MAX = 100  # the system's limit is 107, 103 on macOS
 _LOADED = "{workspaceOrError{...on Workspace{locationEntries{loadStatus locationOrLoadError{__typename}}}}}"
 _RELOAD = "mutation{reloadWorkspace{__typename}}"
 _HEALTHY = "{instance{daemonHealth{allDaemonStatuses{required healthy}}}}"
 
 
-def storage_environment(database_url: str) -> dict[str, str]:
-    """The variable with Dagster's database for dagster.yaml: `dagster`, on the same server as the pipeline's."""
+def storage_environment(database_url: str, **stated: str) -> dict[str, str]:
+    """The variable with Dagster's database for dagster.yaml: `dagster`, on the same server as the pipeline's.
+
+    stated: more settings of its sessions.
+    """
     parts = {name: str(value) for name, value in conninfo_to_dict(database_url).items()}
     netloc = {name: parts.pop(name, None) for name in ("user", "password")}
     parts |= {
         "application_name": "dagster",
         "client_encoding": "UTF8",
-        "options": f"{parts.get('options', '')} {options_of(stated_for({}))}".strip(),
+        "options": f"{parts.get('options', '')} {options_of(stated_for(stated))}".strip(),
     }
     parts.pop("dbname", None)
     # SQLAlchemy 2.1 uses psycopg 3 for a plain postgresql://. Dagster's storage fails with it at run time.
@@ -78,40 +81,52 @@ def dagster_dev(settings: Settings) -> list[Child]:
 def _three(settings: Settings, code_server: Sequence[str], *, show_code_log: bool) -> list[Child]:
     home = settings.home
     env = _environment(settings)
-    socket = _socket_path(home / "dagster")
-    workspace = home / "dagster" / "workspace.yaml"
+    socket = _socket_path(dagster_home(home))
+    workspace = dagster_home(home) / "workspace.yaml"
     workspace.write_text(f"load_from:\n- grpc_server:\n    socket: {socket}\n    location_name: {LOCATION}\n")
     url = f"http://127.0.0.1:{settings.dagster_port}"
     form = ("--log-format", "json") if settings.log_format == "json" else ()
 
-    def child(name: str, ready: Callable[[], bool], *arguments: str, show_log: bool = False) -> Child:
-        start = partial(program, home, None if show_log else name, (*arguments, *form), env, niceness=_NICENESS)
+    def child(name: str, ready: Callable[[], bool], arguments: Sequence[str], more: Mapping[str, str]) -> Child:
+        log = None if name == "dagster-code" and show_code_log else name
+        start = partial(program, home, log, (*arguments, *form), {**env, **more}, niceness=_NICENESS)
         return Child(name, home / "logs" / f"{name}.log", start, ready)
 
     code = (*code_server, "--socket", str(socket), "--module-name", MODULE, "--location-name", LOCATION)
-    daemon = ("dagster._daemon", "run", "--workspace", str(workspace))
+    daemon = (f"{__package__}.dagster_daemon", "--socket", str(socket), "--workspace", str(workspace))
     web = (f"{__package__}.dagster_web", "--port", str(settings.dagster_port), "--workspace", str(workspace))
+    of_web = storage_environment(settings.database_url, statement_timeout=_PAGE_MS)
     return [
-        child("dagster-code", socket.exists, *code, "--log-level", "warning", show_log=show_code_log),
-        child("dagster-daemon", partial(_answers_yes, _healthy, url), *daemon),
-        child("dagster-web", partial(_answers_yes, _shows_definitions, url), *web),
+        child("dagster-code", socket.exists, (*code, "--log-level", "warning"), {}),
+        child("dagster-daemon", partial(_answers_yes, _healthy, url), daemon, {}),
+        child("dagster-web", partial(_answers_yes, _shows_definitions, url), web, of_web),
     ]
 
 
+def command_environment(settings: Settings) -> dict[str, str]:
+    """What the commands `dagster` and `dg` need to reach the running instance. settings: with the database's URL."""
+    home = settings.home.resolve()
+    named = {"PIPELINE_HOME": str(home), "DAGSTER_HOME": str(dagster_home(home))}
+    return named | storage_environment(settings.database_url)
+
+
+def dagster_home(home: Path) -> Path:
+    """DAGSTER_HOME of the platform of `home`."""
+    return home / "dagster"
+
+
 def _environment(settings: Settings) -> dict[str, str]:
-    """The environment of Dagster's processes. Creates Dagster's home with the platform's dagster.yaml."""
-    directory = settings.home / "dagster"
+    """The environment of Dagster's processes. Writes dagster.yaml."""
+    directory = dagster_home(settings.home)
     directory.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_shipped("dagster.yaml"), directory / "dagster.yaml")
-    return environment(settings) | storage_environment(settings.database_url) | {"DAGSTER_HOME": str(directory)}
-
-
-def _shipped(name: str) -> Path:
-    """A file at the root of the checkout, or its copy inside the installed wheel."""
-    for place in _PLACES:
-        if (place / name).exists():
-            return place / name
-    raise ConfigError(f"no {name} in {_PLACES[0]}: reinstall pipeline-platform, or up --no-dagster")
+    write_configuration(directory)
+    return {
+        **environment(settings),
+        **storage_environment(settings.database_url),
+        "DAGSTER_HOME": str(directory),
+        # A backfill waits while the code server is away. Without it, it fails for good.
+        "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "1",
+    }
 
 
 def _socket_path(directory: Path) -> Path:

@@ -18,11 +18,6 @@ from dagster_webserver.version import __version__
 
 from pipeline_platform.local.web_guard import LocalGuard
 
-# The same values as in dagster-webserver.
-_STATEMENT_MS = 15_000
-_POOL_RECYCLE_S = 3_600
-_POOL_OVERFLOW = 20
-
 
 def main() -> None:
     """Serve until told to stop."""
@@ -37,7 +32,6 @@ def main() -> None:
     # For the time before uvicorn handles SIGTERM, so that the instance and its connections are closed properly.
     signal.signal(signal.SIGTERM, _stop)
     with DagsterInstance.get() as instance:
-        instance.optimize_for_webserver(_STATEMENT_MS, _POOL_RECYCLE_S, _POOL_OVERFLOW)
         target = WorkspaceFileTarget(paths=[arguments.workspace])
         with WorkspaceProcessContext(instance, version=__version__, workspace_load_target=target) as context:
             app = LocalGuard(create_app_from_workspace_process_context(context), "Dagster")

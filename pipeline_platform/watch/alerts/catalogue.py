@@ -32,6 +32,7 @@ class Kind(StrEnum):
     ARCHIVE_FAILED = "archive_failed"
     REPLAY_PAUSED = "replay_paused"
     DAGSTER_RUN_FAILED = "dagster_run_failed"
+    DAGSTER_STUCK = "dagster_stuck"
     SENSOR_FAILED = "sensor_failed"
     SENSOR_SILENT = "sensor_silent"
     CHANNEL_DOWN = "channel_down"
@@ -89,6 +90,7 @@ def _all() -> tuple[AlertKind, ...]:
             Kind.REPLAY_PAUSED, warning, "A replay is paused", "pipeline-platform replay show {fingerprint}",
         ),
         AlertKind(Kind.DAGSTER_RUN_FAILED, warning, "A run of Dagster failed", "pipeline-platform status"),
+        AlertKind(Kind.DAGSTER_STUCK, warning, "Runs of Dagster are stuck", "pipeline-platform status"),
         AlertKind(Kind.SENSOR_FAILED, warning, "A sensor or schedule failed", "pipeline-platform status"),
         AlertKind(Kind.SENSOR_SILENT, warning, "A sensor does not tick", "pipeline-platform status"),
         AlertKind(Kind.CHANNEL_DOWN, warning, "A channel of alerts is down", "pipeline-platform alerts test"),

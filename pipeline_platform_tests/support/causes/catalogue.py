@@ -39,6 +39,7 @@ CAUSES = {
     Kind.ARCHIVE_FAILED: Cause(hours.unarchived, {}),
     Kind.REPLAY_PAUSED: Cause(hours.paused, {}),
     Kind.DAGSTER_RUN_FAILED: Cause(dagster.failed_run, {}),
+    Kind.DAGSTER_STUCK: Cause(dagster.stuck_run, {}),
     Kind.SENSOR_FAILED: Cause(dagster.failed_sensor, {}),
     Kind.SENSOR_SILENT: Cause(dagster.silent_sensor, {"alert_sensor_silent_s": 0.5}),
     Kind.CHANNEL_DOWN: Cause(servers.dead_channel, {"alert_channel_down_s": 3.0, "alert_transaction_age_s": 0.2}),

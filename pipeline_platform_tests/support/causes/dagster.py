@@ -6,6 +6,7 @@ import dagster as dg
 
 from pipeline_platform.defs.operations.alerts import sensor_reports
 from pipeline_platform.defs.operations.run_failures import failed_runs
+from pipeline_platform.defs.operations.stuck_runs import stuck_runs
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform_tests.support.causes.world import Ended, World
 from pipeline_platform_tests.support.waiting import wait_for
@@ -37,6 +38,19 @@ def failed_run(world: World) -> Ended:
     tick()
     yield
     assert run(broken=False)
+    tick()
+
+
+def stuck_run(world: World) -> Ended:
+    """A run that is STARTED and has no process, and the sensor's ticks."""
+    instance: dg.DagsterInstance = world.request.getfixturevalue("instance")
+    tick = _ticker(world, instance, stuck_runs)
+    config = {"ops": {"breakable": {"config": {"broken": False}}}}
+    lost = instance.create_run_for_job(breakable_job, run_config=config, status=dg.DagsterRunStatus.STARTED)
+    tick()
+    tick()
+    yield
+    instance.report_run_canceled(lost)
     tick()
 
 

@@ -1,7 +1,8 @@
 """What is used of Dagster and is private or in beta, all of it in this file.
 
-A test runs each function against a real instance, so that an upgrade which changes one of them fails there and not in
-somebody's UI: `pipeline_platform_tests/dagster/test_private_dagster.py`.
+Tests run each function against a real instance and compare the form of each class, so that an upgrade which changes one
+of them fails there and not in somebody's UI: `pipeline_platform_tests/dagster/test_private_dagster.py` and
+`test_private_classes.py`.
 """
 
 import warnings
@@ -9,8 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, generate_event_batch_id
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._core.scheduler.instigation import (
     InstigatorState,
     InstigatorTick,
@@ -21,21 +27,45 @@ from dagster._core.scheduler.instigation import (
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.tags import WILL_RETRY_TAG
-from sqlalchemy import and_, func, select
+from dagster._core.storage.tags import BACKFILL_ID_TAG, WILL_RETRY_TAG
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import pg_url_from_config
+from sqlalchemy import Engine, and_, func, select
+
+AssetGraph = BaseAssetGraph[Any]
 
 __all__ = [
+    "BACKFILL_ID_TAG",
     "WILL_RETRY_TAG",
+    "AssetGraph",
+    "BulkActionStatus",
+    "BulkActionsFilter",
+    "CheckRunHealthResult",
+    "ConfigurableClass",
+    "ConfigurableClassData",
+    "DagsterPostgresStorage",
+    "ExecuteRunArgs",
     "InstigatorState",
     "InstigatorTick",
     "InstigatorType",
+    "LaunchRunContext",
+    "PartitionBackfill",
+    "RunLauncher",
     "SensorInstigatorData",
     "TickStatus",
+    "WorkerStatus",
+    "announce_retry",
     "log_verdict",
+    "pg_url_from_config",
     "record_together",
     "red_partitions",
     "same_partition_if_any",
+    "serialize_value",
     "silent_output",
+    "target_of",
+    "use_engine",
 ]
 
 
@@ -83,3 +113,26 @@ def red_partitions(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Ite
     assert isinstance(storage, SqlEventLogStorage)
     with storage.index_connection() as conn:
         yield from conn.execute(red).scalars()
+
+
+def use_engine(storage: DagsterPostgresStorage, engine: Engine) -> None:
+    """Let the three storages of `storage` use `engine` instead of their own, which open a connection a statement."""
+    for each in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+        if not isinstance(getattr(each, "_engine", None), Engine):
+            raise TypeError(f"{type(each).__name__} has no SQLAlchemy engine named _engine in this version of Dagster")
+        each._engine = engine  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
+
+
+def target_of(backfill: PartitionBackfill, graph: AssetGraph) -> AssetGraphSubset:
+    """The assets and partitions of an asset backfill. DagsterError if `graph` has not all of them."""
+    return backfill.get_asset_backfill_data(graph).target_subset  # pyright: ignore[reportUnknownMemberType]
+
+
+def announce_retry(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Say on a run that is about to be failed whether it will be started again.
+
+    Dagster says so a moment after it failed the run. A backfill that is looked at in that moment ends as failed, and
+    then the run is not started again.
+    """
+    will_retry = auto_reexecution_should_retry_run(instance, run, None)
+    instance.add_run_tags(run.run_id, {WILL_RETRY_TAG: str(will_retry).lower()})
