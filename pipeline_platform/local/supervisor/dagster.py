@@ -28,7 +28,7 @@ from pipeline_platform.settings import Settings
 
 DATABASE = "dagster"
 MODULE = "pipeline_platform.definitions"
-LOCATION = "pipeline_platform"  # as in pyproject.toml: Dagster stores schedules and sensors under this name
+LOCATION = "pipeline_platform"  # as in workspace.yaml and pyproject.toml: Dagster stores schedules and sensors under this name
 
 _NICENESS = 5  # on a busy machine events have priority over the control plane
 _PAGE_MS = "15000"  # nobody waits longer for a page; dagster-webserver has the same limit
@@ -126,6 +126,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "DAGSTER_HOME": str(directory),
         # A backfill waits while the code server is away. Without it, it fails for good.
         "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "1",
+        # The records of a run's hours are stored together: one statement for each event takes most of such a run.
+        "DAGSTER_EVENT_BATCH_SIZE": "1000",
     }
 
 
