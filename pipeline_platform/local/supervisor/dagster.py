@@ -28,7 +28,8 @@ from pipeline_platform.settings import Settings
 
 DATABASE = "dagster"
 MODULE = "pipeline_platform.definitions"
-LOCATION = "pipeline_platform"  # as in workspace.yaml and pyproject.toml: Dagster stores schedules and sensors under this name
+# As in workspace.yaml and pyproject.toml: Dagster stores schedules and sensors under this name.
+LOCATION = "pipeline_platform"
 
 _NICENESS = 5  # on a busy machine events have priority over the control plane
 _PAGE_MS = "15000"  # nobody waits longer for a page; dagster-webserver has the same limit
