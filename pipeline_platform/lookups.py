@@ -129,7 +129,7 @@ class Lookups:
             return None
         except Exception as error:  # noqa: BLE001 -- no error of Redis may stop a worker
             if not isinstance(error, redis.RedisError | OSError):
-                _LOG.exception("Redis answers what its client cannot read; PostgreSQL is asked instead")
+                _LOG.exception("the answer of Redis cannot be read; PostgreSQL is used instead")
             self._rest_until = time.monotonic() + _REST_S
             self._redis.connection_pool.disconnect()
             return None

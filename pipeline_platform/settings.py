@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     console_host: str = Field(default="127.0.0.1", description="Address the console listens on.")
     console_port: int = Field(default=8081, ge=0, le=65535, description="Port of the console; 0: any free one.")
     console_token: str = Field(
-        default="", description="Who looks at the console needs it; empty: only on an address of this machine."
+        default="", description="Token that the console asks for; empty: allowed only on an address of this machine."
     )
     workers: int = Field(default=2, ge=1, le=256, description="Worker processes of the pool.")
 

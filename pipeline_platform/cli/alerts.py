@@ -31,7 +31,7 @@ AlertId = Annotated[int, typer.Argument(min=1, max=INT8_MAX, help="The alert's n
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="What somebody should know, and who was told.")
+    group = typer.Typer(no_args_is_help=True, help="Alerts, and who was notified of them.")
     group.command("list")(list_)
     group.command()(show)
     group.command()(test)

@@ -11,7 +11,7 @@ from pipeline_platform.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="Workers wait while everything would become dead letters.")
+    group = typer.Typer(no_args_is_help=True, help="Stops all workers when most events would become dead letters.")
     group.command("status")(status)
     group.command("close")(close)
     app.add_typer(group, name="circuit")
@@ -34,12 +34,12 @@ def status(as_json: AsJson = False) -> None:
     raise typer.Exit(1 if found.is_open else 0)
 
 
-def close(reason: Annotated[str, typer.Option(help="What was mended; goes into the audit log.")] = "") -> None:
+def close(reason: Annotated[str, typer.Option(help="What was corrected; goes into the audit log.")] = "") -> None:
     """Let the workers continue after the cause was corrected. The circuit opens again if it was not.
 
     Example: pipeline-platform circuit close --reason "transform rolled back"
     """
     if not reason:
-        raise ConfigError("say what was mended with --reason")
+        raise ConfigError("say what was corrected with --reason")
     with database() as conn:
         close_circuit(conn, reason)

@@ -62,7 +62,7 @@ def status(as_json: AsJson = False) -> None:
 
 def to(
     phase: Annotated[Phase, typer.Argument(help="The phase to enter.")],
-    force: Annotated[bool, typer.Option("--force", help="Whatever the gate says; needs --reason.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Ignore the gate; needs --reason.")] = False,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,

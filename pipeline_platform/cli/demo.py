@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     seed: Annotated[
-        int, typer.Option(min=0, max=INT4_MAX, help="Makes the same events again, at the same moments.")
+        int, typer.Option(min=0, max=INT4_MAX, help="The same seed makes the same events at the same times.")
     ] = 1,
-    scale: Annotated[float, number(0.1, 10, "Length of the day; its loads stay as they are.")] = 1.0,
+    scale: Annotated[float, number(0.1, 10, "Factor for the length of the day; the rates stay the same.")] = 1.0,
     leave: Annotated[bool, typer.Option("--exit", help="Stop everything at the end, in a terminal as well.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -40,7 +40,7 @@ def export(
     """
     start, end = _time(from_, "--from"), _time(to, "--to")
     if output is None and format_ is Format.PARQUET:
-        raise ConfigError("a Parquet file needs a place that it can be written to: give -o FILE")
+        raise ConfigError("a Parquet file cannot be written to standard output: give -o FILE")
     if output is None and as_json:
         raise ConfigError("--json says what was written, and standard output has the events: give -o FILE")
     with database() as conn:
@@ -78,7 +78,7 @@ def _file(path: Path | None) -> Generator[BinaryIO]:
         return
     path = path.resolve()
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is no file that could be replaced")
+        raise ConfigError(f"{path} is not a file, so it cannot be replaced")
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         out = unfinished.open("wb")

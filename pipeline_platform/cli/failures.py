@@ -53,7 +53,7 @@ def _sentence(error: BaseException) -> tuple[str, int]:
             _FAILED,
         )
     if is_transient(error):
-        return f"PostgreSQL cannot do it now: {_first_line(error)}. Try again", _FAILED
+        return f"PostgreSQL cannot do this now: {_first_line(error)}. Try again", _FAILED
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedFunction):
         return f"the database has another schema ({_first_line(error)}): run pipeline-platform migrate", _WRONG
     if isinstance(error, psycopg.errors.InsufficientPrivilege):

@@ -55,7 +55,7 @@ def show(as_json: AsJson = False) -> None:
 
 def key(
     tenant: Annotated[str, typer.Argument(help="The tenant's name here.")],
-    write_key: Annotated[str, typer.Argument(help="Its write key at the old pipeline.")],
+    write_key: Annotated[str, typer.Argument(help="The tenant's write key at the old pipeline.")],
 ) -> None:
     """Keep a tenant's write key for the old pipeline: its requests are authorized with it.
 

@@ -25,7 +25,7 @@ log_console = Terminal(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows at most.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")]
 
 
 def running_settings() -> Settings:

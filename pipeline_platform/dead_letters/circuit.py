@@ -77,6 +77,6 @@ class Circuit:
         self._bad_tenants = len(hit)
         self.tripped = (
             f"{bad.total():,} of {events:,} events became dead letters within {_WINDOW_S:.0f} s, most of those of "
-            f"{len(hit)} of {len(tenants)} tenants: nothing is processed until the cause is mended. See: "
+            f"{len(hit)} of {len(tenants)} tenants: nothing is processed until the circuit is closed. See: "
             "pipeline-platform dead-letters list; then: pipeline-platform circuit close --reason …"
         )

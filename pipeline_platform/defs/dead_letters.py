@@ -66,7 +66,7 @@ def _summary(groups: list[dict[str, Any]], settings: Settings) -> str:
 class RedriveConfig(dg.Config):
     """Which dead letters to try again; what is empty limits nothing."""
 
-    reason: str = Field(description="What was mended; goes into the audit log. There is no default: be asked.")
+    reason: str = Field(description="What was corrected; goes into the audit log. There is no default: be asked.")
     dry_run: bool = Field(
         default=True,
         description="true: only say how many it would take. false: do it. The default is true because letters whose "

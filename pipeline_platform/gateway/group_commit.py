@@ -99,7 +99,9 @@ class GroupCommit:
             try:
                 await self._commit_group(connection, group)
             except psycopg.Error as error:
-                _LOG.warning("a commit of %d requests failed, they were told to come again: %s", len(group), error)
+                _LOG.warning(
+                    "a commit of %d requests failed, and their clients were told to send again: %s", len(group), error
+                )
                 self._health.failed(error)
                 _refuse(group, TryLaterError("not_stored", "the events could not be stored: send this again", 1.0))
             finally:

@@ -25,7 +25,7 @@ def members(text: bytes) -> list[tuple[bytes, bytes]]:
     for part in parts:
         member = _MEMBER.match(part)
         if member is None:
-            raise _unreadable("a part of the object is no key with a value")
+            raise _unreadable("the object has a part that is not a key with a value")
         found.append((member[1], member[2]))
     return found
 
@@ -75,4 +75,4 @@ def _parts(text: bytes, opening: bytes, closing: bytes, enough: int) -> list[byt
 
 
 def _unreadable(why: str) -> RequestRefusedError:
-    return RequestRefusedError(400, "invalid_json", f"the body is no JSON that can be read: {why}")
+    return RequestRefusedError(400, "invalid_json", f"the body is not readable JSON: {why}")

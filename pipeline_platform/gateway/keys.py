@@ -93,7 +93,7 @@ class Keys:
                 failing = False
             except psycopg.Error as error:
                 if not failing:
-                    _LOG.warning("write keys cannot be read, those known stay valid: %s", error)
+                    _LOG.warning("write keys cannot be read; known ones stay valid: %s", error)
                 failing = True
                 self._give_up()
                 await asyncio.sleep(_REST_S)

@@ -38,5 +38,5 @@ class Notifier:
             try:
                 await self._connection.run(_SQL["wake_workers"])
             except psycopg.Error as error:
-                _LOG.warning("workers were not notified, they look by themselves: %s", error)
+                _LOG.warning("workers were not notified, and find the events by polling: %s", error)
                 await asyncio.sleep(_REST_S)

@@ -158,6 +158,8 @@ def drop_old_hours(
             _LOG.warning("hour %s stays: %s", hour.isoformat(), refused[hour.isoformat()])
         except psycopg.errors.LockNotAvailable as error:
             refused[hour.isoformat()] = error.diag.message_primary or str(error)
-            _LOG.warning("hour %s and later ones stay: somebody reads them for long", hour.isoformat())
+            _LOG.warning(
+                "hour %s and later ones stay: a session has been reading them for a long time", hour.isoformat()
+            )
             break
     return refused

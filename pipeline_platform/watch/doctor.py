@@ -141,7 +141,7 @@ def _gateway(endpoints: Endpoints, logs: Path) -> Finding:
         found = f"does not answer at {endpoints.gateway} ({type(error).__name__})"
         return Finding("gateway", False, found, f"see {logs / 'gateway.log'}; restart: {_UP}")
     found = f"answers, and takes no events: {missing}" if missing else "answers"
-    return Finding("gateway", answer.is_success, found, "mend what it names; it goes on by itself")
+    return Finding("gateway", answer.is_success, found, "correct what it names; it then continues")
 
 
 def _answering(name: str, url: str, remedy: str) -> Finding:
@@ -167,7 +167,7 @@ def _database(settings: Settings) -> list[Finding]:
     try:
         conn = connect(settings.database_url, "doctor", statement_timeout_s=_ANSWER_S, lock_timeout_s=_ANSWER_S)
     except UnfitServerError as error:
-        return [Finding("postgresql", False, str(error), "mend what it names; what runs goes on by itself")]
+        return [Finding("postgresql", False, str(error), "correct what it names; running processes then continue")]
     except psycopg.Error as error:
         found = f"does not answer: {' '.join(str(error).split())}"
         return [Finding("postgresql", False, found, "start it; an embedded one: see home/logs/postgres.log")]
@@ -215,7 +215,7 @@ def _waiting(found: dict[str, Any]) -> list[Finding]:
             "circuit",
             not circuit["is_open"],
             f"open, {circuit['waiting']:,} events wait: {circuit['message']}" if circuit["is_open"] else "closed",
-            "mend the cause, then: pipeline-platform circuit close --reason …",
+            "correct the cause, then: pipeline-platform circuit close --reason …",
         ),
         Finding(
             "dead letters",

@@ -58,8 +58,9 @@ def test_a_dead_letter_that_kills_its_worker_is_exhausted_and_the_other_letters_
         platform.start_crashing_workers("deadly")
         open_ones = "SELECT count(*) FROM queue.dead_letters WHERE state = 'waiting'"
         wait_for("the letters to be resolved", lambda: conn.execute(open_ones).fetchone() == (0,), 240)
-        # One in company, or two where the second worker was faster than the count, and four alone.
-        assert platform.worker_deaths() in (5, 6)
+        # One death in company and four alone. At each of them the second worker dies as well if it takes the letter
+        # before the first death is counted.
+        assert 5 <= platform.worker_deaths() <= 10
     found = conn.execute("SELECT state, attempts, error_class, count(*) FROM queue.dead_letters GROUP BY 1, 2, 3")
     assert set(found) == {("delivered", 2, "TestError", 39), ("exhausted", 5, "WorkerCrashedError", 1)}
     assert conn.execute("SELECT count(*), sum(occurrences) FROM control.alerts").fetchone() == (1, 1)

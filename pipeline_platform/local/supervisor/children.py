@@ -157,7 +157,7 @@ class Children:
                     tell_at = None
                 except OSError as error:
                     tell_at = time.monotonic() + _TELL_AGAIN_S
-                    _LOG.warning("the new processes cannot be written down, which is tried again: %s", error)
+                    _LOG.warning("the new processes cannot be recorded, which is tried again: %s", error)
             time.sleep(_TICK_S)
 
     def _rotate_logs(self) -> None:

@@ -189,7 +189,9 @@ class Mirror:
         if not rows:
             return
         fates = Fates(sorted({row[0] for row in rows}))
-        _LOG.warning("%d batches were on their way when a mirror died: they count as lost by it", len(fates.mirror_ids))
+        _LOG.warning(
+            "%d batches were being sent when a mirror died: they count as lost at the mirror", len(fates.mirror_ids)
+        )
         for _, tenant_id, event_id, batch_received_at in rows:
             fates.note_one(tenant_id, event_id, batch_received_at, Fate("mirror", "the mirror died"))
         await conn.execute(_SQL["record"], fates.params())

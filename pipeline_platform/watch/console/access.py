@@ -89,7 +89,7 @@ class Guard:
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self._is_token(bearer) or _same(request.cookies.get(_COOKIE, ""), self._cookie):
             return None
-        text = "That was not the token." if given else "Who looks here needs the token of this console."
+        text = "That was not the token." if given else "Enter the token of this console."
         return HTMLResponse(self._pages.notice("Console", text, asks_token=True), 401, {"WWW-Authenticate": "Bearer"})
 
     def _is_token(self, given: str) -> bool:

@@ -85,7 +85,7 @@ def _late(platform: Platform, view: View, settings: Settings) -> Answer:
         )  # fmt: skip
     if _waits(platform, settings):
         return Answer(
-            question, duration(platform.oldest_s or 0.0), "So long the oldest event has been waiting.",
+            question, duration(platform.oldest_s or 0.0), "Age of the oldest waiting event.",
             "Events wait for long",
             rating=Rating.BAD, command="pipeline-platform status",
         )  # fmt: skip
@@ -129,7 +129,7 @@ def _whom(platform: Platform, view: View, settings: Settings, lost: Answer, late
         lacking = {row["tenant"]: row["mirrored"] - (row["delivered"] or 0) for row in old.tenants}
         short_of = sorted((name for name in lacking if lacking[name]), key=lambda name: -lacking[name])
         return _named(
-            question, short_of, "The old pipeline has not delivered all of theirs; who lacks most comes first."
+            question, short_of, "The old pipeline has not delivered all of theirs; the largest lack comes first."
         )
     if platform.circuit or _waits(platform, settings):
         waiting = sorted(parts, key=lambda part: -part.numbers.in_flight)
