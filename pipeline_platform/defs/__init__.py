@@ -1,0 +1,14 @@
+"""Dagster's definitions: a room for each group of assets, merged in `pipeline_platform/definitions.py`.
+
+events/         accepted → enriched → delivered: finishes hours and proves their account
+customers/      roll-ups and the daily report
+migration/      compares with the old pipeline, finds and recovers what it dropped, watches the cutover
+replay/         diffs hours, commits a diff and undoes it
+retention/      archives hours and drops them
+operations/     alerts, failed runs, and the pruning of Dagster's own runs
+dead_letters.py what could not be written, and its redrive
+
+Shared: recording.py (how a step over hours reports), verdicts.py (checks over hours), private_dagster.py (what is used
+of Dagster and is not public), hours.py (partitions), policies.py (owner, retries, time-outs, errors), resources.py,
+launchpad.py (configs), summaries.py and tables.py (metadata).
+"""

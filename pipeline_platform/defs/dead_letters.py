@@ -11,8 +11,8 @@ import dagster as dg
 from pydantic import Field
 
 from pipeline_platform.dead_letters.operations import Filter, count_open, redrive
-from pipeline_platform.defs.launchpad import in_plain_words, prefilled, require_reason
-from pipeline_platform.defs.owners import OWNED, OWNERS
+from pipeline_platform.defs.launchpad import prefilled, require_reason
+from pipeline_platform.defs.policies import OWNED, OWNERS, in_plain_words
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.summaries import look_further, markdown_table
 from pipeline_platform.settings import Settings
@@ -107,3 +107,6 @@ def redrive_dead_letters(context: dg.OpExecutionContext, platform: Platform, con
 )
 def redrive_job() -> None:
     redrive_dead_letters()
+
+
+DEFS = dg.Definitions(assets=[dead_letters], jobs=[redrive_job])

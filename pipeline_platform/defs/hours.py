@@ -1,6 +1,8 @@
 """The partitions: hours of `received_at`, in UTC. Tenants are not partitions.
 
 A partition exists from the end of its hour, when it can be sealed. `pipeline-platform funnel` shows the current hour.
+The first is the hour in `home/first_hour`. Hours that are imported before it are shown after the next
+start of the platform.
 """
 
 from collections.abc import Iterable, Iterator
@@ -8,12 +10,21 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-# More than a month before the first release, so that every hour within any retention has its partition. A later date
-# would remove earlier hours and their history from Dagster.
-HOURS = dg.HourlyPartitionsDefinition(start_date="2026-10-01-00:00", timezone="UTC")
+from pipeline_platform.defs.private_dagster import same_partition_if_any
+from pipeline_platform.errors import ConfigError
+from pipeline_platform.local.services.first_hour import read_first_hour
+from pipeline_platform.settings import Settings
 
-# The same with the current hour: comparing and recovering need a settled window, not a sealed hour.
-HOURS_SO_FAR = dg.HourlyPartitionsDefinition(start_date="2026-10-01-00:00", timezone="UTC", end_offset=1)
+# The hour that `up` noted, so that "missing" are hours in which events may be. Where nothing was started, long ago.
+START = read_first_hour(Settings.read().home) or datetime(2026, 10, 1, tzinfo=UTC)
+
+HOURS = dg.HourlyPartitionsDefinition(start_date=START, timezone="UTC")
+
+# The same with the current hour: comparing and replaying need a settled window, not a sealed hour.
+HOURS_SO_FAR = dg.HourlyPartitionsDefinition(start_date=START, timezone="UTC", end_offset=1)
+
+# Of HOURS_SO_FAR on HOURS: without it, a range with the current hour could not be launched.
+SAME_HOUR = same_partition_if_any()
 
 HOUR = timedelta(hours=1)
 
@@ -26,6 +37,24 @@ def hour_of(key: str) -> datetime:
 def key_of(hour: datetime) -> str:
     """The partition that starts at `hour`."""
     return hour.astimezone(UTC).strftime(HOURS.fmt)
+
+
+def keys_of(text: str) -> list[str]:
+    """The partitions that a text names: one hour, or [FIRST...LAST] as Dagster's dialogs write it.
+
+    ConfigError for any other text.
+    """
+    first, _, last = text.strip().removeprefix("[").removesuffix("]").partition("...")
+    try:
+        start, end = hour_of(first), hour_of(last or first)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} names no hours: write one as 2026-11-27-14:00, or a range as "
+            "[2026-11-27-14:00...2026-11-27-16:00]"
+        ) from None
+    if end < start:
+        raise ConfigError(f"the range {text} ends before it begins")
+    return [key_of(start + HOUR * place) for place in range((end - start) // HOUR + 1)]
 
 
 def has_partition(hour: datetime, now: datetime) -> bool:

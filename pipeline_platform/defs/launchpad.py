@@ -1,17 +1,13 @@
-"""Helpers for the launchpad: every field of a config with its default, and errors in plain words.
+"""Helpers for the launchpad: every field of a config with its default.
 
 Dagster fills the launchpad of a job of ops with `prefilled`. The dialog for a range of partitions begins with an empty
 config: `example` is the text to paste there, and the job's description shows it.
 """
 
 import json
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-
-from pipeline_platform.errors import NotNowError, PipelineError
 
 
 def prefilled(op: str, config: type[dg.Config]) -> dict[str, Any]:
@@ -39,12 +35,9 @@ def require_reason(reason: str) -> None:
         )
 
 
-@contextmanager
-def in_plain_words(where: str = "") -> Generator[None]:
-    """Turn a refusal into the run's one-line error without a retry. Transient errors keep their retries."""
-    try:
-        yield
-    except NotNowError:
-        raise
-    except PipelineError as error:
-        raise dg.Failure(f"{where}{error}", allow_retries=False) from error
+def reason_of(context: dg.AssetExecutionContext, reason: str) -> str:
+    """The reason, or where the run was launched if none was given."""
+    if reason.strip():
+        return reason
+    where = "an asset page" if context.job_name.startswith("__ASSET_JOB") else context.job_name
+    return f"launched in Dagster from {where}, run {context.run.run_id}"

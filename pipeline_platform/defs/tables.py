@@ -7,6 +7,8 @@ import dagster as dg
 # The rows of four hundred tenants, three assets and 72 hours would store megabytes for each backfill.
 _ROWS_MAX = 20
 
+COUNTED = dg.TableSchema([dg.TableColumn("tenant"), dg.TableColumn("events", "number")])
+
 Row = Mapping[str, str | int | float | None]
 
 

@@ -1,5 +1,6 @@
 """A real Dagster instance: the dagster.yaml that is shipped, on a PostgreSQL database of the test's own."""
 
+import importlib
 import itertools
 import os
 import shutil
@@ -15,13 +16,17 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.engine import make_url as url_of
 
-from pipeline_platform.definitions import build_defs
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.local.supervisor.dagster import storage_environment
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.servers import make_url
 from pipeline_platform_tests.support.tenants import add_tenant
+
+# Definitions read the home when they are loaded: not that of a platform which runs in this checkout.
+with pytest.MonkeyPatch.context() as home_of_nobody:
+    home_of_nobody.setenv("PIPELINE_HOME", "/nonexistent")
+    build_defs = importlib.import_module("pipeline_platform.definitions").build_defs
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,10 +10,10 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType
 
 from pipeline_platform.definitions import build_defs
-from pipeline_platform.defs.alerts import open_alerts, sensor_reports
 from pipeline_platform.defs.hours import HOURS, key_of
+from pipeline_platform.defs.operations.alerts import open_alerts, sensor_reports
+from pipeline_platform.defs.operations.run_failures import failed_runs
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.defs.run_failures import failed_runs
 from pipeline_platform_tests.support.planting import past_hours
 
 Conn = psycopg.Connection[Any]

@@ -134,10 +134,8 @@ def test_a_backfill_from_the_ui_is_one_run_with_every_hour_and_its_check(
         replayed = _replay(server, settings, keys)
 
     assert replayed["state"] == "COMPLETED_SUCCESS" and len(replayed["results"]) == 1
-    assert [(key, asset) for asset, key in _materialized(instance, replayed["results"][0]["runId"])] == [
-        (key, asset) for asset in ("replay_diffs", "replayed_hours") for key in keys
-    ]
-    assert conn.execute("SELECT state::text, reason FROM replay.replays").fetchall() == [("committed", "a test")]
+    assert _materialized(instance, replayed["results"][0]["runId"]) == [("replay_diffs", key) for key in keys]
+    assert conn.execute("SELECT state::text, reason FROM replay.replays").fetchall() == [("diffed", "a test")]
     assert found["state"] == "COMPLETED_SUCCESS"
     (run,) = found["results"]
     assert run["status"] == "SUCCESS"
@@ -149,10 +147,10 @@ def test_a_backfill_from_the_ui_is_one_run_with_every_hour_and_its_check(
 
 def _replay(server: WebServer, settings: Settings, keys: list[str]) -> dict[str, Any]:
     """A replay over all hours, with its run config, as the UI launches it."""
-    config = {"ops": {"replay_hours": {"config": {"reason": "a test", "dry_run": False}}}}
+    config = {"ops": {"replay_hours": {"config": {"reason": "a test"}}}}
     with Platform(settings) as processes:
         processes.start_workers()
-        assets = [{"path": [asset]} for asset in ("replay_diffs", "replayed_hours")]
+        assets = [{"path": [asset]} for asset in ("replay_diffs",)]
         params = {"assetSelection": assets, "partitionNames": keys, "fromFailure": False,
                   "runConfigData": json.dumps(config)}  # fmt: skip
         backfill = server.ask(_LAUNCH, params=params)["launchPartitionBackfill"]["backfillId"]

@@ -6,7 +6,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipeline_platform.defs.processing import retried_where_it_helps
+from pipeline_platform.defs.policies import retried_where_it_helps
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings

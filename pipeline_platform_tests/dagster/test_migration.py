@@ -8,9 +8,10 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipeline_platform.defs.cutover import cutover_watch
 from pipeline_platform.defs.hours import key_of
-from pipeline_platform.defs.reconciliation import hourly_reconciliation
+from pipeline_platform.defs.migration.cutover import cutover_watch
+from pipeline_platform.defs.migration.reconciliation import hourly_reconciliation
+from pipeline_platform.defs.policies import range_tags
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.materializations import materialized, metadata
@@ -42,9 +43,17 @@ def _run(
     defs: dg.Definitions, instance: dg.DagsterInstance, job: str, hour: datetime, **config: Any
 ) -> dg.ExecuteInProcessResult:
     found = defs.resolve_job_def(job)
-    run_config = {"ops": {"recover_hours": {"config": config}}} if config else {}
-    tags = {"dagster/asset_partition_range_start": key_of(hour), "dagster/asset_partition_range_end": key_of(hour)}
-    return found.execute_in_process(instance=instance, tags=tags, run_config=run_config, raise_on_error=False)
+    if job == "recovery_job":
+        run_config = {"ops": {"recover_hours": {"config": {"hours": key_of(hour), **config}}}}
+        return found.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False)
+    return found.execute_in_process(instance=instance, tags=range_tags([hour]), raise_on_error=False)
+
+
+def _find(defs: dg.Definitions, instance: dg.DagsterInstance, hour: datetime) -> bool:
+    """The asset dropped_events, as its page launches it."""
+    job = defs.resolve_implicit_global_asset_job_def()
+    asset = [dg.AssetKey("dropped_events")]
+    return job.execute_in_process(instance=instance, asset_selection=asset, tags=range_tags([hour])).success
 
 
 def _verdicts(instance: dg.DagsterInstance, asset: str, check: str) -> list[tuple[str | None, bool]]:
@@ -60,13 +69,16 @@ def test_an_hour_is_compared_recovered_and_compared_again(
     assert _run(defs, instance, "reconcile_job", hour).success
     found = metadata(instance, "reconciled_hours", hour)
     assert (found["accepted"], found["matched"], found["dropped"], found["missing"]) == (10, 7, 3, 3)
-    assert "launch `recovery_job`" in found["summary"]
+    assert found["result"].startswith("10 of 10 accepted events compared: 7 matched, 0 mismatched, 3 dropped")
+    assert "materialize `dropped_events`" in found["summary"]
     assert _verdicts(instance, "reconciled_hours", "no_drift") == [(key, False), (None, False)]
 
-    assert _run(defs, instance, "recovery_job", hour, reason="a test").success
+    assert _find(defs, instance, hour)
     assert metadata(instance, "dropped_events", hour)["dropped"] == 3
-    assert "dry_run: false" in metadata(instance, "dropped_events", hour)["summary"]
-    assert _verdicts(instance, "recovered_events", "nothing_missing") == [(key, False), (None, False)]
+    assert metadata(instance, "dropped_events", hour)["result"].startswith("3 events are missing in production")
+    assert f'hours: "{key}"' in metadata(instance, "dropped_events", hour)["summary"]
+    assert _verdicts(instance, "dropped_events", "nothing_missing") == [(key, False), (None, False)]
+    assert _run(defs, instance, "recovery_job", hour, reason="a test").success
     assert materialized(instance, "recovered_events") == []
     assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (0,)
 
@@ -74,7 +86,9 @@ def test_an_hour_is_compared_recovered_and_compared_again(
         assert _run(defs, instance, "recovery_job", hour, reason="a test", dry_run=False).success
         assert metadata(instance, "recovered_events", hour)["recovered"] == recovered
         assert metadata(instance, "recovered_events", hour)["recovered_in_all"] == 3
-    assert _verdicts(instance, "recovered_events", "nothing_missing")[-2:] == [(key, True), (None, True)]
+    assert _verdicts(instance, "dropped_events", "nothing_missing")[-2:] == [(key, True), (None, True)]
+    assert _verdicts(instance, "reconciled_hours", "no_drift")[-2:] == [(key, True), (None, True)]
+    assert metadata(instance, "dropped_events", hour)["dropped"] == 0
     assert conn.execute("SELECT count(*) FROM analytics.production").fetchone() == (10,)
 
     assert _run(defs, instance, "reconcile_job", hour).success
@@ -88,6 +102,7 @@ def test_an_hour_that_may_still_change_is_not_recovered(
     assert not _run(defs, instance, "recovery_job", hour, reason="a test", dry_run=False).success
     conn.execute("UPDATE control.legacy_target SET settle_s = 0")
     assert not _run(defs, instance, "recovery_job", hour, reason=" ", dry_run=False).success
+    assert not _run(defs, instance, "recovery_job", hour, reason="a test", hours="yesterday").success
     assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (0,)
 
 

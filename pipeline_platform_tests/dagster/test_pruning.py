@@ -10,7 +10,7 @@ import pytest
 from dagster import DagsterRunStatus
 
 from pipeline_platform.defs.hours import HOURS, key_of
-from pipeline_platform.defs.pruning import prune, prune_runs
+from pipeline_platform.defs.operations.pruning import prune, prune_runs
 from pipeline_platform_tests.support.planting import open_hour, past_hours
 
 Conn = psycopg.Connection[Any]
@@ -92,7 +92,7 @@ def test_what_has_not_finished_is_never_touched(instance: dg.DagsterInstance, st
 def test_pruning_is_bounded_and_goes_on(
     instance: dg.DagsterInstance, storage: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline_platform.defs.pruning._PORTION", 2)
+    monkeypatch.setattr("pipeline_platform.defs.operations.pruning._PORTION", 2)
     runs = [_run(instance, hourly, "2026-10-02-00:00") for _ in range(4)]
     # Between those that go, one that stays: the pages have to come past it.
     runs.insert(2, _run(instance, hourly, "2026-10-05-00:00"))

@@ -30,7 +30,7 @@ _EXACT = "SELECT md5(string_agg(e::text, ',' ORDER BY tenant_id, event_id)) FROM
 
 def _run(defs: dg.Definitions, instance: dg.DagsterInstance, keys: list[str], **config: Any) -> bool:
     tags = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
-    run_config = {"ops": {"replay_hours": {"config": config}}}
+    run_config = {"ops": {"replay_hours": {"config": config}}} if config else {}
     job = defs.resolve_job_def("replay_job")
     return job.execute_in_process(instance=instance, tags=tags, run_config=run_config, raise_on_error=False).success
 
@@ -70,18 +70,25 @@ def test_a_bug_of_three_hours_is_found_corrected_and_undone(
 
     with Processes(settings) as processes:
         processes.start_workers()
-        assert not _run(defs, instance, keys[1:4], reason="")
         assert _run(defs, instance, keys[1:4], reason="names were mangled", tenants=["acme"])
         assert len(materialized(instance, "replay_diffs")) == 3 and materialized(instance, "replayed_hours") == []
         diff = metadata(instance, "replay_diffs", hours[2])
         assert (diff["changed"], diff["unchanged"]) == (20, 0)
-        assert "| `name` | 60 |" in diff["summary"] and "60 rows would change" in diff["summary"]
+        assert "| `name` | 60 |" in diff["summary"]
+        assert diff["result"] == (
+            f"Replay {diff['replay_id']}: 60 rows would change. Nothing has changed yet. Of this hour: 0 added, "
+            "20 changed, 0 removed, 0 unchanged. commit_replay_job commits it."
+        )
         assert f"replay_id: {diff['replay_id']}" in diff["summary"]
         assert conn.execute(_EXACT).fetchone() == bad
 
-        assert _run(defs, instance, keys[1:4], reason="names were mangled", tenants=["acme"], dry_run=False)
         replay_id = diff["replay_id"]
-        assert metadata(instance, "replayed_hours", hours[2])["replay_id"] == replay_id
+        assert _run_op(defs, instance, "commit_replay", replay_id=replay_id).success
+        committed = metadata(instance, "replayed_hours", hours[2])
+        assert (committed["replay_id"], committed["state"]) == (replay_id, "committed")
+        assert committed["result"].startswith(f"Replay {replay_id}: 60 rows were changed in all, 20 of this hour.")
+        # Production has the replayed values now, so there is nothing to compare them with.
+        assert "samples" not in committed and "sample" not in committed["summary"]
         assert conn.execute(_CONTENT).fetchone() == good
         assert not audit(conn).differences
 
@@ -90,10 +97,14 @@ def test_a_bug_of_three_hours_is_found_corrected_and_undone(
         assert conn.execute(_CONTENT).fetchone() == good
         assert _run_op(defs, instance, "undo_replay", replay_id=replay_id, reason="a test", dry_run=False).success
         assert conn.execute(_EXACT).fetchone() == bad
+        undone = metadata(instance, "replayed_hours", hours[2])
+        assert undone["state"] == "undone" and undone["result"].startswith(f"Undone: of replay {replay_id}, 60 rows")
 
-        # The same by its number.
-        assert _run(defs, instance, keys[1:4], reason="once more", tenants=["acme"])
+        # Once more, without a reason: it is kept from where it was launched.
+        assert _run(defs, instance, keys[1:4])
         again = metadata(instance, "replay_diffs", hours[3])["replay_id"]
+        reason = conn.execute("SELECT reason FROM replay.replays WHERE replay_id = %s", (again,)).fetchone()
+        assert reason and reason[0].startswith("launched in Dagster from replay_job, run ")
         assert again > replay_id
         assert _run_op(defs, instance, "commit_replay", replay_id=again).success
         assert metadata(instance, "replayed_hours", hours[3])["replay_id"] == again
@@ -121,7 +132,7 @@ def test_an_unfinished_diff_whose_hours_are_gone_is_not_gone_on_with(
     tags = {"dagster/asset_partition_range_start": key_of(hour), "dagster/asset_partition_range_end": key_of(hour)}
     ran = defs.resolve_job_def("replay_job").execute_in_process(
         instance=instance, tags=tags, raise_on_error=False,
-        run_config={"ops": {"replay_hours": {"config": {"reason": "a test", "dry_run": False}}}},
+        run_config={"ops": {"replay_hours": {"config": {"reason": "a test"}}}},
     )  # fmt: skip
     said = str(ran.failure_data_for_node("replay_hours"))
     assert "(0 of 20 events)" in said and f"replay cancel {replay_id}" in said

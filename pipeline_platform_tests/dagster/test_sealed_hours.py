@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 import psycopg
 
+from pipeline_platform.defs.events.sealed_hours import sealed_hours
 from pipeline_platform.defs.hours import key_of
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.defs.sealed_hours import sealed_hours
 from pipeline_platform_tests.support.planting import open_hour, past_hours
 
 Conn = psycopg.Connection[Any]

@@ -363,3 +363,16 @@ def test_it_starts_without_a_database_and_shows_numbers_once_there_is_one(home: 
                 assert funnel_of(conn).balanced
     finally:
         server.stop()
+
+
+def test_a_daily_report_is_served_in_a_sandbox_and_nothing_else_is(console: ConsoleProcess, settings: Settings) -> None:
+    reports = settings.home / "reports"
+    reports.mkdir()
+    (reports / "2026-01-31.html").write_text("<script>document.title = 'a day'</script>")
+    (reports / "notes.html").write_text("not a report")
+    (settings.home / "secret.html").write_text("not a report")
+    found = httpx.get(f"{console.url}/reports/2026-01-31.html", trust_env=False)
+    assert found.status_code == 200 and "a day" in found.text
+    assert found.headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none'")
+    for name in ("notes.html", "2026-02-01.html", "..%2Fsecret.html", "%2e%2e/secret.html"):
+        assert httpx.get(f"{console.url}/reports/{name}", trust_env=False).status_code == 404, name

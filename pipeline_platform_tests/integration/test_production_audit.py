@@ -9,7 +9,7 @@ import pytest
 
 from pipeline_platform.account.audit import Audit, audit
 from pipeline_platform.account.funnel import funnel_of
-from pipeline_platform.defs.account_check import check_hour
+from pipeline_platform.defs.events.account_check import check_hour
 from pipeline_platform.queue.keeper import drop_old_hours, seal_due_hours
 from pipeline_platform.settings import Settings
 from pipeline_platform_tests.support.command import run_command

@@ -37,8 +37,18 @@ CROSS JOIN LATERAL unnest(b.tenant_ids, b.lengths) AS e(tenant_id, length)
 WHERE b.received_at >= %(hour)s AND b.received_at < %(hour)s + interval '1 hour'
 GROUP BY e.tenant_id
 
+-- name: quiet_hours
+-- Those of the hours in which nothing was received and nothing can arrive any more.
+SELECT w.hour
+FROM unnest(%(hours)s::timestamptz[]) AS w(hour)
+LEFT JOIN queue.hours AS h USING (hour)
+WHERE w.hour + interval '1 hour' <= clock_timestamp()
+  AND (h.hour IS NULL OR h.sealed_at IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM account.funnel AS f WHERE f.hour = w.hour)
+
 -- name: latency_of_hour
 -- Milliseconds from received_at to the commit that delivered, by tenant. The row without a tenant is over all of them.
+-- Imported events are left out: they were received by another system, long ago.
 SELECT e.tenant_id,
        percentile_disc(ARRAY[0.5, 0.95, 0.99, 1]) WITHIN GROUP (
            ORDER BY extract(epoch FROM e.delivered_at - e.received_at)::float8 * 1000)
@@ -46,6 +56,7 @@ FROM unnest(%(tenant_ids)s::integer[]) AS wanted(tenant_id)
 JOIN account.delivered AS e
   ON e.tenant_id = wanted.tenant_id
  AND e.received_at >= %(hour)s AND e.received_at < %(hour)s + interval '1 hour'
+ AND NOT EXISTS (SELECT FROM control.import_chunks AS i WHERE i.hour = %(hour)s AND i.batch_id = e.batch_id)
 GROUP BY GROUPING SETS ((e.tenant_id), ())
 
 -- name: retained
@@ -80,3 +91,7 @@ ORDER BY h.hour
 -- name: oldest_kept_hour
 -- The oldest hour that is kept.
 SELECT min(hour) FROM queue.hours WHERE dropped_at IS NULL
+
+-- name: first_hour
+-- The first hour with events, if any, and the time.
+SELECT least((SELECT min(hour) FROM account.funnel), (SELECT min(hour) FROM queue.hours)), clock_timestamp()

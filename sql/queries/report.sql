@@ -1,19 +1,29 @@
 -- name: tenants
--- The account of a window, by tenant.
+-- The account of a window, by tenant, without replays; and what replays processed of it again.
 SELECT f.tenant_id, coalesce(t.name, f.tenant_id::text) AS tenant,
-       sum(received)::bigint AS received, sum(accepted)::bigint AS accepted, sum(rejected)::bigint AS rejected,
-       sum(claimed)::bigint AS claimed, sum(enriched)::bigint AS enriched, sum(delivered)::bigint AS delivered,
-       sum(duplicate)::bigint AS duplicate, sum(dead_lettered)::bigint AS dead_lettered,
-       sum(discarded)::bigint AS discarded, sum(in_flight)::bigint AS in_flight
+       coalesce(sum(received) FILTER (WHERE lane <> 'replay'), 0)::bigint AS received,
+       coalesce(sum(accepted) FILTER (WHERE lane <> 'replay'), 0)::bigint AS accepted,
+       coalesce(sum(rejected) FILTER (WHERE lane <> 'replay'), 0)::bigint AS rejected,
+       coalesce(sum(claimed) FILTER (WHERE lane <> 'replay'), 0)::bigint AS claimed,
+       coalesce(sum(enriched) FILTER (WHERE lane <> 'replay'), 0)::bigint AS enriched,
+       coalesce(sum(delivered) FILTER (WHERE lane <> 'replay'), 0)::bigint AS delivered,
+       coalesce(sum(duplicate) FILTER (WHERE lane <> 'replay'), 0)::bigint AS duplicate,
+       coalesce(sum(dead_lettered) FILTER (WHERE lane <> 'replay'), 0)::bigint AS dead_lettered,
+       coalesce(sum(discarded) FILTER (WHERE lane <> 'replay'), 0)::bigint AS discarded,
+       coalesce(sum(in_flight) FILTER (WHERE lane <> 'replay'), 0)::bigint AS in_flight,
+       coalesce(sum(received) FILTER (WHERE lane = 'replay'), 0)::bigint AS replayed,
+       coalesce(sum(delivered) FILTER (WHERE lane = 'replay'), 0)::bigint AS replay_delivered
 FROM account.funnel AS f LEFT JOIN control.tenants AS t USING (tenant_id)
 WHERE f.hour >= %(start)s AND f.hour < %(end)s
 GROUP BY f.tenant_id, t.name
 ORDER BY received DESC, tenant
 
 -- name: hours
--- The account of a window, by hour.
+-- The account of a window, by hour, without replays.
 SELECT hour, sum(received)::bigint, sum(delivered)::bigint, sum(rejected + dead_lettered)::bigint
-FROM account.funnel WHERE hour >= %(start)s AND hour < %(end)s GROUP BY hour ORDER BY hour
+FROM account.funnel
+WHERE hour >= %(start)s AND hour < %(end)s AND lane <> 'replay'
+GROUP BY hour ORDER BY hour
 
 -- name: rows
 -- The delivered rows of a window by tenant, in production or in shadow.

@@ -29,13 +29,13 @@ _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 
-def run_over_hours(url: str, job: str, hours: Sequence[datetime], config: dict[str, Any]) -> str:
-    """Launch `job` for the partitions of these hours in one run; returns the run's id when it has succeeded.
+def run_job(url: str, job: str, config: dict[str, Any], hours: Sequence[datetime] = ()) -> str:
+    """Launch `job`, for the partitions of these hours in one run; returns the run's id when it has succeeded.
 
     ServiceError if it fails.
     """
-    keys = [hour.strftime("%Y-%m-%d-%H:%M") for hour in hours]
-    tags = [{"key": _RANGE_START, "value": keys[0]}, {"key": _RANGE_END, "value": keys[-1]}]
+    ends = {_RANGE_START: hours[0], _RANGE_END: hours[-1]} if hours else {}
+    tags = [{"key": name, "value": partition_of(hour)} for name, hour in ends.items()]
     launched = _ask(url, _LAUNCH, job=job, config=config, tags=tags)["launchRun"]
     if launched["__typename"] != "LaunchRunSuccess":
         raise ServiceError(f"Dagster does not launch {job}: {launched}")
@@ -48,6 +48,11 @@ def run_over_hours(url: str, job: str, hours: Sequence[datetime], config: dict[s
     if status != "SUCCESS":
         raise ServiceError(f"the run of {job} ended with {status}: see {url}/runs/{run}")
     return run
+
+
+def partition_of(hour: datetime) -> str:
+    """The name of the hour in Dagster."""
+    return hour.strftime("%Y-%m-%d-%H:%M")
 
 
 def _ask(url: str, query: str, **variables: Any) -> dict[str, Any]:

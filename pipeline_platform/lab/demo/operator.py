@@ -1,13 +1,13 @@
 """Does what an operator does with the platform: phases through their gates, comparisons, Dagster runs. And it waits."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline_platform.errors import NotNowError, ServiceError
 from pipeline_platform.lab.demo import figures
-from pipeline_platform.lab.demo.dagster_runs import run_over_hours
+from pipeline_platform.lab.demo.dagster_runs import partition_of, run_job
 from pipeline_platform.lab.demo.figures import Conn
 from pipeline_platform.lab.demo.screen import Screen
 from pipeline_platform.local.services import Endpoints
@@ -72,19 +72,24 @@ class Operator:
                     raise
                 time.sleep(_TICK_S)
 
-    def run(self, job: str, config: dict[str, Any]) -> None:
-        """Run a Dagster job over the hours of the demo; returns when it has succeeded."""
+    def run(self, job: str, config: dict[str, Any], hours: Sequence[datetime] = ()) -> None:
+        """Run a Dagster job, over these partitions; returns when it has succeeded."""
         if self._running.dagster is None:
             raise ServiceError("the demo's platform runs without Dagster")
         began = time.monotonic()
-        run = run_over_hours(self._running.dagster, job, self._hours(), config)
+        run = run_job(self._running.dagster, job, config, hours)
         seconds = time.monotonic() - began
         self._screen.say(f"{job} ran in Dagster for {seconds:.0f} s: {self._running.dagster}/runs/{run}")
 
-    def _hours(self) -> list[datetime]:
+    def hours(self) -> list[datetime]:
         """The hours of received_at in which the demo sent events."""
         hour = self.begin.replace(minute=0, second=0, microsecond=0)
         hours = [hour]
         while hours[-1] + _HOUR <= datetime.now(UTC):
             hours.append(hours[-1] + _HOUR)
         return hours
+
+    def span(self) -> str:
+        """The same hours as Dagster's dialogs write them."""
+        hours = self.hours()
+        return f"[{partition_of(hours[0])}...{partition_of(hours[-1])}]"

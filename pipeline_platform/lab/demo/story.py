@@ -109,7 +109,7 @@ class Story:
     def reconciliation(self) -> None:
         """Compare both outputs event by event: in a Dagster run, and over exactly the events that the demo sent."""
         self._screen.act(3, "Reconciliation: both outputs compared by key and by content")
-        self._operator.run("reconcile_job", {})
+        self._operator.run("reconcile_job", {}, self._operator.hours())
         found = self._operator.reconcile()
         totals = found.totals
         self._screen.say(
@@ -141,9 +141,8 @@ class Story:
         dry = find_dropped(self._conn, window)
         self.measured.found = dry.events
         self._screen.say(f"dry run: {dry.events:,} events of {len(dry.tenants)} tenants are missing in production")
-        self._operator.run(
-            "recovery_job", {"ops": {"recover_hours": {"config": {"reason": "dropped in the demo", "dry_run": False}}}}
-        )
+        config = {"hours": self._operator.span(), "reason": "dropped in the demo", "dry_run": False}
+        self._operator.run("recovery_job", {"ops": {"recover_hours": {"config": config}}})
         self.measured.recovered = find_dropped(self._conn, window).already
         totals = self._operator.reconcile().totals
         self.measured.missing = totals.missing

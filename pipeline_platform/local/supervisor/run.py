@@ -24,6 +24,7 @@ import redis
 from pipeline_platform import db, schema
 from pipeline_platform.errors import ConfigError, ServiceError
 from pipeline_platform.local.services import Endpoints, end_orphans, process
+from pipeline_platform.local.services.first_hour import note_first_hour
 from pipeline_platform.local.services.home_files import HomeLock, lock_owner, usable_home
 from pipeline_platform.local.supervisor import dagster as dagster_programs
 from pipeline_platform.local.supervisor import programs, screen
@@ -173,6 +174,7 @@ def _prepare(settings: Settings, parts: Parts) -> None:
             conn.execute(_SQL["forget_sensors"])
             if parts.dagster:
                 conn.execute(_SQL["expect_sensors"])
+                note_first_hour(conn, settings.home, settings.retention)
             if parts.legacy:
                 conn.execute(_SQL["forward_to_simulation"], (programs.legacy_url(settings),))
     except ConfigError:

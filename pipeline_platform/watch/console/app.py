@@ -23,6 +23,7 @@ from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.endpoint import metrics_route
 from pipeline_platform.watch.console.access import Guard, check_access
 from pipeline_platform.watch.console.page import Pages
+from pipeline_platform.watch.console.reports import report_route
 from pipeline_platform.watch.console.watch import Watch
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def app_of(settings: Settings) -> Starlette:
             await running
 
     guard = Middleware(Guard, token=settings.console_token, pages=pages)
-    routes = [*_routes(watch, pages, files), metrics_route(settings)]
+    routes = [*_routes(watch, pages, files), report_route(settings.home), metrics_route(settings)]
     return Starlette(routes=routes, lifespan=lifespan, middleware=[guard])
 
 

@@ -21,26 +21,43 @@ _SQL = queries("report")
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant's day. rows: the number of its delivered events that are in a table."""
+    """A tenant's day.
+
+    numbers: without replays. rows: its delivered events that are in a table. replayed: events that replays processed
+    again. replay_delivered: those of them that were not delivered before.
+    """
 
     name: str
     numbers: Numbers
     rows: int
+    replayed: int = 0
+    replay_delivered: int = 0
 
     @property
     def lost(self) -> int:
         """Accepted events without an outcome and not in flight, and delivered events without a row."""
         known = self.numbers
         outcomes = known.delivered + known.duplicate + known.dead_lettered + known.discarded + known.in_flight
-        return max(0, known.accepted - outcomes) + max(0, known.delivered - self.rows)
+        return max(0, known.accepted - outcomes) + max(0, self._in_account - self.rows)
 
     @property
     def extra(self) -> int:
         """Rows without a delivered event in the account."""
-        return max(0, self.rows - self.numbers.delivered)
+        return max(0, self.rows - self._in_account)
+
+    @property
+    def _in_account(self) -> int:
+        """Events that have a row, as the account says."""
+        return self.numbers.delivered + self.replay_delivered
 
     def to_json(self) -> dict[str, Any]:
-        return {"tenant": self.name, **self.numbers.totals(), "lost": self.lost, "extra": self.extra}
+        return {
+            "tenant": self.name,
+            **self.numbers.totals(),
+            "replayed": self.replayed,
+            "lost": self.lost,
+            "extra": self.extra,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +102,17 @@ class Daily:
     def extra(self) -> int:
         return sum(tenant.extra for tenant in self.tenants)
 
+    @property
+    def replayed(self) -> int:
+        """Events that replays processed again. They are in no other number."""
+        return sum(tenant.replayed for tenant in self.tenants)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "day": self.day.isoformat(),
             "is_final": self.is_final,
             **self.numbers.totals(),
+            "replayed": self.replayed,
             "lost": self.lost,
             "extra": self.extra,
             "delivery_rate": self.numbers.delivery_rate,
@@ -109,7 +132,16 @@ def count_day(conn: psycopg.Connection[Any], day: date) -> Daily:
         cursor.execute("SET LOCAL statement_timeout = 0")
         rows: dict[int, int] = dict(conn.execute(_SQL["rows"], params).fetchall())
         found = cursor.execute(_SQL["tenants"], params).fetchall()
-        tenants = [Tenant(row["tenant"], numbers_of(row), rows.pop(row["tenant_id"], 0)) for row in found]
+        tenants = [
+            Tenant(
+                row["tenant"],
+                numbers_of(row),
+                rows.pop(row["tenant_id"], 0),
+                row["replayed"],
+                row["replay_delivered"],
+            )
+            for row in found
+        ]
         # Tenants that have rows but are not in the account.
         tenants += [Tenant(str(tenant_id), Numbers(), count) for tenant_id, count in sorted(rows.items())]
         hours = [Hour(*row) for row in conn.execute(_SQL["hours"], params).fetchall()]

@@ -26,7 +26,7 @@ def page_path(home: Path, found: Daily) -> Path:
 
 def write_daily(found: Daily, path: Path) -> None:
     """Write the page atomically."""
-    totals = found.numbers.totals() | {"lost": found.lost}
+    totals = found.numbers.totals() | {"replayed": found.replayed, "lost": found.lost}
     write_page(
         path,
         Path(__file__).parent / "daily.html",

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from pipeline_platform.defs.alerts import sensor_reports
+from pipeline_platform.defs.operations.alerts import sensor_reports
+from pipeline_platform.defs.operations.run_failures import failed_runs
 from pipeline_platform.defs.resources import Platform
-from pipeline_platform.defs.run_failures import failed_runs
 from pipeline_platform_tests.support.causes.world import Ended, World
 from pipeline_platform_tests.support.waiting import wait_for
 

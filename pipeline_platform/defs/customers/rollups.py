@@ -15,16 +15,16 @@ from pydantic import Field
 from pipeline_platform.analytics.agreement import Agreement, Difference, agree
 from pipeline_platform.analytics.rollups import mark
 from pipeline_platform.db import queries
+from pipeline_platform.defs.events.processing import DELIVERED
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
-from pipeline_platform.defs.owners import OWNED, OWNERS
-from pipeline_platform.defs.processing import DELIVERED
+from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
+from pipeline_platform.defs.recording import Event, hour_record, over_hours
 from pipeline_platform.defs.resources import Platform
+from pipeline_platform.defs.verdicts import hour_verdict, last_verdict, red_hours
 
 _SQL = queries("rollups")
-_HOURS_A_RUN_MAX = 96
 _RANGES_MAX = 4
 _DIFFERENCES_SHOWN = 20
-_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 ROLLUPS = dg.AssetKey("rollups")
 
@@ -59,7 +59,6 @@ class RollupsConfig(dg.Config):
             code_version="1",
             kinds={"postgres", "table"},
             partitions_def=HOURS,
-            skippable=True,
             description="analytics.rollups: events by tenant, hour of occurred_at, type and name. A partition is what "
             "was received in the hour: its events, how many of them had occurred in an earlier hour, cells, tenants.",
             # Its schedule runs once an hour, and takes every hour that has ended.
@@ -70,59 +69,51 @@ class RollupsConfig(dg.Config):
     ],
     check_specs=[SAME_TOTALS],
     partitions_def=HOURS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
-    pool="hours",
+    backfill_policy=ONE_RUN,
+    retry_policy=RETRY,
+    pool=HOURS_POOL,
 )
 def roll_up_hours(context: dg.AssetExecutionContext, platform: Platform, config: RollupsConfig):
     # Without a return type: Dagster would read one as the types of the outputs.
-    return _roll_up(context, platform, config)
+    return over_hours(context, _roll_up(context, platform, config))
 
 
-def _roll_up(
-    context: dg.AssetExecutionContext, platform: Platform, config: RollupsConfig
-) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult]:
-    differing: list[str] = []
+def _roll_up(context: dg.AssetExecutionContext, platform: Platform, config: RollupsConfig) -> Iterator[Event]:
+    verdicts: list[dg.AssetCheckEvaluation] = []
     with platform.connect() as conn:
         if config.recompute:
             mark(conn, [hour_of(key) for key in context.partition_keys])
         for key in context.partition_keys:
             found = agree(conn, hour_of(key))
-            yield dg.AssetMaterialization(ROLLUPS, partition=key, metadata=_described(found))
-            yield _verdict(found, key)
-            differing += [each.text() for each in found.differences]
-    yield dg.AssetCheckResult(
-        asset_key=ROLLUPS,
-        check_name=SAME_TOTALS.name,
-        passed=not differing,
-        metadata={
-            "differences": len(differing),
-            "first": dg.MetadataValue.md(_list(differing[:_DIFFERENCES_SHOWN])),
-        },
-    )
+            yield hour_record(ROLLUPS, key, _described(found))
+            verdicts.append(_verdict(found, key))
+            yield verdicts[-1]
+    yield last_verdict(SAME_TOTALS, red_hours(context.instance, SAME_TOTALS, verdicts), len(verdicts))
 
 
 def _described(found: Agreement) -> dict[str, Any]:
-    summary = (
-        f"{found.events:,} events of {found.tenants:,} tenants received in this hour, {found.late:,} of them late, in "
-        f"{found.cells:,} cells."
-    )
+    waiting = f" {len(found.waiting):,} tenants could not be judged yet." if found.waiting else ""
     return {
+        "result": f"{found.events:,} events of {found.tenants:,} tenants received in this hour, {found.late:,} of them "
+        f"late, in {found.cells:,} cells.{waiting}",
         "events": found.events,
         "late_events": found.late,
         "cells": found.cells,
         "tenants": found.tenants,
         "waiting_tenants": len(found.waiting),
-        "summary": dg.MetadataValue.md(summary),
     }
 
 
 def _verdict(found: Agreement, key: str) -> dg.AssetCheckEvaluation:
-    return dg.AssetCheckEvaluation(
-        asset_key=ROLLUPS,
-        check_name=SAME_TOTALS.name,
+    if found.holds:
+        said = f"roll-ups, export and account agree on {found.events:,} events"
+    else:
+        said = f"{len(found.differences)} differences; first: {found.differences[0].text()}"
+    return hour_verdict(
+        SAME_TOTALS,
+        key,
         passed=found.holds,
-        partition=key,
+        said=said,
         metadata={
             "events": found.events,
             "differences": len(found.differences),
@@ -139,10 +130,6 @@ def _table(differences: Sequence[Difference]) -> dg.TableMetadataValue:
         for each in differences[:_DIFFERENCES_SHOWN]
     ]
     return dg.MetadataValue.table(rows, dg.TableSchema([dg.TableColumn(name) for name in columns]))
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "\n".join(f"* {line}" for line in lines) or "none"
 
 
 rollups_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
@@ -171,12 +158,12 @@ def hourly_rollups(context: dg.ScheduleEvaluationContext, platform: Platform):
         due = [hour for (hour,) in conn.execute(_SQL["unchecked_hours"], {"first": first}).fetchall()]
     if not due:
         return dg.SkipReason("no hour ended or changed since it was compared")
-    pieces = list(ranges(due, _HOURS_A_RUN_MAX))
+    pieces = list(ranges(due, HOURS_A_RUN_MAX))
     # The next hourly run takes the rest. Scattered hours that a replay changed would need one run each.
     return [
         dg.RunRequest(
             run_key=f"{context.scheduled_execution_time.isoformat()} {key_of(piece[0])}",
-            tags={_RANGE_START: key_of(piece[0]), _RANGE_END: key_of(piece[-1])},
+            tags=range_tags(piece),
         )
         for piece in pieces[:_RANGES_MAX]
     ]

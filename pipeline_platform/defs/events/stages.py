@@ -49,10 +49,15 @@ def accept_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
         metadata |= {"seals": state["seals"], "sealed_at": dg.MetadataValue.timestamp(state["sealed_at"])}
         if state["dropped_at"]:
             metadata["batches_dropped_at"] = dg.MetadataValue.timestamp(state["dropped_at"])
-    words = f"**{metadata['received']:,} received** of {len(tenants)} tenants: {metadata['accepted']:,} accepted, "
-    refused = f"{metadata['rejected']:,} rejected (`pipeline-platform quarantine list` says why)"
+    sealed = ", sealed" if state else ""
+    words = (
+        f"{metadata['received']:,} received of {len(tenants)} tenants: {metadata['accepted']:,} accepted, "
+        f"{metadata['rejected']:,} rejected{sealed}."
+    )
+    why = "`pipeline-platform quarantine list` says why events were rejected."
     return {
-        "summary": _words(settings, words + refused, "inspect-the-quarantine"),
+        "result": words,
+        "summary": _words(settings, why, "inspect-the-quarantine"),
         **metadata,
         "by_tenant": tenant_table(tenants, columns),
     }
@@ -65,11 +70,12 @@ def enrich_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
     columns = ("claimed", "enriched", "in_flight")
     totals = _totals(tenants, columns)
     words = (
-        f"**{totals['enriched']:,} of {totals['claimed']:,} claimed events enriched**, {totals['in_flight']:,} in "
+        f"{totals['enriched']:,} of {totals['claimed']:,} claimed events enriched, {totals['in_flight']:,} in "
         f"flight. This run found {here.claimed:,} that the workers had left."
     )
     return {
-        "summary": _words(settings, words, "finish-hours-in-dagster"),
+        "result": words,
+        "summary": _words(settings, "", "finish-hours-in-dagster"),
         **totals,
         "claimed_by_this_run": here.claimed,
         "dead_lettered_by_this_run": here.dead_lettered,
@@ -80,7 +86,7 @@ def enrich_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
 def deliver_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
     """Count the outcomes of the hour's events and their latency, from received_at to the delivering commit.
 
-    Latencies are missing if nothing was delivered; those of imported events are as large as the events are old.
+    Latencies are missing if nothing but imported events was delivered: their received_at is in the past.
     """
     tenants = _account(conn, hour)
     outcomes = ("delivered", "duplicate", "dead_lettered", "discarded", "in_flight")
@@ -91,7 +97,8 @@ def deliver_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
     rate = delivery_rate(totals["delivered"] + totals["duplicate"], sum(totals.values()) - totals["discarded"])
     tenants = [row | _latencies(found.get(row["tenant_id"])) for row in tenants]
     return {
-        "summary": _words(settings, _delivered(totals, rate, overall), "handle-dead-letters"),
+        "result": _delivered(totals, rate, overall),
+        "summary": _words(settings, markdown_table(["outcome", "events"], list(totals.items())), "handle-dead-letters"),
         **totals,
         **({} if rate is None else {"delivery_rate": rate}),
         **{name: value for name, value in overall.items() if value is not None},
@@ -100,17 +107,17 @@ def deliver_stage(conn: Conn, settings: Settings, hour: datetime) -> Metadata:
 
 
 def _delivered(totals: Mapping[str, int], rate: float | None, overall: Mapping[str, float | None]) -> str:
-    said = "Nothing was accepted" if rate is None else f"**{rate:.4%} delivered**"
-    table = markdown_table(["outcome", "events"], list(totals.items()))
+    if rate is None:
+        return "Nothing was accepted."
     waits = ", ".join(
         f"{name.removesuffix('_ms')} {value:,.0f} ms" for name, value in overall.items() if value is not None
     )
-    latency = f"\n\nFrom acceptance to delivery: {waits}." if waits else ""
-    return f"{said}\n\n{table}{latency}"
+    latency = f" From acceptance to delivery: {waits}." if waits else ""
+    return f"{rate:.4%} delivered: {', '.join(f'{events:,} {name}' for name, events in totals.items())}.{latency}"
 
 
 def _words(settings: Settings, words: str, page: str) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(f"{words}\n\n{look_further(settings, page)}")
+    return dg.MetadataValue.md(f"{words}\n\n{look_further(settings, page)}".strip())
 
 
 def _sealed(conn: Conn, hour: datetime, wait_s: float) -> dict[str, Any] | None:

@@ -12,18 +12,26 @@ import dagster as dg
 import psycopg
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, hour_of, key_of, ranges
-from pipeline_platform.defs.owners import OWNED, OWNERS
+from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, SAME_HOUR, hour_of, key_of, ranges
+from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
+from pipeline_platform.defs.recording import Event, hour_record, over_hours
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.tables import tenant_table
+from pipeline_platform.defs.verdicts import hour_verdict, last_verdict, red_hours
 from pipeline_platform.migration.reconcile import Reconciliation, reconcile, settled_until
+from pipeline_platform.settings import Settings
 
 _SQL = queries("control_plane")
 _COLUMNS = ("accepted", "matched", "mismatched", "dropped", "missing", "extra", "duplicates", "recovered")
-_HOURS_A_RUN_MAX = 96
-_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 RECONCILED = dg.AssetKey("reconciled_hours")
+
+# What is recorded of an hour that has just begun.
+NOT_YET: dict[str, Any] = {
+    "result": "Nothing of this hour can be compared yet: the old pipeline may still deliver it (settle_s). Launch the "
+    "hour again later, or leave it to the schedule hourly_reconciliation.",
+    "settled": False,
+}
 
 NO_DRIFT = dg.AssetCheckSpec(
     "no_drift",
@@ -39,13 +47,12 @@ NO_DRIFT = dg.AssetCheckSpec(
     specs=[
         dg.AssetSpec(
             RECONCILED,
-            deps=[dg.AssetKey("delivered_events")],
+            deps=[dg.AssetDep("delivered_events", partition_mapping=SAME_HOUR)],
             group_name="migration",
             owners=OWNERS,
             code_version="1",
             kinds={"postgres"},
             partitions_def=HOURS_SO_FAR,
-            skippable=True,
             description="What both pipelines delivered of the events accepted in the hour: matched, mismatched by "
             "field, dropped by the old pipeline and at which stage, missing in production, extra. `settled` says "
             "whether the numbers are final.",
@@ -53,50 +60,48 @@ NO_DRIFT = dg.AssetCheckSpec(
     ],
     check_specs=[NO_DRIFT],
     partitions_def=HOURS_SO_FAR,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
-    pool="hours",
+    backfill_policy=ONE_RUN,
+    retry_policy=RETRY,
+    pool=HOURS_POOL,
 )
 def reconcile_hours(context: dg.AssetExecutionContext, platform: Platform):
     # Without a return type: Dagster would read one as the types of the outputs.
-    return _reconcile_hours(context, platform)
+    return over_hours(context, _reconcile_hours(context, platform))
 
 
-def _reconcile_hours(
-    context: dg.AssetExecutionContext, platform: Platform
-) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+def _reconcile_hours(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Event]:
+    settings = platform.settings()
+    verdicts: list[dg.AssetCheckEvaluation] = []
+    with platform.connect() as conn:
+        for key in context.partition_keys:
+            for event in compare_hour(conn, settings, key):
+                verdicts += [event] if isinstance(event, dg.AssetCheckEvaluation) else []
+                yield event
+    red = red_hours(context.instance, NO_DRIFT, verdicts)
+    yield last_verdict(NO_DRIFT, red, len(verdicts), dg.AssetCheckSeverity.WARN)
+
+
+def compare_hour(
+    conn: psycopg.Connection[Any], settings: Settings, key: str
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """Compare one hour and store the result; its record and its verdict."""
     # Imported here: pandas takes a second to import, which would delay the loading of definitions.
     from pipeline_platform.migration.reconcile.export import export
 
-    drifting: list[str] = []
-    with platform.connect() as conn:
-        for key in context.partition_keys:
-            found = reconcile_hour(conn, hour_of(key))
-            export(conn, found.start, found.end, platform.settings().home / "reconciliation")
-            yield dg.AssetMaterialization(RECONCILED, partition=key, metadata=described(found))
-            yield _verdict(found, key)
-            if found.has_drift:
-                drifting.append(key)
-    yield dg.AssetCheckResult(
-        asset_key=RECONCILED,
-        check_name=NO_DRIFT.name,
-        passed=not drifting,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"drifting_hours": dg.MetadataValue.json(drifting)},
-    )
+    window = window_of(conn, hour_of(key))
+    if window is None:
+        yield hour_record(RECONCILED, key, NOT_YET)
+        return
+    found = reconcile(conn, *window)
+    export(conn, found.start, found.end, settings.home / "reconciliation")
+    yield hour_record(RECONCILED, key, described(found))
+    yield _verdict(found, key)
 
 
-def window_of(conn: psycopg.Connection[Any], hour: datetime) -> tuple[datetime, datetime]:
-    """An hour's window; of the current hour its settled part. Failure if nothing is settled yet."""
+def window_of(conn: psycopg.Connection[Any], hour: datetime) -> tuple[datetime, datetime] | None:
+    """An hour's window; of the current hour its settled part. None if nothing of it is settled yet."""
     end = min(hour + HOUR, settled_until(conn))
-    if end <= hour:
-        raise dg.Failure(f"nothing of hour {key_of(hour)} can be settled yet (settle_s): try again later")
-    return hour, end
-
-
-def reconcile_hour(conn: psycopg.Connection[Any], hour: datetime) -> Reconciliation:
-    """Compare an hour and store the result."""
-    return reconcile(conn, *window_of(conn, hour))
+    return (hour, end) if hour < end else None
 
 
 def described(found: Reconciliation) -> dict[str, Any]:
@@ -104,6 +109,7 @@ def described(found: Reconciliation) -> dict[str, Any]:
     totals = found.totals
     rows = [{"tenant": each.name, **{name: getattr(each.counts, name) for name in _COLUMNS}} for each in found.tenants]
     return {
+        "result": _result(found),
         "summary": dg.MetadataValue.md(_summary(found)),
         **{name: getattr(totals, name) for name in _COLUMNS},
         "drift": totals.missing + totals.extra + totals.mismatched,
@@ -114,24 +120,34 @@ def described(found: Reconciliation) -> dict[str, Any]:
     }
 
 
+def _result(found: Reconciliation) -> str:
+    totals = found.totals
+    final = "" if found.is_settled else " Not final yet."
+    return (
+        f"{found.coverage['compared']:,} of {found.coverage['accepted']:,} accepted events compared: "
+        f"{totals.matched:,} matched, {totals.mismatched:,} mismatched, {totals.dropped:,} dropped by the old "
+        f"pipeline, {totals.missing:,} missing in production, {totals.extra:,} extra.{final}"
+    )
+
+
 def _summary(found: Reconciliation) -> str:
-    lines = [f"{found.coverage['compared']:,} of {found.coverage['accepted']:,} accepted events compared."]
+    lines: list[str] = []
     lines += [f"* not final: {why}" for why in found.waits_for]
     lines += [f"* dropped at **{stage}**: {events:,}" for stage, events in found.stages.items()]
     lines += [f"* `{field}` differs in {events:,}" for field, events in found.fields.items()]
     if found.totals.missing:
-        lines.append(f"\n{found.totals.missing:,} are missing in production: launch `recovery_job`.")
-    return "\n".join(lines)
+        lines.append("\n**Next:** materialize `dropped_events` over the same hours; it says how to recover them.")
+    return "\n".join(lines) or "Both pipelines delivered the same."
 
 
 def _verdict(found: Reconciliation, key: str) -> dg.AssetCheckEvaluation:
     totals = found.totals
     recoverable = totals.extra + totals.mismatched == 0 and totals.missing <= totals.dropped - totals.recovered
-    return dg.AssetCheckEvaluation(
-        asset_key=RECONCILED,
-        check_name=NO_DRIFT.name,
+    return hour_verdict(
+        NO_DRIFT,
+        key,
         passed=not found.has_drift,
-        partition=key,
+        said=f"{totals.missing:,} missing, {totals.extra:,} extra, {totals.mismatched:,} mismatched",
         severity=dg.AssetCheckSeverity.WARN if recoverable else dg.AssetCheckSeverity.ERROR,
         metadata={
             "missing": totals.missing,
@@ -176,7 +192,7 @@ def hourly_reconciliation(context: dg.ScheduleEvaluationContext, platform: Platf
     return [
         dg.RunRequest(
             run_key=f"{context.scheduled_execution_time.isoformat()} {key_of(piece[0])}",
-            tags={_RANGE_START: key_of(piece[0]), _RANGE_END: key_of(piece[-1])},
+            tags=range_tags(piece),
         )
-        for piece in ranges(due, _HOURS_A_RUN_MAX)
+        for piece in ranges(due, HOURS_A_RUN_MAX)
     ]

@@ -11,10 +11,10 @@ import dagster as dg
 from psycopg.rows import dict_row
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.archive import ARCHIVED
 from pipeline_platform.defs.hours import key_of
-from pipeline_platform.defs.owners import OWNED, OWNERS
+from pipeline_platform.defs.policies import OWNED, OWNERS, RETRY
 from pipeline_platform.defs.resources import Platform
+from pipeline_platform.defs.retention.archived import ARCHIVED
 from pipeline_platform.queue.keeper import drop_old_hours
 
 _SQL = queries("control_plane")
@@ -42,7 +42,7 @@ NOTHING_OVERDUE = dg.AssetCheckSpec(
     # Its schedule runs once an hour.
     freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=2), fail_window=timedelta(hours=6)),
     check_specs=[NOTHING_OVERDUE],
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+    retry_policy=RETRY,
 )
 def retained_hours(platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
     settings = platform.settings()

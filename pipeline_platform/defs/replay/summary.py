@@ -18,6 +18,7 @@ from pipeline_platform.settings import Settings
 _COUNTS = ("added", "changed", "removed", "unchanged", "failed")
 _IMPERSONAL = {"type", "name"}
 _FIELDS_SHOWN, _SAMPLES_SHOWN = 20, 12
+_NUMBERS = ("events", "added", "changed", "removed", "unchanged", "failed")
 _SAMPLE = ("what", "tenant", "event_id", "field", "now", "replayed")
 
 Found = Mapping[str, Any]
@@ -38,6 +39,36 @@ def summary(found: Found, settings: Settings) -> dg.MarkdownMetadataValue:
         look_further(settings, "replay-a-window"),
     ]
     return dg.MetadataValue.md("\n\n".join(parts))
+
+
+def hour_metadata(found: Found, hour: Mapping[str, int] | None, settings: Settings) -> dict[str, Any]:
+    """The metadata of one hour of a replay. hour: its numbers; None: no event of it was processed."""
+    numbers = {name: hour[name] if hour else 0 for name in _NUMBERS}
+    metadata: dict[str, Any] = {
+        "result": _result(found, numbers),
+        "summary": summary(found, settings),
+        "replay_id": found["replay_id"],
+        "state": str(found["state"]),
+        **numbers,
+    }
+    # After a commit, production has the replayed values, and the samples would compare them with themselves.
+    return metadata | ({} if found["state"] == "committed" else {"samples": samples(found)})
+
+
+def _result(found: Found, numbers: Mapping[str, int]) -> str:
+    """One line: what became of the hour, of the window, and what to do next."""
+    differ = report.differs(numbers)
+    replay_id = found["replay_id"]
+    if found["state"] == "committed":
+        return f"Replay {replay_id}: {_verdict(found)} in all, {differ:,} of this hour. undo_replay_job takes it back."
+    if found["state"] == "undone":
+        return f"Undone: of replay {replay_id}, {_verdict(found)}. The hour is as before the replay."
+    if not report.differs(found["totals"]):
+        return f"Replay {replay_id}: nothing differs in {numbers['events']:,} events of this hour."
+    return (
+        f"Replay {replay_id}: {_verdict(found)}. Of this hour: {numbers['added']:,} added, {numbers['changed']:,} "
+        f"changed, {numbers['removed']:,} removed, {numbers['unchanged']:,} unchanged. commit_replay_job commits it."
+    )
 
 
 def samples(found: Found) -> dg.TableMetadataValue:
@@ -82,7 +113,7 @@ def _fields(found: Found) -> Iterator[str]:
 
 def _samples(found: Found) -> Iterator[str]:
     rows = [[row[name] for name in _SAMPLE] for row in _sample_rows(found)[:_SAMPLES_SHOWN]]
-    if rows:
+    if rows and found["state"] != "committed":
         yield markdown_table(["sample", *_SAMPLE[1:]], rows)
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from pipeline_platform.defs.owners import OWNED
+from pipeline_platform.defs.policies import OWNED
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.migration.cutover.phases import current
 from pipeline_platform.migration.cutover.watch import is_watching, watch, watch_ends_at

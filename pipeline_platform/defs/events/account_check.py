@@ -6,7 +6,7 @@
 Do not repeat a failed check until it passes: look at the hour in `pipeline-platform audit`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from pipeline_platform.account.audit import Difference, audit_hour, production_o
 from pipeline_platform.account.numbers import total
 from pipeline_platform.db import queries
 from pipeline_platform.defs.hours import key_of
+from pipeline_platform.defs.verdicts import hour_verdict, last_verdict, red_hours
 
 _SQL = queries("control_plane")
 
@@ -43,13 +44,14 @@ def check_hour(conn: psycopg.Connection[Any], hour: datetime) -> dg.AssetCheckEv
     differences = differences or production_of_hour(conn, hour)
     parts = audited.counted.values()
     unbalanced = sum(not part.balanced for part in parts)
-    return dg.AssetCheckEvaluation(
-        asset_key=ACCOUNT_HOLDS.asset_key,
-        check_name=ACCOUNT_HOLDS.name,
+    numbers = total(parts).totals()
+    return hour_verdict(
+        ACCOUNT_HOLDS,
+        key_of(hour),
         passed=not unbalanced and not differences,
-        partition=key_of(hour),
+        said=_said(numbers, unbalanced, differences),
         metadata={
-            **total(parts).totals(),
+            **numbers,
             "unbalanced": unbalanced,
             "differences": len(differences),
             "recounted": not dropped,
@@ -58,21 +60,34 @@ def check_hour(conn: psycopg.Connection[Any], hour: datetime) -> dg.AssetCheckEv
     )
 
 
-def conclude(verdicts: Sequence[dg.AssetCheckEvaluation]) -> Iterator[dg.AssetCheckResult]:
-    """The verdict on all hours of a run, then Failure if one failed: a later pass would hide it."""
+def conclude(
+    instance: dg.DagsterInstance, verdicts: Sequence[dg.AssetCheckEvaluation], hours: int
+) -> Iterator[dg.AssetCheckResult]:
+    """The verdict on all hours, then Failure if one of this run is wrong."""
+    yield last_verdict(ACCOUNT_HOLDS, red_hours(instance, ACCOUNT_HOLDS, verdicts), hours)
     wrong = [found.partition for found in verdicts if not found.passed]
-    yield dg.AssetCheckResult(
-        asset_key=ACCOUNT_HOLDS.asset_key,
-        check_name=ACCOUNT_HOLDS.name,
-        passed=not wrong,
-        metadata={"hours": len(verdicts), "wrong_hours": dg.MetadataValue.json(wrong)},
-    )
     if wrong:
         raise dg.Failure(
             f"the account does not hold for {', '.join(map(str, wrong))}: run `pipeline-platform audit` and look at "
             "what differs. Every hour is recorded all the same",
             allow_retries=False,
         )
+
+
+def _said(numbers: Mapping[str, int], unbalanced: int, differences: Sequence[Difference]) -> str:
+    """One sentence on the verdict."""
+    if not unbalanced and not differences:
+        return (
+            f"the account holds: {numbers['received']:,} received, {numbers['delivered']:,} delivered, "
+            f"{numbers['duplicate']:,} duplicate, {numbers['dead_lettered']:,} dead-lettered"
+        )
+    first = differences[0] if differences else None
+    example = (
+        f"; first: {first.kind} of {first.tenant}, {first.number} counted {first.counted}, recounted {first.recounted}"
+        if first
+        else ""
+    )
+    return f"the account does not hold: {unbalanced} parts unbalanced, {len(differences)} differences{example}"
 
 
 def _dropped(conn: psycopg.Connection[Any], hour: datetime) -> bool:

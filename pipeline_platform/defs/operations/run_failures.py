@@ -14,10 +14,10 @@ from typing import Any
 
 import dagster as dg
 import psycopg
-from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.owners import OWNED
+from pipeline_platform.defs.policies import OWNED
+from pipeline_platform.defs.private_dagster import WILL_RETRY_TAG
 from pipeline_platform.defs.resources import Platform
 
 _SQL = queries("alerts")

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from pipeline_platform.defs.hours import key_of
-from pipeline_platform.defs.owners import OWNERS
+from pipeline_platform.defs.policies import OWNERS
 from pipeline_platform.defs.resources import Platform
 
 ARCHIVED = dg.AssetKey("archived_hours")

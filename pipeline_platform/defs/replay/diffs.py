@@ -1,9 +1,8 @@
-"""replay_diffs → replayed_hours: processes a window again beside production, then puts the result into production.
+"""replay_diffs: processes a window again beside production, and says what would change. Nothing is changed by it.
 
-It is launched for an hour, or as a backfill over any range, which is one run and one replay. The workers do the work;
-the run only begins the steps and follows them. PostgreSQL stores the progress by chunks, so the next run over the same
-range continues a killed one. By default it is a dry run: it stops after the diff. commit_replay_job (replay_jobs.py),
-or a run with `dry_run: false` over the same range, then commits.
+It is launched for an hour, or over any range, which is one run and one replay. The workers do the work; the run only
+begins it and follows it. PostgreSQL stores the progress by chunks, so the next run over the same range continues a
+killed one. commit_replay_job (jobs.py) puts the result into production, and undo_replay_job takes it back.
 """
 
 from collections.abc import Iterator
@@ -14,42 +13,45 @@ import psycopg
 from pydantic import Field
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, hour_of, key_of, ranges
-from pipeline_platform.defs.launchpad import example, in_plain_words, require_reason
-from pipeline_platform.defs.owners import OWNED, OWNERS
-from pipeline_platform.defs.replay_summary import samples, summary
+from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, SAME_HOUR, hour_of, key_of, ranges
+from pipeline_platform.defs.launchpad import example, reason_of
+from pipeline_platform.defs.policies import LONG, ONE_RUN, OWNED, OWNERS, REPLAYS_POOL, in_plain_words
+from pipeline_platform.defs.recording import hour_record, hours_text, over_hours
+from pipeline_platform.defs.replay.summary import hour_metadata
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.errors import ClosedGateError
 from pipeline_platform.migration.recovery.dropped import tenant_ids_of
 from pipeline_platform.replay import report, steps
-from pipeline_platform.replay.plan import Scope, make_plan
+from pipeline_platform.replay.plan import PastRetentionError, Scope, make_plan
 from pipeline_platform.settings import Settings
 
 _SQL = queries("replay")
 DIFFED, REPLAYED = dg.AssetKey("replay_diffs"), dg.AssetKey("replayed_hours")
 _HOURS_A_REPLAY = 10_000
-_NUMBERS = ("events", "added", "changed", "removed", "unchanged", "failed")
-# Enough for a window of days with the lane at its cap of a tenth; a stalled replay fails long before.
-LONG = {"dagster/max_runtime": str(24 * 3600)}
 
 _common: dict[str, Any] = {
     "group_name": "replay",
     "owners": OWNERS,
-    "code_version": "2",
+    "code_version": "3",
     "kinds": {"postgres", "python"},
     "partitions_def": HOURS_SO_FAR,
-    "skippable": True,
 }
+
+replayed_hours = dg.AssetSpec(
+    REPLAYED,
+    deps=[DIFFED],
+    description="The hour in production, corrected as its diff said; after an undo it says so. It cannot be "
+    "materialized here: commit_replay_job does it with the number of a diff, and undo_replay_job takes it back.",
+    **_common,
+)
 
 
 class ReplayConfig(dg.Config):
-    """What a replay does."""
+    """What to process again."""
 
-    reason: str = Field(description="Why, in a few words; it is kept with the replay. There is no default: be asked.")
-    dry_run: bool = Field(
-        default=True,
-        description="true: say what would change, and change nothing. false: commit the diff of the same hours, "
-        "tenants and types; without one, diff and commit at once. The default is true because production has users.",
+    reason: str = Field(
+        default="",
+        description="Why, in a few words; it is kept with the replay. Empty, the default: from where it was launched.",
     )
     tenants: list[str] = Field(
         default=[],
@@ -68,66 +70,56 @@ class ReplayConfig(dg.Config):
 
 @dg.multi_asset(
     name="replay_hours",
-    description="Processes hours again with the code that is installed; a dry run unless its config says otherwise.",
+    description="Processes hours again with the code that is installed, and compares; changes nothing.",
     specs=[
         dg.AssetSpec(
             DIFFED,
-            deps=[dg.AssetKey("delivered_events")],
+            deps=[dg.AssetDep("delivered_events", partition_mapping=SAME_HOUR)],
             description="What processing the hour again with the code that is installed would change in production: "
             "rows added, changed (by field) and removed, with samples. Nothing is changed by it.",
             **_common,
-        ),
-        dg.AssetSpec(
-            REPLAYED,
-            deps=[DIFFED],
-            description="The hour in production, corrected as its diff said. undo_replay_job takes it back within the "
-            "retention.",
-            **_common,
-        ),
+        )
     ],
-    can_subset=True,
     partitions_def=HOURS_SO_FAR,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=ONE_RUN,
     # Not in the pool of the hourly runs: a replay may take hours.
-    pool="replays",
+    pool=REPLAYS_POOL,
 )
 def replay_hours(context: dg.AssetExecutionContext, platform: Platform, config: ReplayConfig):
     # Without a return type: Dagster would read one as the types of the outputs.
-    return _replay_hours(context, platform, config)
+    return over_hours(context, _replay_hours(context, platform, config))
 
 
 def _replay_hours(
     context: dg.AssetExecutionContext, platform: Platform, config: ReplayConfig
 ) -> Iterator[dg.AssetMaterialization]:
-    require_reason(config.reason)
-    commits = REPLAYED in context.selected_asset_keys and not config.dry_run
+    reason = reason_of(context, config.reason)
     settings = platform.settings()
     with in_plain_words(), platform.connect() as conn:
         tenant_ids = tenant_ids_of(conn, config.tenants)
         for hours in ranges(sorted(hour_of(key) for key in context.partition_keys), _HOURS_A_REPLAY):
             scope = Scope(hours[0], hours[-1] + HOUR, tenant_ids, config.types or None, config.only_missing)
-            replay_id = _adopt(conn, scope, commits=commits) or _planned(context, conn, scope, config.reason)
+            replay_id = _adopt(conn, scope) or _planned(context, conn, scope, reason)
             yield from materialized(DIFFED, run_step(context, conn, replay_id, "diff"), settings)
-            if commits:
-                yield from materialized(REPLAYED, run_step(context, conn, replay_id, "commit"), settings)
 
 
-def _adopt(conn: psycopg.Connection[Any], scope: Scope, *, commits: bool) -> int | None:
-    """The replay of the same scope that a killed run began or, for a commit, that a dry run prepared.
+def _adopt(conn: psycopg.Connection[Any], scope: Scope) -> int | None:
+    """The replay of the same scope that a killed run began.
 
     ClosedGateError if its diff is not done and cannot be done, because batches that it reads are gone.
     """
-    states = ["planned", "diffing", *(["diffed", "committing"] if commits else [])]
-    row = conn.execute(_SQL["unfinished"], scope.params() | {"states": states}).fetchone()
+    row = conn.execute(_SQL["unfinished"], scope.params() | {"states": ["planned", "diffing"]}).fetchone()
     if row is None:
         return None
-    if row[1] in ("planned", "diffing"):
-        steps.require_hours(conn, row[0], all_chunks=row[1] == "planned")
+    steps.require_hours(conn, row[0], all_chunks=row[1] == "planned")
     return row[0]
 
 
 def _planned(context: dg.AssetExecutionContext, conn: psycopg.Connection[Any], scope: Scope, reason: str) -> int:
-    plan = make_plan(conn, scope, reason)
+    try:
+        plan = make_plan(conn, scope, reason)
+    except PastRetentionError as error:
+        raise dg.Failure(f"{error}.{_kept(conn, scope)}", allow_retries=False) from error
     context.log.info(f"replay {plan.replay_id}: {plan.events:,} events, about {plan.seconds:,.0f} s")
     return plan.replay_id
 
@@ -160,15 +152,20 @@ def run_step(
     return report.diff(conn, replay_id)
 
 
+def _kept(conn: psycopg.Connection[Any], scope: Scope) -> str:
+    """The part of the window after its last dropped hour, to launch instead."""
+    gone = [hour for (hour,) in conn.execute(_SQL["gaps"], scope.params()).fetchall()]
+    first = max(gone) + HOUR if gone else scope.start
+    if first >= scope.end:
+        return ""
+    return f" Launch it over {hours_text([key_of(first), key_of(scope.end - HOUR)])}"
+
+
 def materialized(asset: dg.AssetKey, found: dict[str, Any], settings: Settings) -> Iterator[dg.AssetMaterialization]:
-    """One materialization for each hour of the window, with the hour's numbers and the replay's summary."""
+    """One record for each hour of the window, with the hour's numbers and the replay's summary."""
     by_hour = {row["hour"]: row for row in found["hours"]}
-    shared = {"summary": summary(found, settings), "replay_id": found["replay_id"], "samples": samples(found)}
     for key in hours_of(found):
-        numbers = by_hour.get(hour_of(key), dict.fromkeys(_NUMBERS, 0))
-        yield dg.AssetMaterialization(
-            asset, partition=key, metadata={**shared, **{name: numbers[name] for name in _NUMBERS}}
-        )
+        yield hour_record(asset, key, hour_metadata(found, by_hour.get(hour_of(key)), settings))
 
 
 def hours_of(found: dict[str, Any]) -> list[str]:
@@ -180,10 +177,10 @@ def hours_of(found: dict[str, Any]) -> list[str]:
 
 replay_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
     "replay_job",
-    selection=dg.AssetSelection.assets(DIFFED, REPLAYED),
-    description="Processes hours again with the code that is installed. **Materialize all…**, choose one hour or a "
-    "range, and paste this config under **Config**:\n\n"
-    + example("replay_hours", reason="prices were mangled", tenants=["acme"], dry_run=True)
+    selection=dg.AssetSelection.assets(DIFFED),
+    description="Processes hours again with the code that is installed, and says what would change. "
+    "**Materialize…**, choose one hour or a range, and paste this config under **Config**:\n\n"
+    + example("replay_hours", reason="prices were mangled", tenants=["acme"])
     + "\n\nA range is one run and one replay. It changes nothing: see the diff at the asset `replay_diffs`; it says "
     "how to commit it. How: `docs/tutorial-replay-in-dagster.md`.",
     executor_def=dg.in_process_executor,

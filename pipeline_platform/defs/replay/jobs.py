@@ -7,10 +7,10 @@ continues a killed one.
 import dagster as dg
 from pydantic import Field
 
-from pipeline_platform.defs.launchpad import in_plain_words, prefilled, require_reason
-from pipeline_platform.defs.owners import OWNED
-from pipeline_platform.defs.replay import LONG, REPLAYED, hours_of, materialized, run_step
-from pipeline_platform.defs.replay_summary import summary
+from pipeline_platform.defs.launchpad import prefilled, require_reason
+from pipeline_platform.defs.policies import LONG, OWNED, REPLAYS_POOL, in_plain_words
+from pipeline_platform.defs.replay.diffs import REPLAYED, materialized, run_step
+from pipeline_platform.defs.replay.summary import summary
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.replay import report, steps
 
@@ -28,7 +28,7 @@ class CommitConfig(dg.Config):
     )
 
 
-@dg.op(description="Puts into production what the diff of a replay found, and nothing else.", pool="replays")
+@dg.op(description="Puts into production what the diff of a replay found, and nothing else.", pool=REPLAYS_POOL)
 def commit_replay(context: dg.OpExecutionContext, platform: Platform, config: CommitConfig) -> None:
     with in_plain_words(), platform.connect() as conn:
         found = run_step(context, conn, config.replay_id, "commit", takes_newer=config.take_newer)
@@ -61,7 +61,7 @@ class UndoConfig(dg.Config):
     )
 
 
-@dg.op(description="Restores production as it was before the commit of a replay.", pool="replays")
+@dg.op(description="Restores production as it was before the commit of a replay.", pool=REPLAYS_POOL)
 def undo_replay(context: dg.OpExecutionContext, platform: Platform, config: UndoConfig) -> None:
     require_reason(config.reason)
     settings = platform.settings()
@@ -77,8 +77,9 @@ def undo_replay(context: dg.OpExecutionContext, platform: Platform, config: Undo
         rows = sum(found["committed"][name] for name in ("added", "changed", "removed"))
         context.log.info(f"replay {config.replay_id} is {state}: {rows:,} rows to take back. `dry_run: false` does it")
         return
-    for key in hours_of(found):
-        context.log_event(dg.AssetObservation(REPLAYED, partition=key, metadata={"summary": summary(found, settings)}))
+    # A new record, so that the hour does not read as replayed.
+    for event in materialized(REPLAYED, found, settings):
+        context.log_event(event)
     undone = found["undo"]
     context.log.info(
         f"restored {undone['restored']:,} rows; {undone['left_alone']:,} had been replaced since, "

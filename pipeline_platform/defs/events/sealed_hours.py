@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.hours import HOUR, has_partition, hour_of, key_of, ranges
-from pipeline_platform.defs.owners import OWNED
-from pipeline_platform.defs.processing import process_hours_job
+from pipeline_platform.defs.events.processing import process_hours_job
+from pipeline_platform.defs.hours import HOUR, START, has_partition, hour_of, key_of, ranges
+from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, OWNED, range_tags
 from pipeline_platform.defs.resources import Platform
 
 _SQL = queries("control_plane")
@@ -22,11 +22,7 @@ _SQL = queries("control_plane")
 # One run for each range without a gap, up to this number. Above it, one window over all of them costs less than their
 # runs, because a finished hour takes only a moment.
 _RANGES_MAX = 4
-# Four days: more than a retention of three, and well below max_runtime_seconds of dagster.yaml even with much work.
-_HOURS_A_RUN_MAX = 96
 
-# The tags that give a run its range of partitions.
-_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 Seals = Mapping[datetime, int]
 
@@ -46,6 +42,10 @@ def sealed_hours(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     now = datetime.now(UTC)
     due = {hour: seals for hour, seals in sealed.items() if has_partition(hour, now)}
     new = [hour for hour, seals in due.items() if asked.get(hour, 0) != seals]
+    early = [hour for hour in sealed if hour < START]
+    if early and not new:
+        why = f"{len(early)} hours before {key_of(START)} are not in Dagster: it shows them after the next start (up)"
+        return dg.SensorResult(skip_reason=why, cursor=_write(due))
     if not new:
         newest = f"the newest is {key_of(max(sealed))}" if sealed else "none is sealed yet"
         return dg.SensorResult(skip_reason=f"no hour was sealed since the last tick; {newest}", cursor=_write(due))
@@ -53,11 +53,11 @@ def sealed_hours(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
 
 
 def _pieces(new: list[datetime]) -> list[list[datetime]]:
-    pieces = list(ranges(new, _HOURS_A_RUN_MAX))
+    pieces = list(ranges(new, HOURS_A_RUN_MAX))
     if len(pieces) <= _RANGES_MAX:
         return pieces
     count = (new[-1] - new[0]) // HOUR + 1
-    return list(ranges((new[0] + HOUR * index for index in range(count)), _HOURS_A_RUN_MAX))
+    return list(ranges((new[0] + HOUR * index for index in range(count)), HOURS_A_RUN_MAX))
 
 
 def _request(hours: list[datetime], seals: Seals) -> dg.RunRequest:
@@ -65,7 +65,7 @@ def _request(hours: list[datetime], seals: Seals) -> dg.RunRequest:
     digest = hashlib.sha256(_write({hour: seals.get(hour, 0) for hour in hours}).encode()).hexdigest()[:12]
     return dg.RunRequest(
         run_key=f"{first}..{last}#{digest}",
-        tags={_RANGE_START: first, _RANGE_END: last},
+        tags=range_tags(hours),
     )
 
 

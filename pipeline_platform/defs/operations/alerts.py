@@ -10,16 +10,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster._core.scheduler.instigation import (
+
+from pipeline_platform.db import queries
+from pipeline_platform.defs.policies import OWNED
+from pipeline_platform.defs.private_dagster import (
     InstigatorState,
     InstigatorTick,
     InstigatorType,
     SensorInstigatorData,
     TickStatus,
 )
-
-from pipeline_platform.db import queries
-from pipeline_platform.defs.owners import OWNED
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.watch.alerts.conditions import REPORTER, look_at
 from pipeline_platform.watch.alerts.operations import list_alerts

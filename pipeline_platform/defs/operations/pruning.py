@@ -15,10 +15,10 @@ import dagster as dg
 from pydantic import Field
 
 from pipeline_platform.db import queries
-from pipeline_platform.defs.daily_report import DAYS
+from pipeline_platform.defs.customers.daily_report import DAYS
 from pipeline_platform.defs.hours import HOUR, HOURS
 from pipeline_platform.defs.launchpad import prefilled
-from pipeline_platform.defs.owners import OWNED
+from pipeline_platform.defs.policies import OWNED
 from pipeline_platform.defs.resources import Platform
 
 _SQL = queries("control_plane")

@@ -5,17 +5,21 @@ acts when the check fails: `pipeline-platform audit` names the lost events.
 """
 
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from pipeline_platform.defs.owners import OWNED, OWNERS
-from pipeline_platform.defs.processing import DELIVERED
+from pipeline_platform.defs.events.processing import DELIVERED
+from pipeline_platform.defs.hours import START
+from pipeline_platform.defs.policies import OWNED, OWNERS, RETRY
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.tables import tenant_table
+from pipeline_platform.local.services.endpoints import read_endpoints
+from pipeline_platform.settings import Settings
 from pipeline_platform.watch.reports.daily import Daily, Tenant, count_day
 
-DAYS = dg.DailyPartitionsDefinition(start_date="2026-10-01", timezone="UTC")
+DAYS = dg.DailyPartitionsDefinition(start_date=START, timezone="UTC")
 DAILY_REPORT = dg.AssetKey("daily_report")
 _COLUMNS = ("received", "delivered", "rejected", "dead_lettered", "lost")
 _TENANTS_NAMED = 10
@@ -37,11 +41,11 @@ NOTHING_LOST = dg.AssetCheckSpec(
     owners=OWNERS,
     code_version="1",
     description="What was received, delivered and lost on a day of received_at, by tenant; as a page that needs "
-    "nothing else, under reports/ in PIPELINE_HOME.",
+    "nothing else: at the console, and under reports/ in PIPELINE_HOME.",
     check_specs=[NOTHING_LOST],
     # Its schedule runs once a day.
     freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(hours=54)),
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+    retry_policy=RETRY,
 )
 def daily_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
     # Imported here: plotly takes a moment to import, which would delay the loading of definitions.
@@ -53,7 +57,7 @@ def daily_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     write_daily(found, path)
     losing = [tenant for tenant in found.tenants if tenant.lost]
     return dg.MaterializeResult(
-        metadata=_described(found) | {"page": dg.MetadataValue.url(path.as_uri())},
+        metadata=_described(found) | _page(platform.settings(), path),
         check_results=[
             dg.AssetCheckResult(
                 check_name=NOTHING_LOST.name,
@@ -71,7 +75,9 @@ def _described(found: Daily) -> dict[str, Any]:
     tenants = [tenant.to_json() for tenant in found.tenants]
     rate = found.numbers.delivery_rate
     return {
+        "result": _result(found),
         **found.numbers.totals(),
+        "replayed": found.replayed,
         "lost": found.lost,
         "extra": found.extra,
         **({} if rate is None else {"delivery_rate": rate}),
@@ -82,16 +88,31 @@ def _described(found: Daily) -> dict[str, Any]:
     }
 
 
-def _summary(found: Daily) -> str:
+def _result(found: Daily) -> str:
     numbers = found.numbers
+    replayed = f"; replays processed {found.replayed:,} again" if found.replayed else ""
+    return (
+        f"{numbers.received:,} received, {numbers.delivered:,} delivered, {found.lost:,} lost{replayed}"
+        f"{'' if found.is_final else '; not final yet'}."
+    )
+
+
+def _page(settings: Settings, path: Path) -> dict[str, Any]:
+    """Where the page is: at the console, if it runs, and on this machine. Browsers refuse links to files."""
+    running = read_endpoints(settings.home)
+    link = (
+        {"page": dg.MetadataValue.url(f"{running.console}/reports/{path.name}")} if running and running.console else {}
+    )
+    return link | {"file": dg.MetadataValue.text(str(path))}
+
+
+def _summary(found: Daily) -> str:
     lines = [
-        f"**{found.day.isoformat()}**: {numbers.received:,} received, {numbers.delivered:,} delivered, "
-        f"{found.lost:,} lost{'' if found.is_final else '; not final yet'}.",
         *(f"* {cause.events:,} {cause.outcome}: `{cause.cause}`" for cause in found.causes),
     ]
     losing: list[Tenant] = sorted((each for each in found.tenants if each.lost), key=lambda each: -each.lost)
     lines += [f"* **{tenant.name} lost {tenant.lost:,}**" for tenant in losing[:_TENANTS_NAMED]]
-    return "\n".join(lines)
+    return "\n".join(lines) or "Every accepted event was delivered."
 
 
 daily_report_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]

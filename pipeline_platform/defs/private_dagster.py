@@ -1,0 +1,85 @@
+"""What is used of Dagster and is private or in beta, all of it in this file.
+
+A test runs each function against a real instance, so that an upgrade which changes one of them fails there and not in
+somebody's UI: `pipeline_platform_tests/dagster/test_private_dagster.py`.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, generate_event_batch_id
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorTick,
+    InstigatorType,
+    SensorInstigatorData,
+    TickStatus,
+)
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.tags import WILL_RETRY_TAG
+from sqlalchemy import and_, func, select
+
+__all__ = [
+    "WILL_RETRY_TAG",
+    "InstigatorState",
+    "InstigatorTick",
+    "InstigatorType",
+    "SensorInstigatorData",
+    "TickStatus",
+    "log_verdict",
+    "record_together",
+    "red_partitions",
+    "same_partition_if_any",
+    "silent_output",
+]
+
+
+def same_partition_if_any() -> dg.TimeWindowPartitionMapping:
+    """Each partition on the one of the same time, or on none where the other asset has no such partition yet."""
+    with warnings.catch_warnings():
+        # A beta parameter, which warns at every start.
+        warnings.simplefilter("ignore")
+        return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+
+def silent_output(key: dg.AssetKey) -> dg.MaterializeResult[Any]:
+    """The output of an asset whose partitions were recorded one by one.
+
+    Steps that depend on the asset run only after an output. Without this mark, the output would record every partition
+    of the run once more.
+    """
+    return dg.MaterializeResult(asset_key=key, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
+
+
+def record_together(context: dg.AssetExecutionContext, found: Sequence[dg.AssetMaterialization]) -> None:
+    """Record many partitions. Where DAGSTER_EVENT_BATCH_SIZE is above 0, they are stored in statements of that size."""
+    step = context.op_execution_context.get_step_execution_context()
+    batch = generate_event_batch_id()
+    for place, each in enumerate(found, 1):
+        DagsterEvent.asset_materialization(step, each, DagsterEventBatchMetadata(batch, place == len(found)))
+
+
+def log_verdict(context: dg.OpExecutionContext, verdict: dg.AssetCheckEvaluation) -> None:
+    """Record a verdict from an op. The parameter of `log_event` does not name this kind of event."""
+    context.log_event(verdict)  # pyright: ignore[reportArgumentType]
+
+
+def red_partitions(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Iterator[str]:
+    """The partitions whose newest evaluation failed. One that is planned, or was and never came, is none."""
+    rows = AssetCheckExecutionsTable.c
+    judged = [AssetCheckExecutionRecordStatus.SUCCEEDED.value, AssetCheckExecutionRecordStatus.FAILED.value]
+    is_ours = and_(rows.asset_key == check.asset_key.to_string(), rows.check_name == check.name)
+    newest = select(func.max(rows.id)).where(is_ours, rows.partition.is_not(None), rows.execution_status.in_(judged))
+    red = select(rows.partition).where(
+        rows.id.in_(newest.group_by(rows.partition)),
+        rows.execution_status == AssetCheckExecutionRecordStatus.FAILED.value,
+    )
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    with storage.index_connection() as conn:
+        yield from conn.execute(red).scalars()
