@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from pipeline_platform.local.services.endpoints import read_endpoints
 from pipeline_platform_tests.support.browser import Browser
 from pipeline_platform_tests.support.homes import temporary_home
+
+pytestmark = pytest.mark.timeout(900)
 
 _DEADLINE_S = 600.0
 _GROUP = "/locations/__repository__@pipeline_platform/asset-groups"
@@ -65,7 +68,7 @@ class Pages:
         )
         self._until("the dialog for hours", lambda: self._shows("Partition selection"))
         self._click("[role=dialog] button", f"^{choice}$")
-        self._click("[role=dialog] button", "^Launch (backfill|run)$")
+        self._click("[role=dialog] button", r"^Launch (backfill|\d+ runs?)$")
         self._until(f"a launch from {page}", lambda: bool(self.launched().keys() - known))
 
     def can_materialize(self, page: str) -> bool:

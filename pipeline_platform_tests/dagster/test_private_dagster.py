@@ -39,7 +39,11 @@ def _multi_asset(step: Any, *checks: dg.AssetCheckSpec) -> dg.AssetsDefinition:
     return found
 
 
-@dg.asset(key=NEXT, deps=[KEY], partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+@dg.multi_asset(
+    specs=[dg.AssetSpec(NEXT, deps=[KEY], partitions_def=DAYS)],
+    partitions_def=DAYS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
 def follower(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     return dg.MaterializeResult()
 

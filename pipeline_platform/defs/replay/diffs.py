@@ -178,8 +178,8 @@ def hours_of(found: dict[str, Any]) -> list[str]:
 replay_job = dg.define_asset_job(  # pyright: ignore[reportUnknownMemberType]
     "replay_job",
     selection=dg.AssetSelection.assets(DIFFED),
-    description="Processes hours again with the code that is installed, and says what would change. **Materialize "
-    "all…**, choose one hour or a range, and paste this config under **Config**:\n\n"
+    description="Processes hours again with the code that is installed, and says what would change. "
+    "**Materialize…**, choose one hour or a range, and paste this config under **Config**:\n\n"
     + example("replay_hours", reason="prices were mangled", tenants=["acme"])
     + "\n\nA range is one run and one replay. It changes nothing: see the diff at the asset `replay_diffs`; it says "
     "how to commit it. How: `docs/tutorial-replay-in-dagster.md`.",
