@@ -59,8 +59,8 @@ dev: $(STAMP) ## the same for work on the definitions: Dagster loads them anew w
 test: $(STAMP) ## all tests, on servers of their own (ARGS="-k name" chooses)
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || [ $$? -eq 5 ]
 
-faults: $(STAMP) ## each fault in a backfill of its own, five times: two hours
-	@PIPELINE_TEST_FAULTS=5 $(BIN)/pytest $(TESTS)/scenarios/test_a_backfill_survives_whatever_dies.py -s $(ARGS)
+faults: $(STAMP) ## kill and stop each process of a backfill, five times: two hours
+	@$(BIN)/pytest -m long -s pipeline_platform_tests/scenarios/test_a_backfill_survives_whatever_dies.py $(ARGS)
 
 check: $(STAMP) ## lint, format, types, layers, dead code
 	$(BIN)/ruff check
