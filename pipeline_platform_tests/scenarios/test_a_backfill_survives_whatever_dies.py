@@ -1,7 +1,7 @@
 """Promise: a backfill of 72 hours gets done whatever is killed or stopped meanwhile, and nothing stays stuck.
 
-`make faults` applies all faults to one backfill, one after the other, and then each fault to a backfill of its own, five
-times. It needs a machine that does nothing else: there all hours are done within three minutes of the last fault.
+`make faults` applies all faults to one backfill, one after the other, and then each fault to a backfill of its own,
+five times. It needs a machine that does nothing else: there all hours are done within three minutes of the last fault.
 """
 
 import os
