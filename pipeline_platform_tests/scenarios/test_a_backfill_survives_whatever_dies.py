@@ -16,7 +16,8 @@ import psycopg
 import pytest
 
 from pipeline_platform.defs.hours import key_of
-from pipeline_platform_tests.support.planting import add_tenant, open_hour, past_hours, plant
+from pipeline_platform_tests.support.planting import open_hour, past_hours, plant
+from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 from pipeline_platform_tests.support.whole_platform import WholePlatform
 
@@ -58,7 +59,7 @@ def backfill(platform: WholePlatform) -> Iterator[None]:
 
 
 def _plant(conn: psycopg.Connection[tuple[object, ...]], hours: list[datetime]) -> None:
-    tenant = add_tenant(conn, "acme")
+    tenant = add_tenant(conn).tenant_id
     held = hours[_HOURS // 2]
     open_hour(conn, held)
     conn.execute(_HOLD, (held,))
