@@ -9,7 +9,7 @@ gateway/        1 accept: a request becomes durable, then it is answered
     ingest.py           one request: write key, body, quota, validation, commit, response
     bodies.py           reads and decompresses a body as a stream that stops at the size limit
     protocol.py         splits a request into events (pure); invalid_json.py does the same for broken JSON
-    keys.py             the tenant of a write key; quota.py: the lane, or 429; readiness.py: whether events can be stored
+    write_keys.py       the tenant of a write key; quota.py: the lane, or 429; readiness.py: whether events can be stored
     group_commit.py     one transaction for all requests that wait (pending.py); isolation.py finds the bad events of a
                         failed commit; commit_health.py: whether commits succeed
     db_connection.py    a database connection with time limits; db_statement.py: one statement on it

@@ -41,7 +41,7 @@ TRAITS_BYTES_MAX = 8_192
 Kind = Literal["tenant", "user", "group"]
 
 
-class Key(NamedTuple):
+class LookupKey(NamedTuple):
     """The key of a look-up; `subject_id` is empty for a tenant."""
 
     kind: Kind
@@ -74,7 +74,7 @@ class Lookups:
     def close(self) -> None:
         self._redis.close()
 
-    def get(self, conn: psycopg.Connection[Any], keys: Iterable[Key]) -> dict[Key, bytes]:
+    def get(self, conn: psycopg.Connection[Any], keys: Iterable[LookupKey]) -> dict[LookupKey, bytes]:
         """The JSON object known of each key; empty bytes (``b``) if nothing is known."""
         if self._signer is None:
             self._signer = _signer(conn)
@@ -91,19 +91,19 @@ class Lookups:
         self.misses += len(missing)
         return found
 
-    def read(self, conn: psycopg.Connection[Any], keys: Iterable[Key]) -> dict[Key, bytes]:
+    def read(self, conn: psycopg.Connection[Any], keys: Iterable[LookupKey]) -> dict[LookupKey, bytes]:
         """The same from PostgreSQL alone, for a transaction that reads its own writes."""
         wanted = list(dict.fromkeys(keys))
         if not wanted:
             return {}
-        found: dict[Key, bytes] = {}
+        found: dict[LookupKey, bytes] = {}
         for kind, tenant_id, subject_id, known, left_out in conn.execute(_SQL["known"], _params(wanted), prepare=True):
-            found[Key(kind, tenant_id, subject_id)] = known.encode()
+            found[LookupKey(kind, tenant_id, subject_id)] = known.encode()
             self.left_out += left_out
         return found
 
     def read_apart(
-        self, conn: psycopg.Connection[Any], keys: Sequence[Key], brought: Sequence[tuple[str, bytes]]
+        self, conn: psycopg.Connection[Any], keys: Sequence[LookupKey], brought: Sequence[tuple[str, bytes]]
     ) -> list[tuple[Any, ...]]:
         """The newest traits of users and groups one by one, and `brought` ones (name, JSON): rows of `known_apart`."""
         params = _params(keys) | {
@@ -113,7 +113,7 @@ class Lookups:
         }
         return conn.execute(_SQL["known_apart"], params, prepare=True).fetchall()
 
-    def forget(self, keys: Sequence[Key]) -> None:
+    def forget(self, keys: Sequence[LookupKey]) -> None:
         """Remove keys whose values in PostgreSQL have just changed."""
         if keys and self._rested():
             self._try(lambda: self._redis.delete(*[key.cache_key for key in keys]))
@@ -134,17 +134,17 @@ class Lookups:
             self._redis.connection_pool.disconnect()
             return None
 
-    def _cached(self, keys: Sequence[Key]) -> dict[Key, bytes]:
+    def _cached(self, keys: Sequence[LookupKey]) -> dict[LookupKey, bytes]:
         if not keys or not self._rested():
             return {}
-        found: dict[Key, bytes] | None = self._try(lambda: self._signed(keys))
+        found: dict[LookupKey, bytes] | None = self._try(lambda: self._signed(keys))
         return found or {}
 
-    def _signed(self, keys: Sequence[Key]) -> dict[Key, bytes]:
+    def _signed(self, keys: Sequence[LookupKey]) -> dict[LookupKey, bytes]:
         """Values that Redis holds under the keys, if this class wrote them and they are not stale."""
         names = [key.cache_key for key in keys]
         values: list[Any] = self._redis.mget(names)  # pyright: ignore[reportAssignmentType]
-        found: dict[Key, bytes] = {}
+        found: dict[LookupKey, bytes] = {}
         now = time.time()
         for key, name, value in zip(keys, names, values, strict=True):
             if not isinstance(value, bytes) or len(value) < _HEAD_BYTES:
@@ -162,7 +162,7 @@ class Lookups:
         signer.update(b"%b\0%b" % (cache_key.encode(), content))
         return signer.digest()
 
-    def _await_flights(self, missing: list[Key]) -> tuple[list[Key], dict[Key, bytes]]:
+    def _await_flights(self, missing: list[LookupKey]) -> tuple[list[LookupKey], dict[LookupKey, bytes]]:
         """Single flight across processes: the one that sets the flag reads; the others wait briefly for the result."""
         if not self._rested():
             return missing, {}
@@ -183,7 +183,7 @@ class Lookups:
         landed = self._cached(others)
         return [key for key in missing if key not in landed], landed
 
-    def _store(self, read: dict[Key, bytes]) -> None:
+    def _store(self, read: dict[LookupKey, bytes]) -> None:
         if not read or not self._rested():
             return
 
@@ -199,7 +199,7 @@ class Lookups:
         self._try(store)
 
 
-def _params(keys: Sequence[Key]) -> dict[str, Any]:
+def _params(keys: Sequence[LookupKey]) -> dict[str, Any]:
     return {
         "kind": arrays.texts([key.kind for key in keys]),
         "tenant_id": arrays.int4s([key.tenant_id for key in keys]),

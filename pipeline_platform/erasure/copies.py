@@ -7,7 +7,7 @@ import redis
 from pipeline_platform.db import queries
 from pipeline_platform.erasure.plan import one_row
 from pipeline_platform.erasure.run import Run
-from pipeline_platform.lookups import Key
+from pipeline_platform.lookups import LookupKey
 
 _SQL = queries("erasure")
 _REDIS_S = 5.0
@@ -40,7 +40,7 @@ def erase_traits(run: Run) -> None:
 
 def _forget(run: Run) -> None:
     """Delete the person's traits from the cache. A cache that does not answer forgets them by itself."""
-    names = [Key("user", run.person.tenant_id, user).cache_key for user in sorted(run.person.users)]
+    names = [LookupKey("user", run.person.tenant_id, user).cache_key for user in sorted(run.person.users)]
     try:
         with redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
             run.settings.redis_url, socket_timeout=_REDIS_S, socket_connect_timeout=_REDIS_S, protocol=2

@@ -23,12 +23,12 @@ from pipeline_platform.gateway.browser_settings import BrowserSettings
 from pipeline_platform.gateway.db_connection import BoundedConnection, StatementConnection
 from pipeline_platform.gateway.group_commit import GroupCommit
 from pipeline_platform.gateway.ingest import Ingest
-from pipeline_platform.gateway.keys import Keys
 from pipeline_platform.gateway.notifier import Notifier
 from pipeline_platform.gateway.quota import Quota
 from pipeline_platform.gateway.readiness import Readiness
 from pipeline_platform.gateway.responses import TryLaterError
 from pipeline_platform.gateway.traced import NotingArrival, TracedCommit
+from pipeline_platform.gateway.write_keys import WriteKeys
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.endpoint import processes_route
 from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
@@ -96,7 +96,7 @@ def make_gateway(
     ingest = Ingest(
         settings=settings,
         limits=Limits.of(settings),
-        keys=Keys(settings, keys),
+        keys=WriteKeys(settings, keys),
         quota=Quota(settings.tenant_events_per_s, settings.tenant_events_per_s_max, settings.tenant_bytes_per_s_max),
         budget=BodyBudget(settings.bodies_bytes_max),
         committer=committer,

@@ -13,16 +13,16 @@ from starlette.responses import Response
 
 from pipeline_platform.errors import RequestRefusedError
 from pipeline_platform.gateway import responses
-from pipeline_platform.gateway.keys import Keys
 from pipeline_platform.gateway.protocol import key_of_header, key_of_query
 from pipeline_platform.gateway.responses import Answer, TryLaterError
+from pipeline_platform.gateway.write_keys import WriteKeys
 
 
 @dataclass(frozen=True, slots=True)
 class BrowserSettings:
     """The routes of the settings, for valid write keys only."""
 
-    keys: Keys
+    keys: WriteKeys
 
     async def segment(self, request: Request) -> Response:
         key = request.path_params["key"]

@@ -22,7 +22,6 @@ from pipeline_platform.event.types import EventType, Lane
 from pipeline_platform.gateway import responses
 from pipeline_platform.gateway.bodies import BodyBudget, ClientLeftError, Held, read_body
 from pipeline_platform.gateway.group_commit import GroupCommit
-from pipeline_platform.gateway.keys import Keys, Tenant
 from pipeline_platform.gateway.protocol import (
     BATCH_CALLS,
     SINGLE_CALLS,
@@ -39,6 +38,7 @@ from pipeline_platform.gateway.protocol import (
 from pipeline_platform.gateway.quota import Quota
 from pipeline_platform.gateway.readiness import Readiness
 from pipeline_platform.gateway.responses import Answer, Rejection, TryLaterError
+from pipeline_platform.gateway.write_keys import Tenant, WriteKeys
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import GatewayNumbers
 
@@ -72,7 +72,7 @@ class Ingest:
 
     settings: Settings
     limits: Limits
-    keys: Keys
+    keys: WriteKeys
     quota: Quota
     budget: BodyBudget
     committer: GroupCommit

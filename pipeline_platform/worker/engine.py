@@ -17,7 +17,7 @@ from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.halving import Halves
 from pipeline_platform.kill_points import reach
-from pipeline_platform.lookups import Key, Lookups
+from pipeline_platform.lookups import LookupKey, Lookups
 from pipeline_platform.queue.batches import Work, complete, read
 from pipeline_platform.settings import Settings
 from pipeline_platform.telemetry.metrics.processes import row_numbers
@@ -59,7 +59,7 @@ class _Loading:
     rows: Sequence[Enriched]
     failures: Sequence[Failure]
     dead_lettered: int
-    changed: Sequence[Key]
+    changed: Sequence[LookupKey]
     cursors: Sequence[psycopg.Cursor[Any]]
 
     def processed(self) -> Processed:

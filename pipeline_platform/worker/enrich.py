@@ -15,7 +15,7 @@ from pipeline_platform.dead_letters.store import Failure, failure
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.halving import Halves
-from pipeline_platform.lookups import Key, Lookups
+from pipeline_platform.lookups import LookupKey, Lookups
 from pipeline_platform.worker.known_traits import ChangingSubjects, read_after_change
 from pipeline_platform.worker.transform import Row
 
@@ -41,15 +41,15 @@ class Enriched:
 
 
 @functools.lru_cache(maxsize=4_096)
-def _tenant_key(tenant_id: int) -> Key:
-    return Key("tenant", tenant_id)
+def _tenant_key(tenant_id: int) -> LookupKey:
+    return LookupKey("tenant", tenant_id)
 
 
-def _keys(event: QueuedEvent, row: Row) -> tuple[Key, Key | None, Key | None]:
+def _keys(event: QueuedEvent, row: Row) -> tuple[LookupKey, LookupKey | None, LookupKey | None]:
     return (
         _tenant_key(event.tenant_id),
-        Key("user", event.tenant_id, row.user_id) if row.user_id else None,
-        Key("group", event.tenant_id, row.group_id) if row.group_id else None,
+        LookupKey("user", event.tenant_id, row.user_id) if row.user_id else None,
+        LookupKey("group", event.tenant_id, row.group_id) if row.group_id else None,
     )
 
 
@@ -67,7 +67,7 @@ def enrich(
     order of acceptance, and will be loaded together or not at all.
     """
     keys = [_keys(event, row) for event, row in transformed]
-    apart = read_after_change(transformed, [three[1:] for three in keys]) if in_order else set[Key]()
+    apart = read_after_change(transformed, [three[1:] for three in keys]) if in_order else set[LookupKey]()
     changing = ChangingSubjects(conn, lookups, transformed, apart)
     look_up = lookups.get if cached else lookups.read
     known = look_up(conn, [key for three in keys for key in three if key and key not in apart])
@@ -84,7 +84,7 @@ def enrich(
     return enriched
 
 
-def _traits(key: Key, known: dict[Key, bytes], changing: ChangingSubjects) -> bytes | None:
+def _traits(key: LookupKey, known: dict[LookupKey, bytes], changing: ChangingSubjects) -> bytes | None:
     found = known.get(key)
     return (changing.text(key) if found is None else found) or None
 

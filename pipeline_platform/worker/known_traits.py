@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 
 from pipeline_platform.event.types import EventType, QueuedEvent
-from pipeline_platform.lookups import TRAITS_BYTES_MAX, TRAITS_MAX, Key, Lookups
+from pipeline_platform.lookups import TRAITS_BYTES_MAX, TRAITS_MAX, LookupKey, Lookups
 from pipeline_platform.worker.transform import Row, traits_of
 
 # A PostgreSQL index entry holds 2,704 bytes. A trait's entry has its subject's id, its name and about 40 bytes more.
@@ -23,16 +23,16 @@ _INDEXED_BYTES_MAX = 2_600
 _Pair = tuple[QueuedEvent, Row]
 
 
-def changes(event: QueuedEvent, row: Row) -> Key | None:
+def changes(event: QueuedEvent, row: Row) -> LookupKey | None:
     """The user or group whose traits an event changes, or None."""
     if not row.traits or row.type not in (EventType.IDENTIFY, EventType.GROUP):
         return None
     is_group = row.type is EventType.GROUP
     subject = row.group_id if is_group else row.user_id
-    return Key("group" if is_group else "user", event.tenant_id, subject) if subject else None
+    return LookupKey("group" if is_group else "user", event.tenant_id, subject) if subject else None
 
 
-def kept_traits(event: QueuedEvent, row: Row) -> list[tuple[Key, str, bytes]]:
+def kept_traits(event: QueuedEvent, row: Row) -> list[tuple[LookupKey, str, bytes]]:
     """The traits that an event sets: user or group, name and JSON text.
 
     A trait whose name is too long to be indexed with its subject's id is left out. The event's own row has it.
@@ -97,7 +97,9 @@ class Subject:
 class ChangingSubjects:
     """The users and groups whose traits one event of a sequence changes and a later one reads."""
 
-    def __init__(self, conn: psycopg.Connection[Any], lookups: Lookups, pairs: Sequence[_Pair], keys: set[Key]) -> None:
+    def __init__(
+        self, conn: psycopg.Connection[Any], lookups: Lookups, pairs: Sequence[_Pair], keys: set[LookupKey]
+    ) -> None:
         brought: list[tuple[int, str, bytes]] = [
             (place, name, value)
             for place, (event, row) in enumerate(pairs if keys else ())
@@ -111,9 +113,9 @@ class ChangingSubjects:
             if place_of:
                 self._brought[brought[place_of - 1][0]].append((name, size, value))
             else:
-                self._subjects[Key(kind, tenant_id, subject_id)].learn(name, Trait(at, event_id, size, value))
+                self._subjects[LookupKey(kind, tenant_id, subject_id)].learn(name, Trait(at, event_id, size, value))
 
-    def text(self, key: Key) -> bytes:
+    def text(self, key: LookupKey) -> bytes:
         """The traits that are known now; see `Subject.text`."""
         return self._subjects[key].text()
 
@@ -126,10 +128,10 @@ class ChangingSubjects:
                 self._subjects[key].learn(name, Trait(at, event.event_id, size, value))
 
 
-def read_after_change(pairs: Sequence[_Pair], keys: Sequence[Iterable[Key | None]]) -> set[Key]:
+def read_after_change(pairs: Sequence[_Pair], keys: Sequence[Iterable[LookupKey | None]]) -> set[LookupKey]:
     """The keys that an event reads and an earlier event changes."""
-    changed: set[Key] = set()
-    found: set[Key] = set()
+    changed: set[LookupKey] = set()
+    found: set[LookupKey] = set()
     if not any(row.traits for _, row in pairs):
         return found
     for (event, row), wanted in zip(pairs, keys, strict=True):

@@ -8,7 +8,7 @@ import psycopg
 from pipeline_platform import arrays
 from pipeline_platform.db import in_schema, queries
 from pipeline_platform.event.types import QueuedEvent
-from pipeline_platform.lookups import Key
+from pipeline_platform.lookups import LookupKey
 from pipeline_platform.worker.enrich import Enriched
 from pipeline_platform.worker.known_traits import as_of, changes, kept_traits
 from pipeline_platform.worker.transform import Row
@@ -101,12 +101,12 @@ def new_rows(cursors: Sequence[psycopg.Cursor[Any]]) -> int:
     return sum((cursor.fetchone() or (0,))[0] for cursor in cursors)
 
 
-def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list[Key]:
+def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list[LookupKey]:
     """Merge the traits of identify and group events into those of the look-ups. Returns whose traits were written.
 
     The newest client time wins for each trait, in any order of arrival. A time in the future counts as received_at.
     """
-    merged: list[tuple[Key, str, bytes, Enriched]] = []
+    merged: list[tuple[LookupKey, str, bytes, Enriched]] = []
     for item in (item for item in rows if item.row.traits):
         merged += [(key, name, value, item) for key, name, value in kept_traits(item.event, item.row)]
     if merged:
@@ -125,6 +125,6 @@ def keep_traits(conn: psycopg.Connection[Any], rows: Sequence[Enriched]) -> list
     return list(dict.fromkeys(key for key, *_ in merged))
 
 
-def subjects_of(rows: Sequence[Enriched]) -> list[Key]:
+def subjects_of(rows: Sequence[Enriched]) -> list[LookupKey]:
     """The users and groups whose traits the rows change."""
     return list(dict.fromkeys(key for item in rows if (key := changes(item.event, item.row))))

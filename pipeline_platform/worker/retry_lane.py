@@ -16,7 +16,7 @@ from pipeline_platform.dead_letters.store import FailedIn, Failure, exhaust, fai
 from pipeline_platform.errors import is_bad_data
 from pipeline_platform.event.types import EventType, Lane, QueuedEvent
 from pipeline_platform.halving import Halves
-from pipeline_platform.lookups import Key, Lookups
+from pipeline_platform.lookups import LookupKey, Lookups
 from pipeline_platform.queue.batches import CLAIM_BYTES_MAX
 from pipeline_platform.queue.claim_notes import HeldLetter
 from pipeline_platform.settings import Settings
@@ -64,7 +64,7 @@ def redeliver(
     starts.
     """
     done = Processed()
-    changed: list[Key] = []
+    changed: list[LookupKey] = []
     if conn.execute(_SQL["any_due_dead_letter"], prepare=True).fetchone() == (False,):
         return done
     with conn.transaction():
@@ -151,7 +151,7 @@ def _try_again(
     lookups: Lookups,
     transform: Transform,
     letters: Sequence[_Letter],
-    changed: list[Key],
+    changed: list[LookupKey],
 ) -> Processed:
     """Transform, enrich and deliver. Adds to `changed` whose traits were written."""
     by_place = {(letter.event.batch_id, letter.event.event_index): letter for letter in letters}
@@ -169,7 +169,7 @@ def _deliver(
     settings: Settings,
     conn: psycopg.Connection[Any],
     items: Sequence[tuple[_Letter, Enriched]],
-    changed: list[Key],
+    changed: list[LookupKey],
 ) -> Processed:
     """Deliver all at once if that works, else by halves, down to the one that is bad."""
     done = Processed()

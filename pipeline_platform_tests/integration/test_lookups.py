@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from pipeline_platform.event.types import TenantId
-from pipeline_platform.lookups import TRAITS_BYTES_MAX, TRAITS_MAX, Key, Lookups
+from pipeline_platform.lookups import TRAITS_BYTES_MAX, TRAITS_MAX, LookupKey, Lookups
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.known_traits import Subject, Trait
 
@@ -58,7 +58,7 @@ def test_what_was_forged_or_broken_is_read_from_postgresql(
     conn: Conn, tenant: TenantId, lookups: Lookups, cache: "redis.Redis", forgery: str
 ) -> None:
     learn(conn, tenant, "u1", "plan", '"pro"')
-    keys = [Key("tenant", tenant), Key("user", tenant, "u1"), Key("user", tenant, "nobody")]
+    keys = [LookupKey("tenant", tenant), LookupKey("user", tenant, "u1"), LookupKey("user", tenant, "nobody")]
     known = lookups.get(conn, keys)
     assert lookups.get(conn, keys) == known
     assert (lookups.hits, lookups.misses) == (3, 3)
@@ -73,7 +73,7 @@ def test_a_value_of_another_key_or_of_another_database_is_a_miss(
     conn: Conn, tenant: TenantId, lookups: Lookups, cache: "redis.Redis", settings: Settings
 ) -> None:
     learn(conn, tenant, "u1", "plan", '"pro"')
-    mine, other = Key("user", tenant, "u1"), Key("user", tenant, "u2")
+    mine, other = LookupKey("user", tenant, "u1"), LookupKey("user", tenant, "u2")
     known = lookups.get(conn, [mine, other])
     value: Any = cache.get(mine.cache_key)
     cache.set(other.cache_key, value)
@@ -90,7 +90,7 @@ def test_a_value_that_redis_kept_too_long_is_a_miss(
     conn: Conn, tenant: TenantId, settings: Settings, cache: "redis.Redis"
 ) -> None:
     lookups = Lookups(settings.model_copy(update={"lookup_ttl_s": 0.001}), settings.redis_url)
-    key = Key("tenant", tenant)
+    key = LookupKey("tenant", tenant)
     known = lookups.get(conn, [key])
     content = (0).to_bytes(8) + known[key]
     cache.set(key.cache_key, lookups._signature(key.cache_key, content) + content)  # pyright: ignore[reportPrivateUsage]
@@ -128,11 +128,11 @@ def plant_many(conn: Conn, tenant: int) -> dict[str, list[str]]:
 def test_a_row_gets_the_newest_traits_up_to_a_number_and_a_size(conn: Conn, tenant: TenantId, lookups: Lookups) -> None:
     """By both ways of reading: together, and one by one where the claim itself changes them."""
     expected = plant_many(conn, tenant)
-    keys = {user: Key("user", tenant, user) for user in expected}
+    keys = {user: LookupKey("user", tenant, user) for user in expected}
     known = lookups.get(conn, keys.values())
     subjects = {key: Subject() for key in keys.values()}
     for _, kind, tenant_id, subject_id, name, at, event_id, size, value in lookups.read_apart(conn, list(subjects), []):
-        subjects[Key(kind, tenant_id, subject_id)].learn(name, Trait(at, event_id, size, value))
+        subjects[LookupKey(kind, tenant_id, subject_id)].learn(name, Trait(at, event_id, size, value))
     for user, names in expected.items():
         assert sorted(json.loads(known[keys[user]] or b"{}")) == names, user
         assert json.loads(subjects[keys[user]].text() or b"{}") == json.loads(known[keys[user]] or b"{}"), user

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline_platform.db import connect
 from pipeline_platform.event.types import AcceptedEvent, EventType, Lane, TenantId
-from pipeline_platform.lookups import Key, Lookups
+from pipeline_platform.lookups import LookupKey, Lookups
 from pipeline_platform.queue.batches import claim, is_full
 from pipeline_platform.settings import Settings
 from pipeline_platform.worker.engine import Engine, Processed
@@ -182,7 +182,12 @@ def test_a_claim_of_what_has_waited_leaves_what_is_new(conn: Conn, tenant: Tenan
 
 
 def test_what_nobody_knows_of_is_asked_for_once(conn: Conn, tenant: TenantId, lookups: Lookups) -> None:
-    keys = [Key("tenant", tenant), Key("user", tenant, "nobody"), Key("group", tenant, "none"), Key("tenant", 1 << 30)]
+    keys = [
+        LookupKey("tenant", tenant),
+        LookupKey("user", tenant, "nobody"),
+        LookupKey("group", tenant, "none"),
+        LookupKey("tenant", 1 << 30),
+    ]
     known = lookups.get(conn, keys)
     assert [known[key] for key in keys[1:]] == [b"", b"", b""]
     assert json.loads(known[keys[0]])["name"] == "acme"

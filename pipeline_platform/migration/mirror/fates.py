@@ -9,7 +9,7 @@ from uuid import UUID
 from pipeline_platform.event.types import QueuedEvent
 from pipeline_platform.migration.mirror.target import Fate
 
-Key = tuple[int, datetime, str]
+CountKey = tuple[int, datetime, str]
 
 
 class Fates:
@@ -17,8 +17,8 @@ class Fates:
 
     def __init__(self, mirror_ids: Sequence[int]) -> None:
         self.mirror_ids = mirror_ids
-        self._proceeded: Counter[Key] = Counter()
-        self._failed: Counter[Key] = Counter()
+        self._proceeded: Counter[CountKey] = Counter()
+        self._failed: Counter[CountKey] = Counter()
         self._lost: list[tuple[int, UUID, str, str]] = []
 
     def note(self, events: Iterable[QueuedEvent], fate: Fate) -> None:

@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 _SQL = queries("legacy")
 _FLUSH_S = 0.25
 
-Key = tuple[int, datetime, str]
+CountKey = tuple[int, datetime, str]
 
 
 class Counts:
@@ -28,9 +28,9 @@ class Counts:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._arrived: Counter[Key] = Counter()
-        self._proceeded: Counter[Key] = Counter()
-        self._failed: Counter[Key] = Counter()
+        self._arrived: Counter[CountKey] = Counter()
+        self._proceeded: Counter[CountKey] = Counter()
+        self._failed: Counter[CountKey] = Counter()
         self._lost: list[tuple[int, str, str, str]] = []
 
     def arrived(self, stage: str, messages: Iterable[Message]) -> None:
@@ -101,6 +101,6 @@ async def counting(database_url: str) -> AsyncGenerator[Counts]:
             await task
 
 
-def _key(stage: str, message: Message) -> Key:
+def _key(stage: str, message: Message) -> CountKey:
     arrived_at = datetime.fromtimestamp(message.arrived_at, UTC)
     return message.tenant_id, arrived_at.replace(minute=0, second=0, microsecond=0), stage

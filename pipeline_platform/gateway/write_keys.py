@@ -39,18 +39,18 @@ class Tenant(NamedTuple):
     events_per_s: int | None
 
 
-class _Key(NamedTuple):
+class _KnownKey(NamedTuple):
     key_hash: bytes
     tenant: Tenant
 
 
-class Keys:
+class WriteKeys:
     """The write keys that this process has seen."""
 
     def __init__(self, settings: Settings, connection: BoundedConnection) -> None:
         self._refresh_s = settings.key_refresh_s / 2
         self._connection = connection
-        self._known: dict[bytes, _Key] = {}
+        self._known: dict[bytes, _KnownKey] = {}
         self._unknown_until: dict[bytes, float] = {}
         self._wanted: dict[bytes, asyncio.Future[Tenant | None]] = {}
         self._wake = asyncio.Event()
@@ -127,11 +127,11 @@ class Keys:
         if self._known:
             self._known = await self._read(list(self._known))
 
-    async def _read(self, key_hashes: Sequence[bytes]) -> dict[bytes, _Key]:
+    async def _read(self, key_hashes: Sequence[bytes]) -> dict[bytes, _KnownKey]:
         async with self._connection.bounded() as conn:
             cursor = await conn.execute(_SQL["keys"], (key_hashes,), binary=True)
             return {
-                key_hash: _Key(key_hash, Tenant(TenantId(tenant_id), events_per_s))
+                key_hash: _KnownKey(key_hash, Tenant(TenantId(tenant_id), events_per_s))
                 for key_hash, tenant_id, events_per_s in await cursor.fetchall()
             }
 
