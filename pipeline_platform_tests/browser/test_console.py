@@ -237,7 +237,7 @@ def test_a_token_is_asked_for_once(browser: Browser, settings: Settings, conn: C
     add_tenant(conn, "acme")
     with ConsoleProcess(settings, console_token="open sesame") as console:
         browser.open(f"{console.url}/?tenant=acme")
-        assert "needs the token" in browser.text("main")
+        assert "Enter the token" in browser.text("main")
         browser.find("#token").send_keys("wrong", Keys.ENTER)
         wait_for("a refusal", lambda: "not the token" in browser.text("main"))
         browser.find("#token").send_keys("open sesame", Keys.ENTER)

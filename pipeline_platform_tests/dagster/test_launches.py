@@ -12,7 +12,7 @@ from pipeline_platform.defs.hours import key_of
 from pipeline_platform.defs.policies import range_tags
 from pipeline_platform.event.types import TenantId
 from pipeline_platform.settings import Settings
-from pipeline_platform_tests.dagster.test_processing import materialized
+from pipeline_platform_tests.support.materializations import materialized
 from pipeline_platform_tests.support.planting import past_hours, plant
 from pipeline_platform_tests.support.platform import Platform as Processes
 

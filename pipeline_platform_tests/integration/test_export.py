@@ -212,7 +212,7 @@ def test_what_cannot_be_exported_is_refused(run: Export) -> None:
     assert "give -o FILE" in refused("--format", "parquet")
     assert "give -o FILE" in refused("--json")
     assert "cannot be written: No such file" in refused("-o", "/nowhere/x")
-    assert "no file that could be replaced" in refused("-o", "/")
+    assert "is not a file, so it cannot be replaced" in refused("-o", "/")
     assert "xlsx" in refused("--format", "xlsx")
 
 
