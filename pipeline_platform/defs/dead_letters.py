@@ -27,7 +27,7 @@ _COLUMNS = ["tenant", "failed_in", "error_class", "fingerprint", "events"]
     key=DEAD_LETTERS,
     deps=[dg.AssetKey("enriched_events")],
     description="Events that could not be written and are neither delivered nor discarded yet, by tenant and cause. "
-    "Mend the cause, then launch redrive_job.",
+    "Correct the cause, then launch redrive_job.",
     group_name="dead_letters",
     kinds={"postgres"},
     owners=OWNERS,
@@ -59,18 +59,20 @@ def _summary(groups: list[dict[str, Any]], settings: Settings) -> str:
     ]
     table = markdown_table(["tenant", "failed in", "error class", "fingerprint", "events"], rows[:_ROWS_SHOWN])
     errors = "`pipeline-platform dead-letters list --fingerprint FINGERPRINT` shows the errors themselves."
-    next_step = "**Next:** mend the cause, then launch `redrive_job` with its fingerprint: first as it is, a dry run."
+    next_step = (
+        "**Next:** correct the cause, then launch `redrive_job` with its fingerprint: first as it is, a dry run."
+    )
     return f"{table}\n\n{errors}\n\n{next_step}\n\n{look_further(settings, 'handle-dead-letters')}"
 
 
 class RedriveConfig(dg.Config):
     """Which dead letters to try again; what is empty limits nothing."""
 
-    reason: str = Field(description="What was corrected; goes into the audit log. There is no default: be asked.")
+    reason: str = Field(description="What was corrected; goes into the audit log. There is no default.")
     dry_run: bool = Field(
         default=True,
         description="true: only say how many it would take. false: do it. The default is true because letters whose "
-        "cause is still there burn their attempts again.",
+        "cause still exists use up their attempts again.",
     )
     tenants: list[str] = Field(default=[], description="Only these tenants', by name. Empty, the default: all.")
     fingerprint: str = Field(default="", description="Only this cause, from the asset dead_letters. Empty: all.")
@@ -99,8 +101,8 @@ def redrive_dead_letters(context: dg.OpExecutionContext, platform: Platform, con
 
 
 @dg.job(  # pyright: ignore[reportUnknownMemberType]
-    description="Tries dead letters again, those that fit all that the **Launchpad** names. Say what was mended. A dry "
-    "run unless `dry_run` is false. Which there are: the asset `dead_letters`.",
+    description="Tries dead letters again: all that fit the filters in the **Launchpad**. Give the correction as the "
+    "reason. A dry run unless `dry_run` is false. The asset `dead_letters` shows which there are.",
     config=prefilled("redrive_dead_letters", RedriveConfig),
     executor_def=dg.in_process_executor,
     metadata=OWNED,

@@ -131,7 +131,7 @@ def _platform(here: Path) -> Iterator[str]:
 
     (here / "events.ndjson").write_text("\n".join(_events()))
     try:
-        run("up", "--detach", "--workers", "1", "--gateway-port", "0", "--dagster-port", "0")
+        run("up", "--detach", "--workers", "1", "--gateway-port", "0", "--console-port", "0", "--dagster-port", "0")
         run("import", "events.ndjson", "--tenant-field", "tenant", "--received-at", "timestamp")
         endpoints = read_endpoints(here / ".pipeline")
         assert endpoints and endpoints.dagster

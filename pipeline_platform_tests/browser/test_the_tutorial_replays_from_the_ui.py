@@ -73,7 +73,7 @@ class Reader:
 
     def sh(self, commands: str) -> None:
         if commands.strip() == "make up":
-            commands = "pipeline-platform up --detach --workers 1 --gateway-port 0 --dagster-port 0"
+            commands = "pipeline-platform up --detach --workers 1 --gateway-port 0 --console-port 0 --dagster-port 0"
         done = subprocess.run(
             ["bash", "-ec", commands], cwd=self._here, env=self._environment, capture_output=True, text=True
         )

@@ -47,6 +47,7 @@ def test_no_password_is_in_an_error(log_format: str, home: Path) -> None:
                 "PIPELINE_REDIS_URL": f"redis://:{_PLANTED}@127.0.0.1:1/0",
                 "PIPELINE_LOG_FORMAT": log_format,
                 "PIPELINE_GATEWAY_PORT": "0",
+                "PIPELINE_CONSOLE_PORT": "0",
             }
             child = spawn([sys.executable, *command], log=logs[process], cwd=Path.cwd(), env=environment)
             running.callback(stop, child, signal.SIGTERM, 10)

@@ -89,7 +89,7 @@ def test_an_old_server_is_refused_by_every_way_in(old_server: str, settings: Set
     sentence = "15.* and 17 is the oldest that works: upgrade it"
     with pytest.raises(UnfitServerError, match=sentence):
         db.connect(old_server, "test")
-    for command in (["migrate"], ["up", "--no-dagster"]):
+    for command in (["migrate"], ["up", "--no-dagster", "--gateway-port", "0", "--console-port", "0"]):
         done = run_command(settings, *command, database_url=old_server)
         assert done.code == 2, done
         assert "17 is the oldest that works" in done.err

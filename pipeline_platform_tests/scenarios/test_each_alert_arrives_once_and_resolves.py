@@ -132,11 +132,12 @@ def test_each_alert_arrives_once_and_resolves(
     assert "{" not in opened[0].text
 
 
-# The other causes stay away: a test's machine may be slow or full, and its events are few.
+# The other causes stay away: a test's machine may be slow or full, its events are few, and planted hours are past.
+# More than three alerts of one tick are told as one list, which has no page.
 _CALM = {
     "alert_disk_free_bytes_min": 0,
     "objective_latency_p95_ms": 1e9,
-    "objective_lag_s": 3600.0,
+    "objective_lag_s": 1e6,
     "alert_queue_stopped_s": 3600.0,
 }
 

@@ -41,8 +41,8 @@ NOTHING_LOST = dg.AssetCheckSpec(
     kinds={"html"},
     owners=OWNERS,
     code_version="1",
-    description="What was received, delivered and lost on a day of received_at, by tenant; as a page that needs "
-    "nothing else: at the console, and under reports/ in PIPELINE_HOME.",
+    description="What was received, delivered and lost on a day of received_at, by tenant; as one self-contained "
+    "page: at the console, and under reports/ in PIPELINE_HOME.",
     check_specs=[NOTHING_LOST],
     # Its schedule runs once a day.
     freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(hours=54)),

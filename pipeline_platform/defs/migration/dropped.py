@@ -37,7 +37,7 @@ class DroppedConfig(dg.Config):
 
     tenants: list[str] = Field(
         default=[],
-        description="Only these tenants, by name. Empty, the default: all, since the old pipeline dropped of all.",
+        description="Only these tenants, by name. Empty, the default: all.",
     )
 
 

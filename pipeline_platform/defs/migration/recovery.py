@@ -49,15 +49,15 @@ class RecoveryConfig(dg.Config):
         description="One hour, as 2026-11-27-14:00, or a range, as [2026-11-27-14:00...2026-11-27-16:00]. The summary "
         "of dropped_events has it ready to paste."
     )
-    reason: str = Field(description="Why, in a few words; goes into the audit log. There is no default: be asked.")
+    reason: str = Field(description="Why, in a few words; goes into the audit log. There is no default.")
     dry_run: bool = Field(
         default=True,
         description="true: say what it would move, and change nothing. false: move it into production. The default is "
-        "true because production has users.",
+        "true, because this changes production.",
     )
     tenants: list[str] = Field(
         default=[],
-        description="Only these tenants, by name. Empty, the default: all, since the old pipeline dropped of all.",
+        description="Only these tenants, by name. Empty, the default: all.",
     )
 
 

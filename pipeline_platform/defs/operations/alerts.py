@@ -54,7 +54,7 @@ def open_alerts(context: dg.SensorEvaluationContext, platform: Platform) -> dg.S
     minimum_interval_seconds=30,
     default_status=automation.SENSORS,
     metadata=OWNED,
-    description="Writes down when each sensor and schedule that is on ticked last, and whether that failed. The "
+    description="Records when each sensor and schedule that is on ticked last, and whether that failed. The "
     "alerts' own process watches these reports, and their absence.",
 )
 def sensor_reports(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:

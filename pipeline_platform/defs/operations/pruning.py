@@ -110,7 +110,11 @@ class PruneConfig(dg.Config):
     """What to delete."""
 
     dry_run: bool = Field(default=True, description="Only say how many runs it would delete.")
-    runs_max: int = Field(default=2_000, ge=1, description="Most runs deleted at once; the schedule comes again.")
+    runs_max: int = Field(
+        default=2_000,
+        ge=1,
+        description="Largest number of runs deleted at once; the next run of the schedule deletes more.",
+    )
 
 
 @dg.op(description="Deletes finished runs that are older than PIPELINE_DAGSTER_RUNS_D days, with their event logs.")

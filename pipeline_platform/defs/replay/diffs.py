@@ -55,7 +55,7 @@ class ReplayConfig(dg.Config):
     )
     tenants: list[str] = Field(
         default=[],
-        description="Only these tenants, by name. Empty, the default: all, since a bug seldom asks whose event it is.",
+        description="Only these tenants, by name. Empty, the default: all, because a bug usually affects all.",
     )
     types: list[str] = Field(
         default=[],
@@ -148,7 +148,7 @@ def run_step(
 
     ended = steps.wait(conn, replay_id, say)
     if ended.state not in ("diffed", "committed"):
-        raise ClosedGateError(f"replay {replay_id} is {ended.state}: somebody ended it")
+        raise ClosedGateError(f"replay {replay_id} is {ended.state}: it was ended by another command")
     return report.diff(conn, replay_id)
 
 

@@ -53,11 +53,11 @@ class UndoConfig(dg.Config):
     """Which replay to undo."""
 
     replay_id: int = Field(description=_WHICH)
-    reason: str = Field(description="Why, in a few words; goes into the audit log. There is no default: be asked.")
+    reason: str = Field(description="Why, in a few words; goes into the audit log. There is no default.")
     dry_run: bool = Field(
         default=True,
-        description="true: say how many rows it would take back. false: do it. The default is true because production "
-        "has users.",
+        description="true: say how many rows it would take back. false: do it. The default is true, because this "
+        "changes production.",
     )
 
 
