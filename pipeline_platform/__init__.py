@@ -49,6 +49,7 @@ replay/         plan, diff, commit and undo; the workers do the work
 analytics/      what customers read: roll-ups and exports
 erasure/        removes a person
 archive/        keeps hours beyond the retention as Parquet files
+warehouse/      exports delivered hours as Parquet files and manifests
 imports/        brings files of events in: importer.py into hours of the past, sender.py through the gateway
 migration/      moves from a legacy pipeline: mirror/ reconcile/ cutover/ recovery/, and simulation/ to try it with
 watch/          what people look at and are told: alerts/ console/ reports/, health.py and doctor.py
@@ -65,7 +66,7 @@ event/          what an event is: types, reader (validation), json_limits, perso
 tenants/        who may send: tenants, write_keys, and tombstones of erased people
 telemetry/      logs, tracing, metrics/ (catalogue.py names every metric), redaction (what is secret), and text made safe for terminals
 settings.py     every setting; errors.py: errors, named by what happens next
-disk.py         the room on the disk
+disk.py         the room on the disk; stores.py: files at any address (a path, s3://…)
 db.py           connections and named queries; connections.py: what a session states; schema.py: migrations
 arrays.py       PostgreSQL's binary arrays; halving.py finds the bad items of what is written as a whole
 backoff.py      how long to wait before the next try

@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from pipeline_platform.defs import customers, dead_letters, events, migration, operations, replay, retention
+from pipeline_platform.defs import customers, dead_letters, events, migration, operations, replay, retention, warehouse
 from pipeline_platform.defs.resources import Platform
 
-_ROOMS = (events, customers, migration, replay, retention, operations, dead_letters)
+_ROOMS = (events, customers, warehouse, migration, replay, retention, operations, dead_letters)
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

@@ -114,6 +114,10 @@ class Settings(BaseSettings):
     archive_url: str = Field(
         default="", description="Where hours are archived before they are dropped (a path, s3://…); empty: nowhere."
     )
+    warehouse_url: str = Field(
+        default="", description="Where delivered hours are exported for a warehouse (a path, s3://…); empty: nowhere."
+    )
+    warehouse_days: int = Field(default=0, ge=0, description="Days that exported hours are kept; 0: for ever.")
     key_generation_h: int = Field(default=24, ge=1, description="Hours a generation of identity keys stays open.")
     hour_wait_s: float = Field(
         default=60.0, gt=0, description="Longest wait of a Dagster run for an import or a worker that holds its hour."

@@ -18,6 +18,7 @@ pa: Any = pyarrow
 csv: Any = pyarrow.csv
 pq: Any = pyarrow.parquet
 
+EVENT_SCHEMA = pa.schema([(name, pa.timestamp("us", tz="UTC") if name in TIMES else pa.string()) for name in COLUMNS])
 _TIMES = [place for place, name in enumerate(COLUMNS) if name in TIMES]
 
 
@@ -32,28 +33,27 @@ class Csv:
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
         for place in _TIMES:
             columns[place] = [_iso(at) for at in columns[place]]
-        self._writer.write_batch(_batch(self._schema, columns))
+        self._writer.write_batch(batch(self._schema, columns))
 
     def close(self) -> None:
         self._writer.close()
 
 
 class Parquet:
-    """Times as microseconds in UTC, JSON as text, compressed with zstd."""
+    """Times as microseconds in UTC, JSON as text, compressed with zstd. Each portion of rows is one row group."""
 
     def __init__(self, out: BinaryIO) -> None:
-        times = pa.timestamp("us", tz="UTC")
-        self._schema = pa.schema([(name, times if name in TIMES else pa.string()) for name in COLUMNS])
-        self._writer = pq.ParquetWriter(out, self._schema, compression="zstd")
+        self._writer = pq.ParquetWriter(out, EVENT_SCHEMA, compression="zstd")
 
     def write(self, rows: Sequence[Row]) -> None:
-        self._writer.write_batch(_batch(self._schema, list(zip(*rows, strict=True))))
+        self._writer.write_batch(batch(EVENT_SCHEMA, list(zip(*rows, strict=True))))
 
     def close(self) -> None:
         self._writer.close()
 
 
-def _batch(schema: Any, columns: Sequence[Sequence[Any]]) -> Any:
+def batch(schema: Any, columns: Sequence[Sequence[Any]]) -> Any:
+    """A record batch of the columns of a schema."""
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

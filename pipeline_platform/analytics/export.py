@@ -69,11 +69,21 @@ def export(conn: Conn, window: Window, writer: Writer, progress: Callable[[int, 
     with _one_snapshot(conn):
         stretches, expected = _places(conn, window)
         for stretch in stretches:
-            for rows in _read(conn, window, stretch):
+            for rows in _read(conn, window, stretch, _ROWS_AT_ONCE):
                 writer.write(rows)
                 written += len(rows)
                 progress(written, max(expected, written))
     return written
+
+
+def rows_of_hour(conn: Conn, tenant_id: int, hour: datetime, rows_at_once: int) -> Iterator[list[Row]]:
+    """A tenant's rows of an hour of received_at, in portions.
+
+    Runs in the caller's transaction, through the export's own statement.
+    """
+    yield from _read(
+        conn, Window(tenant_id, hour, hour + _HOUR, By.RECEIVED), _Stretch(hour, hour + _HOUR), rows_at_once
+    )
 
 
 def count_hour(conn: Conn, tenant_id: int, hour: datetime) -> dict[tuple[datetime, str, str | None], int]:
@@ -126,8 +136,8 @@ def _params(window: Window, stretch: _Stretch) -> dict[str, Any]:
     }
 
 
-def _read(conn: Conn, window: Window, stretch: _Stretch) -> Iterator[list[Row]]:
+def _read(conn: Conn, window: Window, stretch: _Stretch, rows_at_once: int) -> Iterator[list[Row]]:
     with conn.cursor(name="export") as cursor:
         cursor.execute(_SQL["rows"], _params(window, stretch))
-        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+        while rows := cursor.fetchmany(rows_at_once):
             yield rows

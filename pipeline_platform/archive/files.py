@@ -5,26 +5,22 @@ a second file, until the record names the new one. Reading and writing hold one 
 """
 
 import hashlib
-import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, Any
 from uuid import UUID
 
-import fsspec.core
 import pyarrow
 import pyarrow.parquet
-from fsspec.implementations.local import LocalFileSystem
 
+from pipeline_platform import stores
 from pipeline_platform.errors import PipelineError
 from pipeline_platform.event.types import BatchId, EventType, Lane, QueuedEvent, TenantId
 
-# Neither library has type hints.
+# pyarrow has no type hints.
 pa: Any = pyarrow
 pq: Any = pyarrow.parquet
-fs: Any = fsspec.core
 
 _TIME = pa.timestamp("us", tz="UTC")
 SCHEMA = pa.schema(
@@ -46,8 +42,6 @@ SCHEMA = pa.schema(
     ]
 )
 _GROUP_EVENTS = 20_000
-_PIECE_BYTES = 1 << 20
-_UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +90,9 @@ def write(place: str, events: Iterable[QueuedEvent], tenants: Mapping[int, str])
     when it is read back; other files are not touched.
     """
     sent, content = _Content(), _Content()
-    unfinished = f"{place}{_UNFINISHED}"
-    with _reachable(place):
-        system, unfinished_path = _place(unfinished)
-        system.makedirs(unfinished_path.rpartition("/")[0], exist_ok=True)
-        with system.open(unfinished_path, "wb") as file:
+    unfinished = f"{place}{stores.UNFINISHED}"
+    with stores.reachable(place):
+        with stores.new_file(unfinished) as file:
             _write(file, events, tenants, sent)
         for event in read(unfinished):
             content.add(event)
@@ -108,9 +100,7 @@ def write(place: str, events: Iterable[QueuedEvent], tenants: Mapping[int, str])
             raise PipelineError(f"{unfinished} was read back with other content than was written: run it again")
         written = weigh(unfinished)
         address = f"{place}-{written.sha256[:16]}.parquet"
-        _, path = _place(address)
-        system.mv(unfinished_path, path)
-        _make_durable(system, path)
+        stores.rename(unfinished, address)
         moved = weigh(address)
     if (moved.bytes, moved.sha256) != (written.bytes, written.sha256):
         raise PipelineError(f"{address} is not what was written: run it again")
@@ -120,34 +110,26 @@ def write(place: str, events: Iterable[QueuedEvent], tenants: Mapping[int, str])
 def remove_others(address: str) -> None:
     """Remove the other files of the hour: those that this file replaced, and those of a killed writer."""
     place = address.rpartition("-")[0]
-    with _reachable(place):
-        system, path = _place(address)
-        for pattern in (f"{place}-*.parquet", f"{place}{_UNFINISHED}"):
-            for other in system.glob(_place(pattern)[1]):
+    with stores.reachable(place):
+        system, path = stores.place(address)
+        for pattern in (f"{place}-*.parquet", f"{place}{stores.UNFINISHED}"):
+            for other in system.glob(stores.place(pattern)[1]):
                 if other != path:
                     system.rm(other)
 
 
 def remove_unfinished(root: str) -> None:
     """Remove unfinished files of killed writers below an address, of hours that are in no file yet."""
-    with _reachable(root):
-        system, path = _place(root)
-        for left in system.glob(f"{path}/**/*{_UNFINISHED}"):
+    with stores.reachable(root):
+        system, path = stores.place(root)
+        for left in system.glob(f"{path}/**/*{stores.UNFINISHED}"):
             system.rm(left)
-
-
-def remove(address: str) -> None:
-    """Remove a file if it exists."""
-    with _reachable(address):
-        system, path = _place(address)
-        if system.exists(path):
-            system.rm(path)
 
 
 def read(address: str) -> Iterator[QueuedEvent]:
     """All events of a file, batch after batch. PipelineError if it cannot be read."""
-    with _reachable(address):
-        system, path = _place(address)
+    with stores.reachable(address):
+        system, path = stores.place(address)
         with system.open(path, "rb") as file:
             for rows in pq.ParquetFile(file).iter_batches(batch_size=_GROUP_EVENTS):
                 yield from map(_event, rows.to_pylist())
@@ -166,16 +148,12 @@ def batches(events: Iterable[QueuedEvent]) -> Iterator[list[QueuedEvent]]:
 
 def weigh(address: str) -> Written:
     """A file's size and hash, and the number of events in its metadata."""
-    digest, size = hashlib.sha256(), 0
-    with _reachable(address):
-        system, path = _place(address)
-        with system.open(path, "rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
-                size += len(piece)
+    size, digest = stores.weigh(address)
+    with stores.reachable(address):
+        system, path = stores.place(address)
         with system.open(path, "rb") as file:
             rows = pq.ParquetFile(file).metadata.num_rows
-    return Written(address, rows, size, digest.hexdigest())
+    return Written(address, rows, size, digest)
 
 
 def _write(file: IO[bytes], events: Iterable[QueuedEvent], tenants: Mapping[int, str], sent: _Content) -> None:
@@ -226,31 +204,3 @@ def _event(row: dict[str, Any]) -> QueuedEvent:
         # Derived from the epoch when the event is processed.
         is_shadow=False,
     )
-
-
-def _place(address: str) -> tuple[Any, str]:
-    return fs.url_to_fs(address)
-
-
-def _make_durable(system: Any, path: str) -> None:
-    """Flush a local file to disk, so that it survives a power loss; other stores answer after they stored it."""
-    if not isinstance(system, LocalFileSystem):
-        return
-    for place in (path, path.rpartition("/")[0]):
-        number = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-
-
-@contextmanager
-def _reachable(address: str) -> Generator[None]:
-    """Turn every error of a file system into a PipelineError: the archive cannot be used now."""
-    try:
-        yield
-    except PipelineError:
-        raise
-    except Exception as error:
-        # Each store has its own errors.
-        raise PipelineError(f"archive {address}: {type(error).__name__}: {error}") from error

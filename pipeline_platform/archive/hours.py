@@ -12,13 +12,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from pipeline_platform import arrays
+from pipeline_platform import arrays, stores
 from pipeline_platform.archive import files
 from pipeline_platform.archive.hold import exclusively
 from pipeline_platform.audit_log import note
@@ -78,9 +77,8 @@ def archive_hours(
 
 
 def root_of(settings: Settings) -> str:
-    """The root address of archives. A path is made absolute, so that it is the same for every process."""
-    url = settings.archive_url.rstrip("/")
-    return url if "://" in url else str(Path(url).absolute())
+    """The root address of archives."""
+    return stores.root(settings.archive_url)
 
 
 @contextmanager
@@ -116,7 +114,7 @@ def _archive(conn: Conn, hour: datetime, place: str) -> Archived:
     files.remove_others(written.address)
     for row in records:
         if row["address"] != written.address:
-            files.remove(row["address"])
+            stores.remove(row["address"])
     return Archived(hour, written.address, written.events, written.bytes)
 
 

@@ -34,6 +34,7 @@ from pipeline_platform.cli import (
     send,
     status,
     tenants,
+    warehouse,
 )
 from pipeline_platform.cli.failures import end_of
 from pipeline_platform.errors import ConfigError
@@ -64,6 +65,7 @@ for room in (
     erasure,
     archive,
     export,
+    warehouse,
     mirror,
     cutover,
     demo,

@@ -1,7 +1,6 @@
 """archive run, list, verify, restore."""
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -15,11 +14,9 @@ from pipeline_platform.cli.output import (
     print_rows,
     running_settings,
 )
-from pipeline_platform.cli.values import time_of
+from pipeline_platform.cli.values import Hour, hour_of
 from pipeline_platform.errors import ConfigError
 
-Hour = Annotated[str | None, typer.Option(help="One hour of received_at (2026-01-31T14:00).")]
-_NO_HOUR = "no hour: write it as 2026-01-31T14:00 (UTC)"
 _COLUMNS = ("hour", "events", "bytes", "address", "error")
 
 
@@ -32,15 +29,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="archive")
 
 
-def _hour(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    at = time_of(text, "the hour", _NO_HOUR)
-    if at != at.replace(minute=0, second=0, microsecond=0):
-        raise ConfigError(f"{text}: {_NO_HOUR}")
-    return at
-
-
 def run(hour: Hour = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Archive the hours that are past retention, or one sealed hour; Dagster's retention_job does it every hour.
 
@@ -51,7 +39,7 @@ def run(hour: Hour = None, dry_run: DryRun = False, as_json: AsJson = False) -> 
     from pipeline_platform.archive.hours import archive_hours, due_hours
 
     settings = running_settings()
-    one = _hour(hour)
+    one = hour_of(hour)
     with database() as conn:
         hours = [one] if one else due_hours(conn, settings)
         done = [] if dry_run else archive_hours(conn, settings, hours)
@@ -91,7 +79,7 @@ def verify(hour: Hour = None, as_json: AsJson = False) -> None:
     from pipeline_platform.archive import hours
 
     with database() as conn:
-        found = hours.verify(conn, _hour(hour))
+        found = hours.verify(conn, hour_of(hour))
     if as_json:
         print_json({"verified": [asdict(each) for each in found]})
     else:
@@ -110,7 +98,7 @@ def restore(
     """
     from pipeline_platform.archive import hours
 
-    at = _hour(hour)
+    at = hour_of(hour)
     if not reason or at is None:
         raise ConfigError("archive restore needs a --reason")
     with database() as conn:

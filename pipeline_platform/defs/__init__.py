@@ -2,6 +2,7 @@
 
 events/         accepted → enriched → delivered: finishes hours and proves their account
 customers/      roll-ups and the daily report
+warehouse/      exports hours as Parquet files
 migration/      compares with the old pipeline, finds and recovers what it dropped, watches the cutover
 replay/         diffs hours, commits a diff and undoes it
 retention/      archives hours and drops them

@@ -17,6 +17,7 @@ from pipeline_platform.db import connect, queries
 from pipeline_platform.erasure.archives import erase_archives
 from pipeline_platform.erasure.batches import erase_batch
 from pipeline_platform.erasure.copies import erase_copies, erase_traits
+from pipeline_platform.erasure.exports import erase_exports
 from pipeline_platform.erasure.plan import Erasure, make_plan, one_row
 from pipeline_platform.erasure.rows import erase_letters, erase_rows
 from pipeline_platform.erasure.run import Run
@@ -63,6 +64,7 @@ def _run(run: Run, reason: str, also: Collection[str]) -> None:
     erase_copies(run)
     erase_traits(run)
     erase_rows(run)
+    erase_exports(run)
     _finish(run, reason)
 
 

@@ -303,8 +303,13 @@ WHERE t.tenant_id = %(tenant_id)s AND t.kind = 'group' AND e.erasure_id = %(eras
 
 -- name: strip_traits
 -- Removes the old user traits from rows that were delivered while the traits could still be looked up.
-UPDATE analytics.events SET user_traits = NULL
-WHERE tenant_id = %(tenant_id)s AND received_at >= %(before)s AND user_id = ANY(%(users)s) AND user_traits IS NOT NULL
+WITH stripped AS (
+    UPDATE analytics.events SET user_traits = NULL
+    WHERE tenant_id = %(tenant_id)s AND received_at >= %(before)s AND user_id = ANY(%(users)s) AND user_traits IS NOT NULL
+    RETURNING received_at
+)
+INSERT INTO analytics.rollup_marks (tenant_id, received_hour)
+SELECT DISTINCT %(tenant_id)s::integer, date_trunc('hour', received_at, 'UTC') FROM stripped
 
 -- name: delete_scratch
 -- Deletes the person's rows from the diffs of replays.
@@ -343,3 +348,12 @@ UPDATE control.erasures SET finished_at = clock_timestamp(), counts = %(counts)s
 -- name: subject_hash
 -- The hash of a user id.
 SELECT encode(control.id_hash(%(tenant_id)s, %(user_id)s), 'hex')
+
+-- name: stale_exports
+-- The number of exported hours whose rows may have changed since.
+SELECT count(*)
+FROM (SELECT DISTINCT ON (hour) hour, refreshes FROM control.exports
+      WHERE published_at IS NOT NULL AND removed_at IS NULL ORDER BY hour, version DESC) AS x
+LEFT JOIN analytics.rollup_hours AS r ON r.received_hour = x.hour
+WHERE x.refreshes IS DISTINCT FROM coalesce(r.refreshes, 0)
+   OR EXISTS (SELECT FROM analytics.unrolled AS u WHERE u.received_hour = x.hour)

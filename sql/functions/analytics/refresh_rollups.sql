@@ -48,8 +48,11 @@ BEGIN
         WHERE r.events <> excluded.events
         RETURNING r.received_hour
     )
-    INSERT INTO analytics.rollup_hours AS h (received_hour, changed_at)
-    SELECT received_hour, clock_timestamp() FROM (SELECT received_hour FROM gone UNION SELECT received_hour FROM put) AS c
-    ON CONFLICT (received_hour) DO UPDATE SET changed_at = excluded.changed_at;
+    INSERT INTO analytics.rollup_hours AS h (received_hour, changed_at, refreshes)
+    SELECT p.received_hour, CASE WHEN c.received_hour IS NOT NULL THEN clock_timestamp() END, 1
+    FROM (SELECT DISTINCT received_hour FROM pair) AS p
+    LEFT JOIN (SELECT received_hour FROM gone UNION SELECT received_hour FROM put) AS c USING (received_hour)
+    ON CONFLICT (received_hour) DO UPDATE
+    SET changed_at = coalesce(excluded.changed_at, h.changed_at), refreshes = h.refreshes + 1;
     RETURN cardinality(tenants);
 END $$;
