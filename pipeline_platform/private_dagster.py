@@ -66,6 +66,7 @@ __all__ = [
     "silent_output",
     "target_of",
     "use_engine",
+    "with_code_references",
 ]
 
 
@@ -75,6 +76,14 @@ def same_partition_if_any() -> dg.TimeWindowPartitionMapping:
         # A beta parameter, which warns at every start.
         warnings.simplefilter("ignore")
         return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+
+def with_code_references(assets: Sequence[Any]) -> Sequence[Any]:
+    """The assets, each with the place of its code, which its page shows."""
+    with warnings.catch_warnings():
+        # In beta, which warns at every start.
+        warnings.simplefilter("ignore")
+        return dg.with_source_code_references(assets)
 
 
 def silent_output(key: dg.AssetKey) -> dg.MaterializeResult[Any]:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from pipeline_platform.dead_letters.operations import Filter, count_open, redrive
 from pipeline_platform.defs.launchpad import prefilled, require_reason
-from pipeline_platform.defs.policies import OWNED, OWNERS, in_plain_words
+from pipeline_platform.defs.policies import OWNED, OWNERS, PERSONAL_DATA, in_plain_words
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.summaries import look_further, markdown_table
 from pipeline_platform.settings import Settings
@@ -31,6 +31,7 @@ _COLUMNS = ["tenant", "failed_in", "error_class", "fingerprint", "events"]
     group_name="dead_letters",
     kinds={"postgres"},
     owners=OWNERS,
+    tags=PERSONAL_DATA,
     code_version="2",
 )
 def dead_letters(platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]

@@ -13,6 +13,9 @@ from pipeline_platform.errors import NotNowError, PipelineError, is_bad_data, is
 # One team, until a deployment has more.
 OWNERS = ["team:platform"]
 
+# Of assets whose data name people: what an erasure reaches.
+PERSONAL_DATA = {"personal_data": "yes"}
+
 # Set as metadata on jobs, schedules and sensors: their own parameter is beta and warns at every start.
 OWNED: dict[str, Any] = {"owner": OWNERS[0]}
 

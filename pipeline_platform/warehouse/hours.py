@@ -53,6 +53,6 @@ def export_hour(conn: Conn, settings: Settings, hour: datetime) -> Exported:
             current = row_of(conn, "current", hour)
             if current and current["refreshes"] == state["refreshes"] and (kept := verified(current)):
                 return kept
-            if written := write_version(conn, settings, hour, current["version"] if current else None):
+            if written := write_version(conn, settings, hour, current):
                 return written
     raise NotNowError(f"the rows of {hour:%Y-%m-%d %H}:00 are being changed: export the hour again")

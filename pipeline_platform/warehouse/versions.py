@@ -47,8 +47,11 @@ class Exported:
     error: str | None = None
 
 
-def write_version(conn: Conn, settings: Settings, hour: datetime, replaces: int | None) -> Exported | None:
-    """Write and publish the next version; None if rows of the hour were being changed."""
+def write_version(conn: Conn, settings: Settings, hour: datetime, current: Mapping[str, Any] | None) -> Exported | None:
+    """Write and publish the next version; None if rows of the hour were being changed.
+
+    If its file is the one of the current version, that stays: the rows were counted again and are what they were.
+    """
     hour_address = f"{stores.root(settings.warehouse_url)}/{hour:%Y/%m/%d/%H}"
     taken = row_of(conn, "begin", hour, hour_address=hour_address)
     assert taken
@@ -64,6 +67,11 @@ def write_version(conn: Conn, settings: Settings, hour: datetime, replaces: int 
     reach("export.after_file")
     require_equal(files.tallies(file), content, hour)
     size, sha256 = stores.weigh(file)
+    if current and current["sha256"] == sha256 and (kept := verified(current)):
+        _remove(conn, hour, version, address)
+        conn.execute(_SQL["unchanged"], {"hour": hour, "version": kept.version, "refreshes": content.refreshes})
+        return kept
+    replaces = current["version"] if current else None
     made = _manifest(hour, taken, replaces, content, manifest.File(f"v{version}/{_FILE}", size, sha256))
     manifest.publish(made, address, hour_address)
     reach("export.after_current")
@@ -109,14 +117,17 @@ def remove_replaced(conn: Conn, settings: Settings) -> int:
     with exclusively(conn):
         gone = conn.execute(_SQL["superseded"], {"grace": _GRACE}).fetchall()
         for hour, version, address in gone:
-            stores.remove(address)
-            conn.execute(_SQL["removed"], {"hour": hour, "version": version})
+            _remove(conn, hour, version, address)
         expired = conn.execute(_SQL["expired"], {"days": settings.warehouse_days}).fetchall()
         for hour, version, address in expired:
             # The hour's directory, which also names its current version.
-            stores.remove(address.rpartition("/")[0])
-            conn.execute(_SQL["removed"], {"hour": hour, "version": version})
+            _remove(conn, hour, version, address.rpartition("/")[0])
     return len(gone) + len(expired)
+
+
+def _remove(conn: Conn, hour: datetime, version: int, address: str) -> None:
+    stores.remove(address)
+    conn.execute(_SQL["removed"], {"hour": hour, "version": version})
 
 
 def _portions(conn: Conn, hour: datetime, tenants: Iterable[Tenant]) -> Iterator[tuple[Tenant, list[Row]]]:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 import yaml
 
 import pipeline_platform.defs
 from pipeline_platform.definitions import build_defs
+from pipeline_platform.defs import columns
 from pipeline_platform.defs.launchpad import prefilled
 from pipeline_platform.defs.operations.pruning import PruneConfig
 from pipeline_platform.defs.summaries import markdown_table
+from pipeline_platform.warehouse.files import SCHEMA
 
 _ROOT = Path(__file__).parents[2]
 _KEBAB = re.compile(r"""["']([a-z]+(?:-[a-z]+)+)["']""")
@@ -41,10 +44,32 @@ def test_every_asset_says_what_it_is_who_answers_for_it_and_of_which_code(reposi
             "owners": node.owners,
             "kinds": node.kinds,
             "group": node.group_name != "default",
-            "code_version": node.code_version,
+            "code_version": node.code_version or node.group_name == "outside",
         }
         assert all(said.values()), f"{key.to_user_string()} lacks {[name for name, value in said.items() if not value]}"
         assert 40 <= len(node.description or "") <= 600, key
+
+
+def test_the_columns_of_an_asset_are_those_of_its_table(conn: psycopg.Connection[Any]) -> None:
+    named = "SELECT attname, atttypid::regtype::text FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0"
+    names = {"timestamp with time zone": "timestamptz"}
+    for asset in (columns.EVENTS, columns.ROLLUPS):
+        found = conn.execute(named, (asset["dagster/table_name"],)).fetchall()
+        described = {column.name: column.type for column in asset["dagster/column_schema"].columns}
+        assert described == {name: names.get(kind, kind) for name, kind in found}
+    exported = [column.name for column in columns.EXPORTED_FILE["dagster/column_schema"].columns]
+    assert exported == list(SCHEMA.names)
+
+
+def test_assets_show_where_their_code_is_and_whether_they_name_people(repository: dg.RepositoryDefinition) -> None:
+    graph = repository.asset_graph
+    executable = [graph.get(key) for key in graph.get_all_asset_keys() if graph.get(key).is_executable]
+    assert [node.key for node in executable if "dagster/code_references" not in node.metadata] == []
+    named = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).tags.get("personal_data")}
+    assert named == {
+        "accepted_events", "archived_hours", "clients", "dead_letters", "delivered_events", "enriched_events",
+        "exported_hours", "old_pipeline", "recovered_events", "replay_diffs", "replayed_hours", "warehouse_tables",
+    }  # fmt: skip
 
 
 def test_every_check_job_sensor_and_schedule_is_described_and_owned(repository: dg.RepositoryDefinition) -> None:

@@ -38,7 +38,7 @@ def test_definitions_load_in_a_fresh_interpreter_without_servers_settings_or_war
         check=False,
     )
     assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.strip() == "13"
+    assert loaded.stdout.strip() == "18"
     assert loaded.stderr == ""
 
 
@@ -80,6 +80,7 @@ def test_the_asset_graph() -> None:
         for key in graph.get_all_asset_keys()
     }
     hourly = "Hourly, starting 2026-10-01-00:00 UTC."
+    external = "None"
     so_far = "Hourly, starting 2026-10-01-00:00 UTC. End offsetted by 1 partition."
     daily = "Daily, starting 2026-10-01 UTC."
     delivered = ["delivered_events"]
@@ -87,16 +88,23 @@ def test_the_asset_graph() -> None:
     def asset(deps: list[str], partitions: str, checks: list[str], group: str, kinds: list[str]) -> dict[str, object]:
         return {"deps": deps, "partitions": partitions, "checks": checks, "group": group, "kinds": kinds}
 
-    # From left to right: an hour is accepted, enriched and delivered; all else begins there.
+    # From left to right: an hour is accepted, enriched and delivered; all else begins there. Exports are off.
     assert found == {
-        "accepted_events": asset([], hourly, [], "events", ["postgres"]),
+        "clients": asset([], external, [], "outside", ["rudderstack", "segment"]),
+        "old_pipeline": asset([], external, [], "outside", ["postgres", "table"]),
+        "accepted_events": asset(["clients"], hourly, [], "events", ["postgres"]),
         "enriched_events": asset(["accepted_events"], hourly, [], "events", ["python", "redis"]),
         "delivered_events": asset(["enriched_events"], hourly, ["account_holds"], "events", ["postgres", "table"]),
         "rollups": asset(delivered, hourly, ["same_totals"], "customers", ["postgres", "table"]),
         "daily_report": asset(delivered, daily, ["nothing_lost"], "customers", ["html"]),
         "archived_hours": asset(delivered, "None", ["all_archived"], "retention", ["parquet"]),
         "retained_hours": asset(["archived_hours"], "None", ["nothing_overdue"], "retention", ["postgres"]),
-        "reconciled_hours": asset(delivered, so_far, ["no_drift"], "migration", ["postgres"]),
+        "exported_hours": asset(delivered, external, [], "warehouse", ["parquet"]),
+        "warehouse_tables": asset(["exported_hours"], external, [], "outside", ["table"]),
+        "dashboards": asset(["daily_report", "rollups"], external, [], "outside", ["dashboard"]),
+        "reconciled_hours": asset(
+            ["delivered_events", "old_pipeline"], so_far, ["no_drift"], "migration", ["postgres"]
+        ),
         "dropped_events": asset(["reconciled_hours"], so_far, ["nothing_missing"], "migration", ["postgres"]),
         "recovered_events": asset(["dropped_events"], so_far, [], "migration", ["postgres"]),
         "dead_letters": asset(["enriched_events"], "None", [], "dead_letters", ["postgres"]),

@@ -42,6 +42,10 @@ UPDATE control.exports SET published_at = clock_timestamp(), file = %(file)s, ev
                            sha256 = %(sha256)s, refreshes = %(refreshes)s
 WHERE hour = %(hour)s AND version = %(version)s
 
+-- name: unchanged
+-- Records that a version still is what production holds.
+UPDATE control.exports SET refreshes = %(refreshes)s WHERE hour = %(hour)s AND version = %(version)s
+
 -- name: tally
 -- The number of a tenant's rows of an hour, and the SHA-256 of their ids in ascending order.
 SELECT count(*), encode(sha256(coalesce(string_agg(uuid_send(event_id), ''::bytea ORDER BY event_id), '')), 'hex')

@@ -15,7 +15,7 @@ from pydantic import Field
 from pipeline_platform.analytics.agreement import Agreement, Difference, agree
 from pipeline_platform.analytics.rollups import mark
 from pipeline_platform.db import queries
-from pipeline_platform.defs import automation
+from pipeline_platform.defs import automation, columns
 from pipeline_platform.defs.events.processing import DELIVERED
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
 from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
@@ -59,6 +59,7 @@ class RollupsConfig(dg.Config):
             owners=OWNERS,
             code_version="1",
             kinds={"postgres", "table"},
+            metadata=columns.ROLLUPS,
             partitions_def=HOURS,
             description="analytics.rollups: events by tenant, hour of occurred_at, type and name. A partition is what "
             "was received in the hour: its events, how many of them had occurred in an earlier hour, cells, tenants.",

@@ -14,10 +14,20 @@ import dagster as dg
 import psycopg
 
 from pipeline_platform.db import queries
+from pipeline_platform.defs import columns
 from pipeline_platform.defs.events.account_check import ACCOUNT_HOLDS, check_hour, conclude
 from pipeline_platform.defs.events.stages import Metadata, accept_stage, deliver_stage, enrich_stage
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of
-from pipeline_platform.defs.policies import HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, retried_where_it_helps
+from pipeline_platform.defs.outside import CLIENTS
+from pipeline_platform.defs.policies import (
+    HOURS_POOL,
+    ONE_RUN,
+    OWNED,
+    OWNERS,
+    PERSONAL_DATA,
+    RETRY,
+    retried_where_it_helps,
+)
 from pipeline_platform.defs.recording import Event, hour_record, over_hours, recorded
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.verdicts import red_hours
@@ -49,11 +59,13 @@ _common: dict[str, Any] = {
     "owners": OWNERS,
     "code_version": "1",
     "partitions_def": HOURS,
+    "tags": PERSONAL_DATA,
 }
 
 _SPECS = [
     dg.AssetSpec(
         ACCEPTED,
+        deps=[CLIENTS],
         description="What was received in the hour, sealed: nothing can arrive in it any more. Received, "
         "accepted and rejected by tenant; batches; original and stored bytes.",
         kinds={"postgres"},
@@ -75,6 +87,7 @@ _SPECS = [
         "dead-lettered or discarded, by tenant; and the time from received_at to the "
         "delivering commit.",
         kinds={"postgres", "table"},
+        metadata=columns.EVENTS,
         # An hour is sealed when it is over and processed within minutes, also if nothing was received.
         freshness_policy=dg.FreshnessPolicy.time_window(
             warn_window=timedelta(minutes=90), fail_window=timedelta(hours=3)

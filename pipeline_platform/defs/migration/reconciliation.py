@@ -14,6 +14,7 @@ import psycopg
 from pipeline_platform.db import queries
 from pipeline_platform.defs import automation
 from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, SAME_HOUR, hour_of, key_of, ranges
+from pipeline_platform.defs.outside import OLD_PIPELINE
 from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
 from pipeline_platform.defs.recording import Event, hour_record, over_hours
 from pipeline_platform.defs.resources import Platform
@@ -48,7 +49,7 @@ NO_DRIFT = dg.AssetCheckSpec(
     specs=[
         dg.AssetSpec(
             RECONCILED,
-            deps=[dg.AssetDep("delivered_events", partition_mapping=SAME_HOUR)],
+            deps=[dg.AssetDep("delivered_events", partition_mapping=SAME_HOUR), OLD_PIPELINE],
             group_name="migration",
             owners=OWNERS,
             code_version="1",

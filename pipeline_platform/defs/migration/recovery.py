@@ -18,7 +18,7 @@ from pipeline_platform.defs.hours import HOURS_SO_FAR, hour_of, keys_of
 from pipeline_platform.defs.launchpad import prefilled, require_reason
 from pipeline_platform.defs.migration.dropped import DROPPED, NOTHING_MISSING, find_hour, tenants_table
 from pipeline_platform.defs.migration.reconciliation import NO_DRIFT, compare_hour, window_of
-from pipeline_platform.defs.policies import HOURS_POOL, OWNED, OWNERS, RETRY, in_plain_words
+from pipeline_platform.defs.policies import HOURS_POOL, OWNED, OWNERS, PERSONAL_DATA, RETRY, in_plain_words
 from pipeline_platform.defs.recording import hour_record
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.verdicts import last_evaluation, red_hours
@@ -34,6 +34,7 @@ recovered_events = dg.AssetSpec(
     deps=[DROPPED],
     group_name="migration",
     owners=OWNERS,
+    tags=PERSONAL_DATA,
     code_version="3",
     kinds={"postgres"},
     partitions_def=HOURS_SO_FAR,

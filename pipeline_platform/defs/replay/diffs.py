@@ -15,7 +15,7 @@ from pydantic import Field
 from pipeline_platform.db import queries
 from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, SAME_HOUR, hour_of, key_of, ranges
 from pipeline_platform.defs.launchpad import example, reason_of
-from pipeline_platform.defs.policies import LONG, ONE_RUN, OWNED, OWNERS, REPLAYS_POOL, in_plain_words
+from pipeline_platform.defs.policies import LONG, ONE_RUN, OWNED, OWNERS, PERSONAL_DATA, REPLAYS_POOL, in_plain_words
 from pipeline_platform.defs.recording import hour_record, hours_text, over_hours
 from pipeline_platform.defs.replay.summary import hour_metadata
 from pipeline_platform.defs.resources import Platform
@@ -35,6 +35,7 @@ _common: dict[str, Any] = {
     "code_version": "3",
     "kinds": {"postgres", "python"},
     "partitions_def": HOURS_SO_FAR,
+    "tags": PERSONAL_DATA,
 }
 
 replayed_hours = dg.AssetSpec(

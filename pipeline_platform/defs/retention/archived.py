@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from pipeline_platform.defs.hours import key_of
-from pipeline_platform.defs.policies import OWNERS
+from pipeline_platform.defs.policies import OWNERS, PERSONAL_DATA
 from pipeline_platform.defs.resources import Platform
 
 ARCHIVED = dg.AssetKey("archived_hours")
@@ -29,6 +29,7 @@ ALL_ARCHIVED = dg.AssetCheckSpec(
     group_name="retention",
     kinds={"parquet"},
     owners=OWNERS,
+    tags=PERSONAL_DATA,
     code_version="1",
     check_specs=[ALL_ARCHIVED],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from pipeline_platform.defs import automation
+from pipeline_platform.defs import automation, columns
 from pipeline_platform.defs.events.processing import DELIVERED
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
 from pipeline_platform.defs.policies import (
@@ -20,6 +20,7 @@ from pipeline_platform.defs.policies import (
     ONE_RUN,
     OWNED,
     OWNERS,
+    PERSONAL_DATA,
     RETRY,
     in_plain_words,
     range_tags,
@@ -35,7 +36,15 @@ _RANGES_MAX = 4
 
 EXPORTED = dg.AssetKey("exported_hours")
 
-_common: dict[str, Any] = {"deps": [DELIVERED], "group_name": "warehouse", "owners": OWNERS, "kinds": {"parquet"}}
+_common: dict[str, Any] = {
+    "deps": [DELIVERED],
+    "group_name": "warehouse",
+    "owners": OWNERS,
+    "kinds": {"parquet"},
+    "tags": PERSONAL_DATA,
+    "code_version": "1",
+    "metadata": columns.EXPORTED_FILE,
+}
 
 EXPORTS_ARE_OFF = dg.AssetSpec(
     EXPORTED,
@@ -60,7 +69,6 @@ SAME_AS_DELIVERED = dg.AssetCheckSpec(
             EXPORTED,
             description="Delivered hours as Parquet files with manifests (counts by tenant, digests, versions of "
             "schema and code) below PIPELINE_WAREHOUSE_URL. `current.json` of an hour names its current version.",
-            code_version="1",
             partitions_def=HOURS,
             # Its schedule runs once an hour.
             freshness_policy=dg.FreshnessPolicy.time_window(
