@@ -55,6 +55,7 @@ migration/      moves from a legacy pipeline: mirror/ reconcile/ cutover/ recove
 watch/          what people look at and are told: alerts/ console/ reports/, health.py and doctor.py
 defs/           Dagster's assets, jobs, schedules, sensors and checks; definitions.py merges them; private_dagster.py: what
                 is used of Dagster and is private
+celery_runs/    runs of Dagster on several machines, by Celery
 cli/            the command line
 local/          everything on one machine: services/ (embedded PostgreSQL and Redis), supervisor/ (`up`), web_guard.py,
                 instance/ (Dagster's instance: dagster.yaml, storage, run launcher)

@@ -64,6 +64,7 @@ __all__ = [
     "same_partition_if_any",
     "serialize_value",
     "silent_output",
+    "storage_url",
     "target_of",
     "use_engine",
     "with_code_references",
@@ -76,6 +77,12 @@ def same_partition_if_any() -> dg.TimeWindowPartitionMapping:
         # A beta parameter, which warns at every start.
         warnings.simplefilter("ignore")
         return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+
+def storage_url(instance: dg.DagsterInstance) -> str:
+    """SQLAlchemy's URL of the instance's database. The storage is DagsterPostgresStorage."""
+    storage: Any = instance.event_log_storage
+    return storage.postgres_url
 
 
 def with_code_references(assets: Sequence[Any]) -> Sequence[Any]:

@@ -111,6 +111,14 @@ class Settings(BaseSettings):
     dagster_runs_d: int = Field(
         default=30, ge=1, description="Days that Dagster's finished runs and their event logs are kept."
     )
+    dagster_hours_a_run: int = Field(
+        default=0, ge=0, description="Hours of a backfill that one run takes, to spread it over machines; 0: all."
+    )
+    files_url: str = Field(
+        default="",
+        description="Where pages and files that people read are written: reports, reconciliation (a path, s3://…); "
+        "empty: the home.",
+    )
     archive_url: str = Field(
         default="", description="Where hours are archived before they are dropped (a path, s3://…); empty: nowhere."
     )

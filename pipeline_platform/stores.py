@@ -14,6 +14,7 @@ import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline_platform.errors import PipelineError
+from pipeline_platform.settings import Settings
 
 # fsspec has no type hints.
 fs: Any = fsspec.core
@@ -45,6 +46,11 @@ def root(url: str) -> str:
     return url if "://" in url else str(Path(url).absolute())
 
 
+def files_root(settings: Settings) -> str:
+    """Where pages and files that people read are written."""
+    return root(settings.files_url or str(settings.home))
+
+
 @contextmanager
 def new_file(address: str) -> Generator[IO[bytes]]:
     """A file to write, with its directory. Call only within `reachable`."""
@@ -60,6 +66,22 @@ def rename(unfinished: str, address: str) -> None:
     path = place(address)[1]
     system.mv(source, path)
     _make_durable(system, path)
+
+
+def write_whole(address: str, content: bytes) -> None:
+    """Write or replace a file at once. PipelineError if the address cannot be used."""
+    unfinished = f"{address}{UNFINISHED}"
+    with reachable(address):
+        with new_file(unfinished) as file:
+            file.write(content)
+        rename(unfinished, address)
+
+
+def read_whole(address: str) -> bytes:
+    """The content of a file. PipelineError if it cannot be read."""
+    with reachable(address):
+        system, path = place(address)
+        return system.cat_file(path)
 
 
 def weigh(address: str) -> tuple[int, str]:

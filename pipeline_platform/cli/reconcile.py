@@ -50,7 +50,7 @@ def reconcile(
             # Imported only for an export: importing pandas takes a second.
             from pipeline_platform.migration.reconcile.export import export as export_window
 
-            for path in export_window(conn, begin, until, export):
+            for path in export_window(conn, begin, until, str(export.absolute())):
                 log_console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print_json(found.to_json())

@@ -33,21 +33,21 @@ def report(
     Example: pipeline-platform report --day 2026-01-31
     """
     from pipeline_platform.watch.reports.daily import count_day
-    from pipeline_platform.watch.reports.daily_page import COLUMNS, page_path, write_daily
+    from pipeline_platform.watch.reports.daily_page import COLUMNS, page_address, write_daily
 
     wanted = _day(day)
     with database() as conn:
         found = count_day(conn, wanted)
-    path = page_path(running_settings().home, found)
-    write_daily(found, path)
+    address = page_address(running_settings(), found)
+    write_daily(found, address)
     if as_json:
-        print_json(found.to_json() | {"file": str(path)})
+        print_json(found.to_json() | {"file": address})
     else:
         title = f"{wanted.isoformat()}{'' if found.is_final else ' (not final)'}"
         whole = {"tenant": "all", **found.numbers.totals(), "lost": found.lost}
         rows = [whole, *(tenant.to_json() for tenant in found.tenants)]
         print_rows(rows, ("tenant", *COLUMNS), title=title, empty="")
-        console.print(f"page: {path}", highlight=False, soft_wrap=True)
+        console.print(f"page: {address}", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if found.lost else 0)
 
 

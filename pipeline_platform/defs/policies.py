@@ -9,6 +9,7 @@ import dagster as dg
 
 from pipeline_platform.defs.hours import key_of
 from pipeline_platform.errors import NotNowError, PipelineError, is_bad_data, is_transient, without_values
+from pipeline_platform.settings import Settings
 
 # One team, until a deployment has more.
 OWNERS = ["team:platform"]
@@ -24,6 +25,14 @@ RETRY = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, j
 
 # Any range is one run, which goes hour by hour. 72 hours: one run takes 8 s, a run for each hour 17 minutes.
 ONE_RUN = dg.BackfillPolicy.single_run()
+
+
+def _runs_over_hours(hours_a_run: int) -> dg.BackfillPolicy:
+    return dg.BackfillPolicy.multi_run(hours_a_run) if hours_a_run else ONE_RUN
+
+
+# Of short work on hours: where runs are spread over machines, a range is several runs.
+HOURS_RUNS = _runs_over_hours(Settings.read().dagster_hours_a_run)
 
 # Of short work on hours, and of replays, which may take hours and must not hold up the hourly runs.
 HOURS_POOL, REPLAYS_POOL = "hours", "replays"

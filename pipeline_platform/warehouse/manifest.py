@@ -50,20 +50,13 @@ def publish(manifest: Manifest, version_address: str, hour_address: str) -> None
     """Write the manifest beside its file, then name it as the hour's current one."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     for address in (f"{version_address}/manifest.json", f"{hour_address}/current.json"):
-        unfinished = f"{address}{stores.UNFINISHED}"
-        with stores.reachable(address):
-            with stores.new_file(unfinished) as file:
-                file.write(text)
-            stores.rename(unfinished, address)
+        stores.write_whole(address, text)
 
 
 def read_current(hour_address: str) -> Manifest:
     """The current manifest of an hour. PipelineError if there is none or it is not one."""
     address = f"{hour_address}/current.json"
-    with stores.reachable(address):
-        system, path = stores.place(address)
-        text = system.cat_file(path)
     try:
-        return msgspec.json.decode(text, type=Manifest)
+        return msgspec.json.decode(stores.read_whole(address), type=Manifest)
     except msgspec.MsgspecError as error:
         raise PipelineError(f"{address} is no manifest: {error}") from error

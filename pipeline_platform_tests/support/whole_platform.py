@@ -41,8 +41,10 @@ WHERE dagster_event_type = 'ASSET_MATERIALIZATION' AND asset_key = %s AND partit
 class WholePlatform:
     """The whole platform in `home`; leaving the context ends it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **more: str) -> None:
+        """more: settings by their lower-case names."""
         self.home = home
+        self._more = {f"PIPELINE_{name.upper()}": value for name, value in more.items()}
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -64,7 +66,7 @@ class WholePlatform:
         """Start `up`; returns when everything serves."""
         ours = {f"PIPELINE_{name}_PORT": "0" for name in ("GATEWAY", "CONSOLE", "DAGSTER")}
         # A run waits for the hour that the test holds.
-        ours |= {"PIPELINE_HOME": str(self.home), "PIPELINE_WORKERS": "1", "PIPELINE_HOUR_WAIT_S": "900"}
+        ours |= {"PIPELINE_HOME": str(self.home), "PIPELINE_WORKERS": "1", "PIPELINE_HOUR_WAIT_S": "900"} | self._more
         others = {name: value for name, value in os.environ.items() if not name.startswith(("PIPELINE_", "DAGSTER_"))}
         (self.home / "logs").mkdir(exist_ok=True)
         with (self.home / "logs" / "up.log").open("ab") as log:

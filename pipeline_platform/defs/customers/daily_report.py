@@ -5,7 +5,6 @@ acts when the check fails: `pipeline-platform audit` names the lost events.
 """
 
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -42,7 +41,7 @@ NOTHING_LOST = dg.AssetCheckSpec(
     owners=OWNERS,
     code_version="1",
     description="What was received, delivered and lost on a day of received_at, by tenant; as one self-contained "
-    "page: at the console, and under reports/ in PIPELINE_HOME.",
+    "page: at the console, and under reports/ in PIPELINE_HOME or PIPELINE_FILES_URL.",
     check_specs=[NOTHING_LOST],
     # Its schedule runs once a day.
     freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(hours=54)),
@@ -50,15 +49,15 @@ NOTHING_LOST = dg.AssetCheckSpec(
 )
 def daily_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
     # Imported here: plotly takes a moment to import, which would delay the loading of definitions.
-    from pipeline_platform.watch.reports.daily_page import page_path, write_daily
+    from pipeline_platform.watch.reports.daily_page import page_address, write_daily
 
     with platform.connect() as conn:
         found = count_day(conn, date.fromisoformat(context.partition_key))
-    path = page_path(platform.settings().home, found).resolve()
-    write_daily(found, path)
+    address = page_address(platform.settings(), found)
+    write_daily(found, address)
     losing = [tenant for tenant in found.tenants if tenant.lost]
     return dg.MaterializeResult(
-        metadata=_described(found) | _page(platform.settings(), path),
+        metadata=_described(found) | _page(platform.settings(), address),
         check_results=[
             dg.AssetCheckResult(
                 check_name=NOTHING_LOST.name,
@@ -98,13 +97,13 @@ def _result(found: Daily) -> str:
     )
 
 
-def _page(settings: Settings, path: Path) -> dict[str, Any]:
-    """Where the page is: at the console, if it runs, and on this machine. Browsers refuse links to files."""
+def _page(settings: Settings, address: str) -> dict[str, Any]:
+    """Where the page is: at the console, if it runs, and its file. Browsers refuse links to files."""
     running = read_endpoints(settings.home)
-    link = (
-        {"page": dg.MetadataValue.url(f"{running.console}/reports/{path.name}")} if running and running.console else {}
-    )
-    return link | {"file": dg.MetadataValue.text(str(path))}
+    file = {"file": dg.MetadataValue.text(address)}
+    if not (running and running.console):
+        return file
+    return {"page": dg.MetadataValue.url(f"{running.console}/reports/{address.rpartition('/')[2]}")} | file
 
 
 def _summary(found: Daily) -> str:

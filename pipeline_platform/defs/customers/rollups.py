@@ -18,7 +18,7 @@ from pipeline_platform.db import queries
 from pipeline_platform.defs import automation, columns
 from pipeline_platform.defs.events.processing import DELIVERED
 from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
-from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
+from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, HOURS_RUNS, OWNED, OWNERS, RETRY, range_tags
 from pipeline_platform.defs.recording import Event, hour_record, over_hours
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.verdicts import hour_verdict, last_verdict, red_hours
@@ -71,7 +71,7 @@ class RollupsConfig(dg.Config):
     ],
     check_specs=[SAME_TOTALS],
     partitions_def=HOURS,
-    backfill_policy=ONE_RUN,
+    backfill_policy=HOURS_RUNS,
     retry_policy=RETRY,
     pool=HOURS_POOL,
 )

@@ -21,7 +21,7 @@ from pipeline_platform.defs.hours import HOURS, hour_of, key_of
 from pipeline_platform.defs.outside import CLIENTS
 from pipeline_platform.defs.policies import (
     HOURS_POOL,
-    ONE_RUN,
+    HOURS_RUNS,
     OWNED,
     OWNERS,
     PERSONAL_DATA,
@@ -104,7 +104,7 @@ _SPECS = [
     check_specs=[ACCOUNT_HOLDS],
     can_subset=True,
     partitions_def=HOURS,
-    backfill_policy=ONE_RUN,
+    backfill_policy=HOURS_RUNS,
     retry_policy=RETRY,
     pool=HOURS_POOL,
 )

@@ -13,7 +13,7 @@ from pydantic import Field
 from pipeline_platform.defs.hours import HOURS_SO_FAR, hour_of
 from pipeline_platform.defs.launchpad import example
 from pipeline_platform.defs.migration.reconciliation import NOT_YET, RECONCILED, window_of
-from pipeline_platform.defs.policies import HOURS_POOL, ONE_RUN, OWNERS, RETRY, in_plain_words
+from pipeline_platform.defs.policies import HOURS_POOL, HOURS_RUNS, OWNERS, RETRY, in_plain_words
 from pipeline_platform.defs.recording import Event, hour_record, hours_text, over_hours
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.summaries import look_further, markdown_table
@@ -59,7 +59,7 @@ class DroppedConfig(dg.Config):
     ],
     check_specs=[NOTHING_MISSING],
     partitions_def=HOURS_SO_FAR,
-    backfill_policy=ONE_RUN,
+    backfill_policy=HOURS_RUNS,
     retry_policy=RETRY,
     pool=HOURS_POOL,
 )

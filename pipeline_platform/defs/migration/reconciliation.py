@@ -11,11 +11,12 @@ from typing import Any
 import dagster as dg
 import psycopg
 
+from pipeline_platform import stores
 from pipeline_platform.db import queries
 from pipeline_platform.defs import automation
 from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, SAME_HOUR, hour_of, key_of, ranges
 from pipeline_platform.defs.outside import OLD_PIPELINE
-from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, ONE_RUN, OWNED, OWNERS, RETRY, range_tags
+from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, HOURS_RUNS, OWNED, OWNERS, RETRY, range_tags
 from pipeline_platform.defs.recording import Event, hour_record, over_hours
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.tables import tenant_table
@@ -62,7 +63,7 @@ NO_DRIFT = dg.AssetCheckSpec(
     ],
     check_specs=[NO_DRIFT],
     partitions_def=HOURS_SO_FAR,
-    backfill_policy=ONE_RUN,
+    backfill_policy=HOURS_RUNS,
     retry_policy=RETRY,
     pool=HOURS_POOL,
 )
@@ -95,7 +96,7 @@ def compare_hour(
         yield hour_record(RECONCILED, key, NOT_YET)
         return
     found = reconcile(conn, *window)
-    export(conn, found.start, found.end, settings.home / "reconciliation")
+    export(conn, found.start, found.end, f"{stores.files_root(settings)}/reconciliation")
     yield hour_record(RECONCILED, key, described(found))
     yield _verdict(found, key)
 

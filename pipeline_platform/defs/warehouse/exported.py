@@ -17,7 +17,7 @@ from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
 from pipeline_platform.defs.policies import (
     HOURS_A_RUN_MAX,
     HOURS_POOL,
-    ONE_RUN,
+    HOURS_RUNS,
     OWNED,
     OWNERS,
     PERSONAL_DATA,
@@ -79,7 +79,7 @@ SAME_AS_DELIVERED = dg.AssetCheckSpec(
     ],
     check_specs=[SAME_AS_DELIVERED],
     partitions_def=HOURS,
-    backfill_policy=ONE_RUN,
+    backfill_policy=HOURS_RUNS,
     retry_policy=RETRY,
     pool=HOURS_POOL,
 )

@@ -18,7 +18,7 @@ _DECADES = 6
 def write_page(report: Report, details: Details, kept: Sequence[Promise], path: Path) -> None:
     """Replace the file atomically."""
     frame_page(
-        path,
+        str(path),
         Path(__file__).parent / "page.html",
         title="Before and after: demo report",
         subtitle=_subtitle(report),

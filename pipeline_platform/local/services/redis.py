@@ -21,7 +21,7 @@ port {port}
 {socket}
 requirepass {password}
 maxmemory {maxmemory}
-maxmemory-policy allkeys-lru
+maxmemory-policy volatile-lru
 save ""
 appendonly no
 databases 64

@@ -1,35 +1,34 @@
 """Writes a stored window as files for spreadsheets and notebooks: CSV and Parquet, in the same directory.
 
 It reads what `reconcile` stored, so it is as current as the last comparison. It contains no values of events, only
-identities, field names, types and lengths. A full disk leaves a partial file; export again.
+identities, field names, types and lengths.
 """
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import psycopg
 
+from pipeline_platform import stores
 from pipeline_platform.db import queries
 
 _SQL = queries("reconcile")
 
 
-def export(conn: psycopg.Connection[Any], start: datetime, end: datetime, directory: Path) -> list[Path]:
-    """Write results and differences of the window into `directory`, created if missing; returns the files written.
+def export(conn: psycopg.Connection[Any], start: datetime, end: datetime, directory: str) -> list[str]:
+    """Write results and differences of the window into `directory` (an address); returns the files written.
 
     Columns are those of reconcile.results and reconcile.differences, with the tenant's name; fields and samples are
     JSON as text. A window that was never compared gives files without rows.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     span = f"{start:%Y%m%dT%H%M%S}-{end:%Y%m%dT%H%M%S}"
-    written: list[Path] = []
+    written: list[str] = []
     for name in ("results", "differences"):
         frame = _frame(conn, f"export_{name}", start, end)
-        as_csv, as_parquet = (directory / f"{name}-{span}.{suffix}" for suffix in ("csv", "parquet"))
-        frame.to_csv(as_csv, index=False)  # pyright: ignore[reportUnknownMemberType]
-        frame.to_parquet(as_parquet, index=False)  # pyright: ignore[reportUnknownMemberType]
+        as_csv, as_parquet = (f"{directory}/{name}-{span}.{suffix}" for suffix in ("csv", "parquet"))
+        stores.write_whole(as_csv, frame.to_csv(index=False).encode())  # pyright: ignore[reportUnknownMemberType]
+        stores.write_whole(as_parquet, frame.to_parquet(index=False))  # pyright: ignore[reportUnknownMemberType]
         written += [as_csv, as_parquet]
     return written
 

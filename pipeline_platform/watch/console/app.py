@@ -58,7 +58,7 @@ def app_of(settings: Settings) -> Starlette:
             await running
 
     guard = Middleware(Guard, token=settings.console_token, pages=pages)
-    routes = [*_routes(watch, pages, files), report_route(settings.home), metrics_route(settings)]
+    routes = [*_routes(watch, pages, files), report_route(settings), metrics_route(settings)]
     return Starlette(routes=routes, lifespan=lifespan, middleware=[guard])
 
 

@@ -1,9 +1,11 @@
-"""The daily report as a page: $PIPELINE_HOME/reports/2026-01-31.html, replaced when the day is counted again."""
+"""The daily report as a page: reports/2026-01-31.html in the home or at files_url, replaced at each count."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
+from pipeline_platform import stores
+from pipeline_platform.settings import Settings
 from pipeline_platform.watch.reports.daily import Daily, Tenant
 from pipeline_platform.watch.reports.frame import GREY, NEW, OLD, Figure, Tile, chart, write_page
 
@@ -19,16 +21,16 @@ _MEANINGS = {
 }
 
 
-def page_path(home: Path, found: Daily) -> Path:
-    """The path of the day's page."""
-    return home / "reports" / f"{found.day.isoformat()}.html"
+def page_address(settings: Settings, found: Daily) -> str:
+    """The address of the day's page."""
+    return f"{stores.files_root(settings)}/reports/{found.day.isoformat()}.html"
 
 
-def write_daily(found: Daily, path: Path) -> None:
-    """Write the page atomically."""
+def write_daily(found: Daily, address: str) -> None:
+    """Write or replace the page at once."""
     totals = found.numbers.totals() | {"replayed": found.replayed, "lost": found.lost}
     write_page(
-        path,
+        address,
         Path(__file__).parent / "daily.html",
         title=f"Daily report {found.day.isoformat()}",
         day=f"{found.day:%A, %d %B %Y}",

@@ -8,6 +8,8 @@ from markupsafe import Markup
 from plotly.io import to_html  # pyright: ignore[reportUnknownVariableType]
 from plotly.offline import get_plotlyjs
 
+from pipeline_platform import stores
+
 # Readable on white and on dark grey, for both colour schemes.
 OLD, NEW, GREY = "#e0763b", "#3f8be0", "#8a94a1"
 
@@ -22,13 +24,10 @@ class Tile(NamedTuple):
     text: str
 
 
-def write_page(path: Path, template: Path, **values: Any) -> None:
-    """Replace the file atomically. template: extends frame.html. values: `title`, and what the template names."""
+def write_page(address: str, template: Path, **values: Any) -> None:
+    """Replace the file at once. template: extends frame.html. values: `title`, and what the template names."""
     page = _environment(template.parent).get_template(template.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".html.new")
-    unfinished.write_text(page.render(values, library=_trusted(get_plotlyjs())))
-    unfinished.replace(path)
+    stores.write_whole(address, page.render(values, library=_trusted(get_plotlyjs())).encode())
 
 
 def _environment(own: Path) -> Environment:
