@@ -304,9 +304,12 @@ BEGIN
         WHERE r.events <> excluded.events
         RETURNING r.received_hour
     )
-    INSERT INTO analytics.rollup_hours AS h (received_hour, changed_at)
-    SELECT received_hour, clock_timestamp() FROM (SELECT received_hour FROM gone UNION SELECT received_hour FROM put) AS c
-    ON CONFLICT (received_hour) DO UPDATE SET changed_at = excluded.changed_at;
+    INSERT INTO analytics.rollup_hours AS h (received_hour, changed_at, refreshes)
+    SELECT p.received_hour, CASE WHEN c.received_hour IS NOT NULL THEN clock_timestamp() END, 1
+    FROM (SELECT DISTINCT received_hour FROM pair) AS p
+    LEFT JOIN (SELECT received_hour FROM gone UNION SELECT received_hour FROM put) AS c USING (received_hour)
+    ON CONFLICT (received_hour) DO UPDATE
+    SET changed_at = coalesce(excluded.changed_at, h.changed_at), refreshes = h.refreshes + 1;
     RETURN cardinality(tenants);
 END $$;
 
@@ -1341,7 +1344,8 @@ UNION ALL
 CREATE TABLE analytics.rollup_hours (
     received_hour timestamp with time zone NOT NULL,
     changed_at timestamp with time zone,
-    checked_at timestamp with time zone
+    checked_at timestamp with time zone,
+    refreshes bigint DEFAULT 0 NOT NULL
 );
 
 CREATE TABLE analytics.rollup_marks (
@@ -1548,6 +1552,25 @@ ALTER TABLE control.erasures ALTER COLUMN erasure_id ADD GENERATED ALWAYS AS IDE
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE control.exports (
+    hour timestamp with time zone NOT NULL,
+    version integer NOT NULL,
+    address text NOT NULL,
+    begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    published_at timestamp with time zone,
+    file text,
+    events bigint,
+    bytes bigint,
+    sha256 text,
+    refreshes bigint,
+    removed_at timestamp with time zone,
+    CONSTRAINT exports_check CHECK (((published_at IS NULL) = (sha256 IS NULL))),
+    CONSTRAINT exports_events_check CHECK ((events >= 0)),
+    CONSTRAINT exports_hour_check CHECK ((hour = date_trunc('hour'::text, hour, 'UTC'::text))),
+    CONSTRAINT exports_sha256_check CHECK ((length(sha256) = 64)),
+    CONSTRAINT exports_version_check CHECK ((version > 0))
 );
 
 CREATE TABLE control.imports (
@@ -2166,6 +2189,9 @@ ALTER TABLE ONLY control.erased_events
 
 ALTER TABLE ONLY control.erasures
     ADD CONSTRAINT erasures_pkey PRIMARY KEY (erasure_id);
+
+ALTER TABLE ONLY control.exports
+    ADD CONSTRAINT exports_pkey PRIMARY KEY (hour, version);
 
 ALTER TABLE ONLY control.import_chunks
     ADD CONSTRAINT import_chunks_pkey PRIMARY KEY (import_id, hour, chunk);

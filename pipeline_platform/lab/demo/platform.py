@@ -8,7 +8,6 @@ import contextlib
 import io
 import shutil
 import signal
-import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +15,7 @@ from types import FrameType
 from pipeline_platform.connections import forget_libpq_variables
 from pipeline_platform.errors import ServiceError
 from pipeline_platform.local.services import Endpoints, read_endpoints
+from pipeline_platform.local.services.process import try_port
 from pipeline_platform.local.supervisor.detach import up_detached
 from pipeline_platform.local.supervisor.run import down
 from pipeline_platform.settings import Settings
@@ -74,12 +74,10 @@ def _remove_earlier(settings: Settings) -> None:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+    try:
+        try_port("127.0.0.1", port)
+    except OSError:
+        return False
     return True
 
 

@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -28,6 +29,9 @@ LOG_BYTES_MAX = 16 << 20
 _LOG = logging.getLogger(__name__)
 # Report long waits: a silent program seems to hang.
 SAY_AFTER_S, SAY_EVERY_S = 5.0, 15.0
+# Below the ports of outgoing connections, which begin at 32768 on Linux and at 49152 elsewhere.
+_PORTS = range(15_000, 32_768)
+_PORTS_TRIED = 100
 
 
 def _in_child(parent: int, death_signal: signal.Signals, niceness: int = 0) -> Callable[[], None]:
@@ -163,14 +167,24 @@ def end_left_behind(name: str, cwd: Path, first: signal.Signals, grace_s: float)
     return bool(orphans)
 
 
-def free_port(preferred: int = 0) -> int:
-    """A free loopback port: `preferred` if it is free."""
-    for port in (preferred, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise ServiceError("no free port on 127.0.0.1: see `ss -ltn`")
+def free_port(preferred: int = 0, host: str = "127.0.0.1") -> int:
+    """A free port of `host`: `preferred` if it is free.
+
+    Whoever asked listens on it a moment later. So it is none of those that the system gives to outgoing connections,
+    which any process may take meanwhile.
+    """
+    for port in ([preferred] if preferred else []) + random.sample(_PORTS, _PORTS_TRIED):
+        with contextlib.suppress(OSError):
+            try_port(host, port)
+            return port
+    raise ServiceError(f"no free port on {host}: see `ss -ltn`")
+
+
+def try_port(host: str, port: int) -> None:
+    """OSError if nothing can listen on a port now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
 
 
 def wait_until(

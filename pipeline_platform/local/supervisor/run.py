@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -214,17 +213,17 @@ def _with_ports(settings: Settings, *, legacy: bool) -> Settings:
 
 def _port(host: str, port: int, name: str) -> int:
     """`port`, or a free one for 0. ConfigError if it is taken."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            option = "" if name == "legacy" else f"--{name}-port or "
-            raise ConfigError(
-                f"port {port} on {host} cannot be used for the {name} ({error.strerror}): "
-                f"choose another with {option}PIPELINE_{name.upper()}_PORT, 0 for any free one"
-            ) from error
-        return int(probe.getsockname()[1])
+    if port == 0:
+        return process.free_port(host=host)
+    try:
+        process.try_port(host, port)
+    except OSError as error:
+        option = "" if name == "legacy" else f"--{name}-port or "
+        raise ConfigError(
+            f"port {port} on {host} cannot be used for the {name} ({error.strerror}): "
+            f"choose another with {option}PIPELINE_{name.upper()}_PORT, 0 for any free one"
+        ) from error
+    return port
 
 
 @contextlib.contextmanager
