@@ -6,6 +6,7 @@ STARTED. This one asks for the sign of life of the run's process. Run monitoring
 """
 
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from pipeline_platform.local.services.endpoints import connected
 from pipeline_platform.private_dagster import (
     CheckRunHealthResult,
     ConfigurableClassData,
+    LaunchRunContext,
     WorkerStatus,
     announce_retry,
     storage_url,
@@ -58,6 +60,13 @@ class WatchedCeleryRunLauncher(CeleryRunLauncher):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
         return cls(config_value.get("broker"), inst_data)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Send a run to the workers."""
+        with warnings.catch_warnings():
+            # The parent class registers the task again for each run, and Celery warns that it is registered.
+            warnings.simplefilter("ignore")
+            super().launch_run(context)
 
     @property
     def supports_resume_run(self) -> bool:

@@ -66,7 +66,16 @@ def _worker(platform: WholePlatform, home: Path) -> Iterator[psutil.Process]:
     (home / "dagster").mkdir()
     (home / "dagster" / "dagster.yaml").write_text((dagster_home(platform.home) / "dagster.yaml").read_text())
     (home / "pipeline").mkdir()
-    command = [sys.executable, "-m", "celery", "-A", "pipeline_platform.celery_runs.worker", "worker"]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "pipeline_platform.celery_runs.worker",
+        "worker",
+        "--loglevel",
+        "INFO",
+    ]
     with (home / "log").open("wb") as log:
         started = subprocess.Popen(
             [*command, "--concurrency", "1", "--hostname", f"{home.name}@%h"],
