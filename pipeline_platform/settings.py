@@ -139,6 +139,12 @@ class Settings(BaseSettings):
     parity_h: float = Field(
         default=24.0, ge=0, description="Hours without a difference that the cutover to the platform asks for."
     )
+    parity_events_min: int = Field(
+        default=100, ge=1, description="Matched events that the cutover to the platform asks for."
+    )
+    parity_tenants_min: int = Field(
+        default=1, ge=1, description="Tenants with matched events that the cutover to the platform asks for."
+    )
     cutover_watch_h: float = Field(default=48.0, ge=0, description="Hours that a cutover is watched for anomalies.")
     latency_p95_ms_max: float = Field(
         default=250.0,

@@ -142,7 +142,14 @@ def home() -> Iterator[Path]:
 def settings(database_url: str, redis_url: str, home: Path) -> Settings:
     """Settings with servers and a home of this test's own, and free ports."""
     return Settings(
-        home=home, database_url=database_url, redis_url=redis_url, gateway_port=0, console_port=0, dagster_port=0
+        home=home,
+        database_url=database_url,
+        redis_url=redis_url,
+        gateway_port=0,
+        console_port=0,
+        dagster_port=0,
+        # A test compares few events.
+        parity_events_min=1,
     )
 
 

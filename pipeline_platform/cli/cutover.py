@@ -89,17 +89,20 @@ def to(
     _say(phase, epoch, as_json=as_json)
 
 
-def back(reason: Reason = "turned back by hand", as_json: AsJson = False) -> None:
+def back(
+    from_: Annotated[Phase, typer.Option("--from", help="The phase to leave: a second turn back at once is refused.")],
+    reason: Reason = "turned back by hand",
+    as_json: AsJson = False,
+) -> None:
     """Return to the previous phase at once, without a gate. No event is lost: each belongs to one pipeline.
 
-    Example: pipeline-platform cutover back --reason "latency alert"
+    Example: pipeline-platform cutover back --from platform_primary --reason "latency alert"
     """
     from pipeline_platform.migration.cutover.phases import current
     from pipeline_platform.migration.cutover.transition import back as turn_back
 
-    settings = running_settings()
     with database() as conn:
-        epoch = turn_back(conn, settings, reason=reason)
+        epoch = turn_back(conn, from_, reason=reason)
         phase = current(conn).phase
     _say(phase, epoch, as_json=as_json)
 

@@ -29,12 +29,14 @@ def configure(
 
     target = read_file(file)
     with database() as conn:
-        apply(conn, target, dry_run=dry_run)
+        looked = apply(conn, target, dry_run=dry_run)
     done = "would be" if dry_run else "is"
     forward, output = target.forward.url or "nobody", target.output.table or "legacy.events (the simulated pipeline's)"
     console.print(
         f"what is mirrored {done} sent to {forward}, and compared with {output}", highlight=False, markup=False
     )
+    if looked:
+        console.print(looked.text, highlight=False, markup=False)
 
 
 def show(as_json: AsJson = False) -> None:

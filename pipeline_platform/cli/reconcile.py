@@ -107,6 +107,16 @@ def _print(found: Reconciliation) -> None:
         f"{coverage['discarded']:,}; {found.seconds:.1f} s",
         highlight=False,
     )
+    console.print(f"compared columns: {', '.join(coverage['columns'])}", highlight=False)
+    if found.unknown_rows:
+        console.print(
+            f"rows of the old pipeline that belong to no event: {coverage['unknown_rows']:,} without a known tenant or "
+            f"an id, {coverage['untimed_rows']:,} without a time",
+            highlight=False,
+        )
+    if found.unmatched_tenants:
+        said = f"tenants of which nothing was matched (see [output.columns]): {', '.join(found.unmatched_tenants)}"
+        console.print(said, highlight=False, markup=False)
     if coverage["hours_past_retention"]:
         console.print(f"of {coverage['hours_past_retention']} hours only what was delivered is known: past retention")
     for reason in found.waits_for:

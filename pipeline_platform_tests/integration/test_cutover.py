@@ -1,11 +1,13 @@
 """Phases, gates, the turn and the watch after it."""
 
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from pipeline_platform.errors import ClosedGateError, ConfigError
 from pipeline_platform.migration.cutover.gates import gate_of
@@ -59,7 +61,7 @@ def test_a_new_installation_is_its_own_production(conn: Conn, settings: Settings
     assert (here.phase, here.is_shadow, here.is_mirrored) == (Phase.LEGACY_OFF, False, False)
     assert status(conn, settings).next_phase is Phase.LEGACY_ONLY
     with pytest.raises(ConfigError, match="no phase before"):
-        back(conn, settings, reason="x")
+        back(conn, Phase.LEGACY_OFF, reason="x")
 
 
 def test_a_migration_begins_with_somebody_to_mirror_to(conn: Conn, settings: Settings) -> None:
@@ -88,7 +90,7 @@ def test_phases_are_entered_in_order_or_by_force(conn: Conn, settings: Settings)
     turn(conn, settings, Phase.PLATFORM_PRIMARY, reason="an emergency", force=True)
     with pytest.raises(ConfigError, match="already"):
         turn(conn, settings, Phase.PLATFORM_PRIMARY, reason="x", force=True)
-    assert back(conn, settings, reason="all wrong") == 3
+    assert back(conn, Phase.PLATFORM_PRIMARY, reason="all wrong") == 3
     assert current(conn).phase is Phase.SHADOW
     forced = conn.execute("SELECT detail->>'forced' FROM control.audit_log ORDER BY entry_id").fetchall()
     assert forced == [("true",), ("false",)]
@@ -130,10 +132,80 @@ def test_a_gap_a_difference_or_an_old_end_breaks_the_parity(conn: Conn, settings
     assert _closed(conn, settings, Phase.PLATFORM_PRIMARY) == ["parity"]
 
 
+def test_what_differed_before_the_turn_is_no_anomaly_after_it(conn: Conn, settings: Settings) -> None:
+    open_epoch(conn, "platform_primary")
+    _compared(conn, 1, datetime.now(UTC) - timedelta(minutes=30), 1, mismatched=3)
+    assert watch(conn, settings) == []
+
+
+def test_two_who_turn_back_at_once_go_back_one_phase(conn: Conn, settings: Settings) -> None:
+    open_epoch(conn, "platform_primary")
+    said: list[str] = []
+
+    def turn_back() -> None:
+        with psycopg.connect(settings.database_url, autocommit=True) as own:
+            try:
+                said.append(str(back(own, Phase.PLATFORM_PRIMARY, reason="x")))
+            except ConfigError as error:
+                said.append(str(error))
+
+    threads = [threading.Thread(target=turn_back) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert current(conn).phase is Phase.SHADOW
+    assert sum("the phase is shadow, not platform_primary" in each for each in said) == 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "coverage", "found"),
+    [
+        ({"accepted": 300, "platform": 300, "legacy": 0, "matched": 0, "dropped": 300}, {}, "0 events of 0 tenants"),
+        ({"accepted": 0, "platform": 0, "legacy": 0, "matched": 0}, {}, "0 events of 0 tenants"),
+        ({"accepted": 99, "platform": 99, "legacy": 99, "matched": 99}, {}, "99 events of 1 tenants"),
+        ({"accepted": 200, "platform": 200, "legacy": 200, "matched": 200}, {}, None),
+        (
+            {"accepted": 200, "platform": 200, "matched": 200},
+            {"unknown_rows": 3, "untimed_rows": 1},
+            "4 rows of the old",
+        ),
+    ],
+)
+def test_parity_is_a_claim_about_events_that_were_compared(
+    conn: Conn, settings: Settings, numbers: dict[str, int], coverage: dict[str, int], found: str | None
+) -> None:
+    settings = settings.model_copy(update={"parity_h": 3, "parity_events_min": 100})
+    begin = _in_shadow_for(conn, 3.1)
+    (acme,) = add_tenants(conn, "acme")
+    _compared(conn, acme.tenant_id, begin, 3, **numbers)
+    conn.execute("UPDATE reconcile.windows SET coverage = %s", (Jsonb(coverage),))
+    closed = {each.name: each.found for each in gate_of(conn, settings, Phase.PLATFORM_PRIMARY) if not each.is_met}
+    assert list(closed) == ([] if found is None else ["compared"])
+    assert found is None or found in closed["compared"]
+
+
+def test_a_tenant_of_which_nothing_was_matched_keeps_the_gate_shut(conn: Conn, settings: Settings) -> None:
+    settings = settings.model_copy(update={"parity_h": 3})
+    begin = _in_shadow_for(conn, 3.1)
+    acme, beta, tiny = add_tenants(conn, "acme", "beta", "tiny")
+    _compared(conn, acme.tenant_id, begin, 3, accepted=500, platform=500, legacy=500, matched=500)
+    more = (
+        "INSERT INTO reconcile.results (window_start, window_end, tenant_id, accepted, platform, dropped)"
+        " SELECT window_start, window_end, %s, %s, %s, %s FROM reconcile.windows"
+    )
+    conn.execute(more, (tiny.tenant_id, 2, 2, 2))
+    assert _closed(conn, settings, Phase.PLATFORM_PRIMARY) == []
+    conn.execute(more, (beta.tenant_id, 7, 7, 7))
+    closed = {each.name: each.found for each in gate_of(conn, settings, Phase.PLATFORM_PRIMARY) if not each.is_met}
+    assert closed == {"compared": "500 events of 1 tenants matched; none of beta"}
+
+
 def test_the_watch_names_what_is_wrong_once_and_resolves_it(conn: Conn, settings: Settings) -> None:
     (acme,) = add_tenants(conn, "acme")
     open_epoch(conn, "platform_primary")
     assert watch(conn, settings) == []
+    conn.execute("UPDATE control.epochs SET opened_at = now() - interval '40 minutes' WHERE phase = 'platform_primary'")
     conn.execute("INSERT INTO legacy.losses VALUES (%s, gen_random_uuid(), 'mirror', 'unreachable')", (acme.tenant_id,))
     _compared(conn, acme.tenant_id, datetime.now(UTC) - timedelta(minutes=30), 1, extra=2)
     for _ in range(2):
@@ -143,7 +215,7 @@ def test_the_watch_names_what_is_wrong_once_and_resolves_it(conn: Conn, settings
     conn.execute("UPDATE reconcile.results SET extra = 0")
     watch(conn, settings)
     assert conn.execute(alerts).fetchall() == [("mirror_losses", 1)]
-    back(conn, settings, reason="x")
+    back(conn, Phase.PLATFORM_PRIMARY, reason="x")
     watch(conn, settings)
     assert conn.execute(alerts).fetchall() == []
 
@@ -187,5 +259,7 @@ def test_the_commands_say_where_it_stands_and_what_is_missing(settings: Settings
     done = run_command(settings, "cutover", "to", "shadow", "--force", "--reason", "test", "--json")
     assert done.code == 0 and done.answer == {"phase": "shadow", "epoch": 2}
     assert run_command(settings, "cutover", "status", "--json").answer["production"] == "legacy"
-    assert run_command(settings, "cutover", "back", "--json").answer["phase"] == "legacy_only"
-    assert run_command(settings, "cutover", "back").code == 2
+    back_from_shadow = run_command(settings, "cutover", "back", "--from", "shadow", "--json")
+    assert back_from_shadow.answer["phase"] == "legacy_only"
+    assert "the phase is legacy_only, not shadow" in run_command(settings, "cutover", "back", "--from", "shadow").said
+    assert run_command(settings, "cutover", "back", "--from", "legacy_only").code == 2

@@ -280,6 +280,8 @@ def test_a_table_of_the_users_own_is_the_output(conn: Conn, settings: Settings, 
         (('"Msg"', '"Msg'), "legacy.toml"),
         (('properties = "payload"', 'properties = "account"'), "cannot be read as configured"),
         (('properties = "payload"', 'properties = "inserted"'), "cannot be read as configured"),
+        (('tenant = "account"', 'tenant = "kind"'), "has a tenant that is known"),
+        (('"type", "properties"', ""), "nothing would be compared"),
         (("retries = 2", 'headers = { X-A = "a\\nb" }'), "control characters"),
     ],
 )

@@ -103,7 +103,9 @@ def test_a_cutover_killed_at_every_step_under_load(settings: Settings, conn: Con
                 ("cutover.before_commit", Phase.PLATFORM_PRIMARY),
                 ("cutover.after_commit", Phase.SHADOW),
             ):
-                assert run_command(settings, "cutover", "back", kill_point=place).code == -9
+                assert (
+                    run_command(settings, "cutover", "back", "--from", "platform_primary", kill_point=place).code == -9
+                )
                 assert current(conn).phase is expected
             load.await_acknowledged(50)
         platform.await_drained(conn)

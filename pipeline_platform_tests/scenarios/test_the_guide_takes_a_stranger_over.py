@@ -56,6 +56,7 @@ def test_every_command_of_the_guide_in_its_order(tmp_path: Path) -> None:
             "PIPELINE_LEGACY_PORT": str(port),
             # Days, in a test.
             "PIPELINE_PARITY_H": "0",
+            "PIPELINE_PARITY_EVENTS_MIN": "1",
             "PIPELINE_CUTOVER_WATCH_H": "0",
         }
 

@@ -19,5 +19,10 @@ def environment_with(**more: str) -> dict[str, str]:
 
 def environment_of(settings: Settings, **more: str) -> dict[str, str]:
     """The same with the home and the servers of `settings`."""
-    servers = {"home": str(settings.home), "database_url": settings.database_url, "redis_url": settings.redis_url}
-    return environment_with(**servers | more)
+    given = {
+        "home": str(settings.home),
+        "database_url": settings.database_url,
+        "redis_url": settings.redis_url,
+        "parity_events_min": str(settings.parity_events_min),
+    }
+    return environment_with(**given | more)

@@ -96,17 +96,28 @@ GROUP BY GROUPING SETS ((e.tenant_id), ())
 HAVING count(*) >= %(events_min)s
 
 -- name: drift
--- Condition: the outputs differ while the legacy pipeline runs beside the platform.
-SELECT 'drift_found', r.tenant_id, 'drift',
-       format('%%s events missing, %%s extra, %%s with other content', sum(r.missing), sum(r.extra), sum(r.mismatched)),
-       sum(r.missing + r.extra + r.mismatched)::bigint, min(w.window_start),
+-- Condition: the outputs differ while the legacy pipeline runs beside the platform. Many tenants at once have one cause:
+-- they are one condition.
+WITH drift AS (
+    SELECT r.tenant_id, sum(r.missing) AS missing, sum(r.extra) AS extra, sum(r.mismatched) AS mismatched,
+           min(w.window_start) AS since
+    FROM reconcile.results AS r JOIN reconcile.windows AS w USING (window_start, window_end)
+    WHERE r.missing + r.extra + r.mismatched > 0 AND w.is_settled
+      AND (SELECT phase FROM control.epochs ORDER BY epoch DESC LIMIT 1) <> 'legacy_off'
+    GROUP BY r.tenant_id
+), counted AS (
+    SELECT CASE WHEN (SELECT count(*) FROM drift) <= 5 THEN tenant_id END AS tenant_id, count(*) AS tenants,
+           sum(missing) AS missing, sum(extra) AS extra, sum(mismatched) AS mismatched, min(since) AS since
+    FROM drift GROUP BY 1
+)
+SELECT 'drift_found', c.tenant_id, 'drift',
+       format('%%s events missing, %%s extra, %%s with other content', missing, extra, mismatched)
+       || CASE WHEN c.tenant_id IS NULL THEN format(', of %%s tenants', tenants) ELSE '' END,
+       (missing + extra + mismatched)::bigint, since,
        (SELECT d.event_id::text FROM reconcile.differences AS d
-        WHERE d.tenant_id = r.tenant_id AND d.kind IN ('missing', 'extra', 'mismatched')
+        WHERE d.tenant_id = coalesce(c.tenant_id, d.tenant_id) AND d.kind IN ('missing', 'extra', 'mismatched')
         ORDER BY d.window_start DESC LIMIT 1)
-FROM reconcile.results AS r JOIN reconcile.windows AS w USING (window_start, window_end)
-WHERE r.missing + r.extra + r.mismatched > 0 AND w.is_settled
-  AND (SELECT phase FROM control.epochs ORDER BY epoch DESC LIMIT 1) <> 'legacy_off'
-GROUP BY r.tenant_id
+FROM counted AS c
 
 -- name: transactions
 -- Condition: a transaction is open for too long.

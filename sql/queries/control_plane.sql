@@ -85,7 +85,7 @@ WHERE h.sealed_at IS NOT NULL AND h.dropped_at IS NULL
   AND EXISTS (SELECT FROM queue.batches AS b JOIN control.epochs AS e USING (epoch)
               WHERE b.received_at >= h.hour AND b.received_at < h.hour + interval '1 hour' AND e.is_mirrored)
   AND NOT EXISTS (SELECT FROM reconcile.windows AS w
-                  WHERE w.window_start = h.hour AND w.window_end = h.hour + interval '1 hour' AND w.is_settled)
+                  WHERE w.window_start <= h.hour AND w.window_end >= h.hour + interval '1 hour' AND w.is_settled)
 ORDER BY h.hour
 
 -- name: oldest_kept_hour

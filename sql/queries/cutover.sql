@@ -45,6 +45,24 @@ WHERE w.is_settled AND w.window_end > (
 GROUP BY w.window_start, w.window_end
 ORDER BY w.window_end DESC, w.window_start
 
+-- name: compared
+-- What was compared in a stretch of settled windows: accepted and matched events of each tenant.
+SELECT coalesce(t.name, r.tenant_id::text), sum(r.accepted)::bigint, sum(r.matched)::bigint
+FROM reconcile.windows AS w
+JOIN reconcile.results AS r USING (window_start, window_end)
+LEFT JOIN control.tenants AS t USING (tenant_id)
+WHERE w.is_settled AND w.window_start >= %(start)s AND w.window_end <= %(end)s
+GROUP BY 1
+ORDER BY 2 DESC, 1
+
+-- name: unknown_rows
+-- Rows of the legacy pipeline that belonged to no event in a stretch of settled windows. Rows without a time belong to
+-- no window: those of the newest comparison count.
+SELECT (coalesce(sum((coverage ->> 'unknown_rows')::bigint), 0)
+        + coalesce((array_agg((coverage ->> 'untimed_rows')::bigint ORDER BY reconciled_at DESC))[1], 0))::bigint AS rows
+FROM reconcile.windows
+WHERE is_settled AND window_start >= %(start)s AND window_end <= %(end)s
+
 -- name: shadow_since
 -- When the current shadow phase began.
 SELECT min(opened_at) FROM control.epochs
@@ -72,10 +90,11 @@ WHERE received <> accepted + rejected
    OR accepted <> delivered + duplicate + dead_lettered + discarded + in_flight
 
 -- name: drift
--- Events that the legacy pipeline has and the platform lacks or has differently, in windows since the change of phase.
+-- Events that the legacy pipeline has and the platform lacks or has differently, in windows that began after the change
+-- of phase: those of a window around it may be from before.
 SELECT coalesce(sum(r.extra), 0)::bigint AS extra, coalesce(sum(r.mismatched), 0)::bigint AS mismatched
 FROM reconcile.windows AS w JOIN reconcile.results AS r USING (window_start, window_end)
-WHERE w.is_settled AND w.window_end > %(since)s
+WHERE w.is_settled AND w.window_start >= %(since)s
 
 -- name: mirror_losses
 -- The number of events that the mirror lost since a time.

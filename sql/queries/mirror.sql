@@ -110,6 +110,9 @@ SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum
 
--- name: try_output
--- Reads some rows of the legacy pipeline's output to prove that it can be read.
-SELECT count(*) FROM (SELECT * FROM legacy.output LIMIT 100) AS o WHERE o.* IS NOT NULL
+-- name: look
+-- What some rows of the legacy pipeline's output are like. All columns are read, to prove that they can be.
+SELECT count(o.*), count(*) FILTER (WHERE tenant_id IS NULL),
+       count(*) FILTER (WHERE coalesce(btrim(message_id), '') = ''), count(*) FILTER (WHERE received_at IS NULL),
+       count(*) FILTER (WHERE properties ? 'unreadable' OR traits ? 'unreadable' OR context ? 'unreadable')
+FROM (SELECT * FROM legacy.output LIMIT %(rows)s) AS o

@@ -118,7 +118,7 @@ WHERE (a.events, a.identities) IS DISTINCT FROM (p.events, p.identities)
 -- Earlier and later ones are looked up afterwards, by key.
 CREATE TEMPORARY TABLE differing ON COMMIT DROP AS
 SELECT tenant_id, event_id, p.received_at, p.batch_id, p.is_shadow, p.is_recovered, p.digest IS NOT NULL AS is_platforms,
-       l.digest IS NOT NULL AS is_legacys, l.is_inside
+       l.digest IS NOT NULL AS is_legacys, l.is_inside, coalesce(p.received_at, l.arrived_at) AS known_at
 FROM (
     SELECT tenant_id, event_id, received_at, batch_id, is_shadow, recovery_id IS NOT NULL AS is_recovered,
            coalesce(CASE WHEN %(is_kept)s THEN digest END,
@@ -130,6 +130,7 @@ FROM (
 ) AS p
 FULL JOIN (
     SELECT tenant_id, event_id, received_at >= %(start)s AND received_at < %(end)s AS is_inside,
+           received_at AS arrived_at,
            coalesce(CASE WHEN %(is_kept)s THEN digest END,
                     reconcile.digest(%(compared)s::text[], tenant_id, event_id, type, name, user_id, anonymous_id, group_id,
                                      previous_id, message_id, occurred_at, properties, traits, context)) AS digest
@@ -142,10 +143,10 @@ WHERE p.digest IS DISTINCT FROM l.digest
 -- name: undelivered
 -- In the uneven places, the identities without a row of the platform in this window.
 CREATE TEMPORARY TABLE undelivered ON COMMIT DROP AS
-SELECT a.tenant_id, a.event_id, max(a.batch_id) AS batch_id
+SELECT a.tenant_id, a.event_id, max(a.batch_id) AS batch_id, max(a.received_at) AS known_at
 FROM (
     SELECT * FROM (
-        SELECT unnest(tenant_ids) AS tenant_id, unnest(event_ids) AS event_id, batch_id FROM queue.batches
+        SELECT unnest(tenant_ids) AS tenant_id, unnest(event_ids) AS event_id, batch_id, received_at FROM queue.batches
         WHERE received_at >= %(start)s AND received_at < %(end)s AND epoch = ANY(%(epochs)s::integer[])
           -- A constant for the planner: without uneven places no batch is read.
           AND cardinality(%(uneven)s::bigint[]) > 0
@@ -165,9 +166,10 @@ GROUP BY a.tenant_id, a.event_id
 -- has them.
 CREATE TEMPORARY TABLE unknown ON COMMIT DROP AS
 SELECT tenant_id, event_id, u.batch_id, u.event_id IS NOT NULL AS is_accepted, l.event_id IS NOT NULL AS is_legacys,
-       false AS is_elsewhere, NULL::text AS fate
+       false AS is_elsewhere, NULL::text AS fate, coalesce(u.known_at, l.known_at) AS known_at
 FROM undelivered AS u
-FULL JOIN (SELECT DISTINCT tenant_id, event_id FROM differing WHERE NOT is_platforms AND is_inside) AS l
+FULL JOIN (SELECT tenant_id, event_id, min(known_at) AS known_at FROM differing WHERE NOT is_platforms AND is_inside
+           GROUP BY tenant_id, event_id) AS l
     USING (tenant_id, event_id)
 
 -- name: elsewhere
@@ -244,7 +246,7 @@ WHERE d.is_platforms AND (d.is_legacys OR l.event_id IS NOT NULL)
 -- is enough. The others count as further rows of that event.
 CREATE TEMPORARY TABLE mismatched ON COMMIT DROP AS
 WITH contents AS MATERIALIZED (
-    SELECT b.tenant_id, b.event_id, o.received_at AS arrived_at, to_jsonb(p) AS ours, to_jsonb(o) AS theirs
+    SELECT b.tenant_id, b.event_id, b.received_at AS known_at, o.received_at AS arrived_at, to_jsonb(p) AS ours, to_jsonb(o) AS theirs
     FROM both_have AS b
     JOIN account.delivered AS p
       ON p.tenant_id = b.tenant_id AND p.received_at = b.received_at AND p.event_id = b.event_id
@@ -252,14 +254,14 @@ WITH contents AS MATERIALIZED (
     WHERE p.received_at >= %(start)s AND p.received_at < %(end)s
       AND o.received_at >= %(from)s AND o.received_at < %(until)s
 ), row_pair AS MATERIALIZED (
-    SELECT tenant_id, event_id, arrived_at, (
+    SELECT tenant_id, event_id, known_at, arrived_at, (
         SELECT coalesce(jsonb_object_agg(f.field, jsonb_build_object(
             'platform', reconcile.shape(f.our_value), 'legacy', reconcile.shape(f.their_value))), '{}')
         FROM reconcile.differing_fields(%(compared)s::text[], ours, theirs) AS f) AS samples
     FROM contents
 )
 SELECT * FROM (
-    SELECT DISTINCT ON (tenant_id, event_id) tenant_id, event_id, samples
+    SELECT DISTINCT ON (tenant_id, event_id) tenant_id, event_id, samples, known_at
     FROM row_pair ORDER BY tenant_id, event_id, samples <> '{}', arrived_at
 ) AS closest
 WHERE samples <> '{}'
@@ -268,37 +270,37 @@ WHERE samples <> '{}'
 -- Each event that differs, and where it was lost. Events that wait for the mirror are not judged.
 CREATE TEMPORARY TABLE verdicts ON COMMIT DROP AS
 WITH dropped AS MATERIALIZED (
-    SELECT d.tenant_id, d.event_id, d.is_shadow, d.is_recovered, m.batch_id IS NOT NULL AS is_in_mirror
+    SELECT d.tenant_id, d.event_id, d.is_shadow, d.is_recovered, d.known_at, m.batch_id IS NOT NULL AS is_in_mirror
     FROM differing AS d
     LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM late) AS l USING (tenant_id, event_id)
     LEFT JOIN (SELECT DISTINCT batch_id FROM queue.mirror) AS m USING (batch_id)
     WHERE d.is_platforms AND NOT d.is_legacys AND l.event_id IS NULL
 ), never AS MATERIALIZED (
-    SELECT u.tenant_id, u.event_id
+    SELECT u.tenant_id, u.event_id, u.known_at
     FROM unknown AS u LEFT JOIN (SELECT DISTINCT tenant_id, event_id FROM late) AS l USING (tenant_id, event_id)
     WHERE u.is_accepted AND NOT u.is_legacys AND NOT u.is_elsewhere AND l.event_id IS NULL
       AND (u.fate IS NULL OR u.fate = 'dead_lettered')
 ), lost AS (
     SELECT DISTINCT ON (tenant_id, event_id) tenant_id, event_id, l.stage
-    FROM legacy.losses AS l JOIN (SELECT tenant_id, event_id FROM dropped UNION ALL SELECT * FROM never) AS d
+    FROM legacy.losses AS l JOIN (SELECT tenant_id, event_id FROM dropped UNION ALL SELECT tenant_id, event_id FROM never) AS d
         USING (tenant_id, event_id)
     ORDER BY tenant_id, event_id, l.lost_at DESC
 )
 SELECT d.tenant_id, d.event_id, k.kind, coalesce(lost.stage, 'unreported') AS stage, NULL::jsonb AS samples,
-       d.is_recovered
+       d.is_recovered, d.known_at
 FROM dropped AS d LEFT JOIN lost USING (tenant_id, event_id)
 CROSS JOIN (VALUES ('dropped'), ('missing'), ('in_mirror')) AS k(kind)
 WHERE CASE WHEN d.is_in_mirror THEN k.kind = 'in_mirror' ELSE k.kind = 'dropped' OR (k.kind = 'missing' AND d.is_shadow)
       END
 UNION ALL
-SELECT n.tenant_id, n.event_id, 'missing', coalesce(lost.stage, 'unreported'), NULL, false
+SELECT n.tenant_id, n.event_id, 'missing', coalesce(lost.stage, 'unreported'), NULL, false, n.known_at
 FROM never AS n LEFT JOIN lost USING (tenant_id, event_id)
 UNION ALL
 SELECT tenant_id, event_id, 'extra',
-       coalesce(fate, CASE WHEN is_accepted THEN 'undelivered' ELSE 'not_accepted' END), NULL, false
+       coalesce(fate, CASE WHEN is_accepted THEN 'undelivered' ELSE 'not_accepted' END), NULL, false, known_at
 FROM unknown WHERE is_legacys AND NOT is_elsewhere AND (fate IS NULL OR fate = 'dead_lettered')
 UNION ALL
-SELECT tenant_id, event_id, 'mismatched', NULL, samples, false FROM mismatched
+SELECT tenant_id, event_id, 'mismatched', NULL, samples, false, known_at FROM mismatched
 
 -- name: counts
 -- Numbers by tenant. The caller combines them by name.
@@ -360,15 +362,24 @@ SELECT (SELECT count(*) FROM queue.hours
             SELECT stage, sum(failed) AS failed FROM legacy.stage_counts
             WHERE hour < %(end)s AND hour > %(start)s - interval '1 hour' GROUP BY stage) AS s) AS reported_lost
 
+-- name: unknown_rows
+-- Rows of the legacy pipeline that belong to no event: of the window without a known tenant or an identity, and of any
+-- time without a time.
+SELECT (SELECT count(*) FROM legacy.output
+        WHERE received_at >= %(start)s AND received_at < %(end)s AND (tenant_id IS NULL OR event_id IS NULL)),
+       (SELECT count(*) FROM legacy.output WHERE received_at IS NULL)
+
 -- name: tenant_names
 -- The names of all tenants.
 SELECT tenant_id, name FROM control.tenants
 
 -- name: forget
--- Deletes the earlier results of the same window, and those of earlier, unsettled parts of it.
+-- Deletes the earlier results of the same window, and those of its parts. A settled part stays where the new result is
+-- not settled.
 WITH gone AS (
     DELETE FROM reconcile.windows
-    WHERE window_start = %(start)s AND (window_end = %(end)s OR (window_end < %(end)s AND NOT is_settled))
+    WHERE window_start >= %(start)s AND window_end <= %(end)s
+      AND (%(is_settled)s OR NOT is_settled OR (window_start = %(start)s AND window_end = %(end)s))
     RETURNING window_start, window_end
 ), differences AS (
     DELETE FROM reconcile.differences AS d USING gone
@@ -377,11 +388,30 @@ WITH gone AS (
 DELETE FROM reconcile.results AS r USING gone
 WHERE r.window_start = gone.window_start AND r.window_end = gone.window_end
 
+-- name: supersede
+-- Deletes what earlier windows, which reach beyond this one, say of events of this one, and counts the rest of them
+-- again. So an event has one current verdict.
+WITH gone AS (
+    DELETE FROM reconcile.differences
+    WHERE received_at >= %(start)s AND received_at < %(end)s AND window_start < %(end)s AND window_end > %(start)s
+    RETURNING window_start, window_end, tenant_id, kind
+), fewer AS (
+    SELECT window_start, window_end, tenant_id, count(*) FILTER (WHERE kind = 'missing') AS missing,
+           count(*) FILTER (WHERE kind = 'extra') AS extra, count(*) FILTER (WHERE kind = 'mismatched') AS mismatched,
+           count(*) FILTER (WHERE kind = 'dropped') AS dropped
+    FROM gone GROUP BY 1, 2, 3
+)
+UPDATE reconcile.results AS r
+SET missing = greatest(r.missing - f.missing, 0), extra = greatest(r.extra - f.extra, 0),
+    mismatched = greatest(r.mismatched - f.mismatched, 0), dropped = greatest(r.dropped - f.dropped, 0)
+FROM fewer AS f
+WHERE r.window_start = f.window_start AND r.window_end = f.window_end AND r.tenant_id = f.tenant_id
+
 -- name: store_differences
 -- Stores the events that differ.
-INSERT INTO reconcile.differences (window_start, window_end, tenant_id, event_id, kind, stage, fields, samples)
+INSERT INTO reconcile.differences (window_start, window_end, tenant_id, event_id, kind, stage, fields, samples, received_at)
 SELECT %(start)s, %(end)s, tenant_id, event_id, kind, stage,
-       (SELECT jsonb_agg(field ORDER BY field) FROM jsonb_object_keys(samples) AS field), samples
+       (SELECT jsonb_agg(field ORDER BY field) FROM jsonb_object_keys(samples) AS field), samples, known_at
 FROM verdicts WHERE kind <> 'in_mirror'
 ORDER BY tenant_id, kind, event_id
 

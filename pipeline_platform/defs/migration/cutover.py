@@ -17,7 +17,7 @@ from pipeline_platform.migration.cutover.watch import is_watching, watch, watch_
     metadata=OWNED,
     description="Watches the hours after the platform became production (PIPELINE_CUTOVER_WATCH_H): dead letters, lag, "
     "latency, the account, drift. Each anomaly opens one alert, which is resolved when it is over. "
-    "`pipeline-platform cutover back` turns back at once.",
+    "`pipeline-platform cutover back --from platform_primary` turns back at once.",
 )
 def cutover_watch(platform: Platform) -> dg.SkipReason:
     settings = platform.settings()

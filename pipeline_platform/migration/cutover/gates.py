@@ -1,11 +1,12 @@
 """The gate of each phase: conditions measured now, each with the value found and the command that would meet it."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline_platform.db import queries
 from pipeline_platform.migration.cutover.health import Condition, Conn, health, row_of
+from pipeline_platform.migration.cutover.parity import parity
 from pipeline_platform.migration.cutover.phases import Phase, current
 from pipeline_platform.migration.cutover.watch import anomalies, watch_ends_at
 from pipeline_platform.migration.recovery.dropped import Window, find_dropped
@@ -13,10 +14,6 @@ from pipeline_platform.settings import Settings
 
 _SQL = queries("cutover")
 _MIRROR_LAG_S_MAX = 60.0
-# An older parity does not count.
-_PARITY_AGE_MAX = timedelta(hours=2, minutes=30)
-# The largest gap allowed between two windows: the time between two commands.
-_GAP_MAX = timedelta(seconds=5)
 
 
 def gate_of(conn: Conn, settings: Settings, phase: Phase) -> list[Condition]:
@@ -69,35 +66,8 @@ def _to_shadow(conn: Conn, _settings: Settings) -> list[Condition]:
     ]  # fmt: skip
 
 
-def _parity(conn: Conn, settings: Settings) -> Condition:
-    """How long, up to now, every settled window had parity."""
-    wanted = timedelta(hours=settings.parity_h)
-    since = row_of(conn, "shadow_since")["min"]
-    begin: datetime | None = None
-    end: datetime | None = None
-    for start, stop, has_parity in conn.execute(_SQL["windows"]).fetchall():
-        if not has_parity or (begin is not None and stop < begin - _GAP_MAX):
-            break
-        begin, end = min(start, begin or start), end or stop
-    covered = timedelta(0)
-    if begin is not None and end is not None:
-        covered = end - (max(begin, since) if since else begin)
-    is_fresh = end is not None and datetime.now(UTC) - end < _PARITY_AGE_MAX
-    found = f"{_hours(covered)} of {_hours(wanted)} without a difference on the platform's side"
-    return Condition(
-        "parity", is_fresh and covered >= wanted and covered > timedelta(0),
-        found if is_fresh or end is None else f"{found}, but the newest comparison ended {end:%Y-%m-%d %H:%M}",
-        "pipeline-platform reconcile (the schedule does it hourly)",
-    )  # fmt: skip
-
-
-def _hours(span: timedelta) -> str:
-    seconds = span.total_seconds()
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 or seconds == 0 else f"{seconds:.0f} s"
-
-
 def _to_platform_primary(conn: Conn, settings: Settings) -> list[Condition]:
-    return [_parity(conn, settings), *health(conn, settings)]
+    return [*parity(conn, settings), *health(conn, settings)]
 
 
 def _to_legacy_off(conn: Conn, settings: Settings) -> list[Condition]:

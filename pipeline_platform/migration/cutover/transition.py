@@ -4,6 +4,8 @@ The transaction that accepts a batch stamps it with the epoch. So each event bel
 the phase changes and even if the command is killed. Going forward needs an open gate or `force`; going back needs none.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -81,47 +83,69 @@ def turn(
     """
     if force and not reason:
         raise ConfigError("--force needs --reason: it goes into the audit log")
-    return _turn(conn, settings, phase, reason=reason, actor=actor, force=force, is_back=False)
-
-
-def back(conn: Conn, settings: Settings, *, reason: str, actor: str | None = None) -> int:
-    """Return to the previous phase; returns the new epoch. Has no gate. ConfigError if there is no previous phase."""
-    here = current(conn)
-    if here.phase.previous is None or (here.phase is Phase.LEGACY_OFF and here.epoch == 1):
-        raise ConfigError(f"there is no phase before {here.phase}: see pipeline-platform cutover status")
-    return _turn(conn, settings, here.phase.previous, reason=reason, actor=actor, force=False, is_back=True)
-
-
-def _turn(
-    conn: Conn, settings: Settings, phase: Phase, *, reason: str, actor: str | None, force: bool, is_back: bool
-) -> int:
-    with conn.transaction():
-        conn.execute(_SQL["lock"])
-        here = current(conn)
+    with _alone(conn) as here:
         if here.phase is phase:
             raise ConfigError(f"the phase is {phase} already")
-        gate = [] if is_back else gate_of(conn, settings, phase)
-        if not (force or is_back):
+        gate = gate_of(conn, settings, phase)
+        if not force:
             _check(here, phase, gate)
-        (epoch,) = conn.execute(_SQL["turn"], {"phase": phase.value}).fetchone() or (0,)
-        detail = {
-            "from": here.phase.value,
-            "to": phase.value,
-            "forced": force,
-            "gate": {condition.name: condition.found for condition in gate},
-            "epoch": epoch,
-        }
-        note(conn, "cutover", reason, detail, by=actor)
-        reach("cutover.before_commit")
+        epoch = _enter(conn, here, phase, reason=reason, actor=actor, force=force, gate=gate)
     reach("cutover.after_commit")
+    return epoch
+
+
+def back(conn: Conn, from_phase: Phase, *, reason: str, actor: str | None = None) -> int:
+    """Return from this phase to the one before; returns the new epoch. Has no gate.
+
+    ConfigError if the phase is another one, so that two people who turn back at once go back one phase, or if there is
+    none before it.
+    """
+    with _alone(conn) as here:
+        if here.phase is not from_phase:
+            raise ConfigError(f"the phase is {here.phase}, not {from_phase}: see pipeline-platform cutover status")
+        if here.phase.previous is None or (here.phase is Phase.LEGACY_OFF and here.epoch == 1):
+            raise ConfigError(f"there is no phase before {here.phase}: see pipeline-platform cutover status")
+        epoch = _enter(conn, here, here.phase.previous, reason=reason, actor=actor, force=False, gate=[])
+    reach("cutover.after_commit")
+    return epoch
+
+
+@contextmanager
+def _alone(conn: Conn) -> Generator[Current]:
+    """A transaction in which only this process changes the phase; yields the epoch in force."""
+    with conn.transaction():
+        conn.execute(_SQL["lock"])
+        yield current(conn)
+
+
+def _enter(
+    conn: Conn,
+    here: Current,
+    phase: Phase,
+    *,
+    reason: str,
+    actor: str | None,
+    force: bool,
+    gate: list[Condition],
+) -> int:
+    (epoch,) = conn.execute(_SQL["turn"], {"phase": phase.value}).fetchone() or (0,)
+    detail = {
+        "from": here.phase.value,
+        "to": phase.value,
+        "forced": force,
+        "gate": {condition.name: condition.found for condition in gate},
+        "epoch": epoch,
+    }
+    note(conn, "cutover", reason, detail, by=actor)
+    reach("cutover.before_commit")
     return epoch
 
 
 def _check(here: Current, phase: Phase, gate: list[Condition]) -> None:
     if phase is not here.phase.next:
         raise ConfigError(
-            f"after {here.phase} comes {here.phase.next}, not {phase}: go step by step, back with cutover back, "
-            "or skip with --force --reason"
+            f"after {here.phase} comes {here.phase.next}, not {phase}: go step by step, back with "
+            f"cutover back --from {here.phase}, or skip with --force --reason"
         )
     closed = [condition for condition in gate if not condition.is_met]
     if closed:

@@ -59,7 +59,8 @@ def watch(conn: Conn, settings: Settings) -> list[Anomaly]:
     found = anomalies(conn, settings) if is_watching(current(conn), settings) else []
     with conn.transaction():
         for each in found:
-            message = f"since the cutover: {each.found}; {each.remedy}; turn back: pipeline-platform cutover back"
+            turn_back = "pipeline-platform cutover back --from platform_primary"
+            message = f"since the cutover: {each.found}; {each.remedy}; turn back: {turn_back}"
             conn.execute(_SQL["open_alert"], {"name": each.name, "message": message, "events": each.events})
         conn.execute(_SQL["resolve_alerts"], {"names": [each.name for each in found]})
     return found

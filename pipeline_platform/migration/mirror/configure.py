@@ -45,6 +45,10 @@ _TYPES: dict[str, LiteralString] = {
     "delivered_at": "timestamptz", "properties": "jsonb", "traits": "jsonb", "context": "jsonb",
 }  # fmt: skip
 _NEEDED = ("message_id", "received_at")
+# Types whose values may not be castable, and what stands for a value that is no JSON. NULL stays NULL.
+_UNCERTAIN = ("text", "character", "json", "bigint", "numeric")
+_UNREADABLE: LiteralString = "WHEN o.{column} IS NOT NULL THEN jsonb_build_object('unreadable', o.{column}::text)"
+_SAMPLE_ROWS = 10_000
 
 
 class Forward(msgspec.Struct, forbid_unknown_fields=True):
@@ -65,6 +69,23 @@ class Output(msgspec.Struct, forbid_unknown_fields=True):
     columns: dict[str, str] = {}
     settle_s: float = 300.0
     compared: tuple[str, ...] = ("type", "name", "user_id", "anonymous_id", "properties", "traits", "context")
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """What some rows of the old pipeline's own table are like. unread: with JSON that cannot be read."""
+
+    rows: int
+    no_tenant: int
+    no_message_id: int
+    no_time: int
+    unread: int
+
+    @property
+    def text(self) -> str:
+        return (
+            f"looked at {self.rows:,} of its rows: {self.no_tenant:,} without a known tenant, {self.no_message_id:,} "
+            f"without a messageId, {self.no_time:,} without a time, {self.unread:,} with JSON that cannot be read"
+        )
 
 
 class LegacyTarget(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,15 +109,21 @@ def read_file(path: Path) -> LegacyTarget:
     unprintable = [name for name, value in target.forward.headers.items() if not f"{name}{value}".isprintable()]
     if unprintable:
         raise ConfigError(f"{path}: forward.headers: {unprintable[0]!r} or its value has control characters")
+    if not target.output.compared:
+        raise ConfigError(f"{path}: output.compared is empty, so nothing would be compared: name at least type")
     unknown = [name for name in target.output.compared if name not in _TYPES]
     if unknown:
         raise ConfigError(f"{path}: output.compared names {unknown[0]!r}; there are: {', '.join(_TYPES)}")
     return target
 
 
-def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: bool = False) -> None:
-    """Apply the configuration in one transaction. Raises ConfigError if the table or a column does not exist."""
+def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: bool = False) -> Looked | None:
+    """Apply the configuration in one transaction. Raises ConfigError if the table or a column does not exist.
+
+    Returns what the first rows of a table of the user's own are like.
+    """
     output, forward = target.output, target.forward
+    looked = None
     with conn.transaction(force_rollback=dry_run):
         _replace_view(conn, output)
         params = {
@@ -110,9 +137,10 @@ def configure(conn: psycopg.Connection[Any], target: LegacyTarget, *, dry_run: b
         except psycopg.errors.CheckViolation as error:
             raise ConfigError(f"forward: {error.diag.message_primary}") from error
         if output.table:
-            _read_through(conn, output)
+            looked = _read_through(conn, output)
         detail = {"forward_url": forward.url, "output_table": output.table}
         note(conn, "mirror configure", "asked for by an operator", detail)
+    return looked
 
 
 def shown(conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
@@ -174,13 +202,14 @@ def _view_over(conn: psycopg.Connection[Any], output: Output) -> sql.Composed:
         "SELECT {tenant}, legacy.event_id_of(o.{message_id}::text) AS event_id, {columns}, NULL::bigint AS digest "
         "FROM {table} AS o {join}"
     ).format(
-        tenant=sql.SQL("t.tenant_id" if by_name else "o.{}::integer AS tenant_id").format(
-            sql.Identifier(output.columns[tenant[0]])
-        ),
+        tenant=sql.SQL("t.tenant_id")
+        if by_name
+        else _column("tenant_id", "integer", output.columns["tenant_id"], there[output.columns["tenant_id"]]),
         message_id=sql.Identifier(output.columns["message_id"]),
         columns=sql.SQL(", ").join(columns),
         table=sql.Identifier(*output.table.split(".")),
-        join=sql.SQL("JOIN control.tenants AS t ON t.name = o.{}::text").format(
+        # A row of an unknown tenant stays visible: a comparison counts it.
+        join=sql.SQL("LEFT JOIN control.tenants AS t ON t.name = o.{}::text").format(
             sql.Identifier(output.columns[tenant[0]])
         )
         if by_name
@@ -189,9 +218,18 @@ def _view_over(conn: psycopg.Connection[Any], output: Output) -> sql.Composed:
 
 
 def _column(name: str, kind: LiteralString, column: str, column_type: str) -> sql.Composed:
+    names = {"column": sql.Identifier(column), "kind": sql.SQL(kind), "name": sql.Identifier(name)}
     # A time without a zone is UTC. A plain cast would use the time zone of each session.
-    form = "(o.{} AT TIME ZONE 'UTC')::{} AS {}" if column_type.startswith("timestamp without") else "o.{}::{} AS {}"
-    return sql.SQL(form).format(sql.Identifier(column), sql.SQL(kind), sql.Identifier(name))
+    if column_type.startswith("timestamp without"):
+        return sql.SQL("(o.{column} AT TIME ZONE 'UTC')::{kind} AS {name}").format(**names)
+    # One value that cannot be read must not end a comparison: it is a difference, or a row without a tenant or time.
+    if kind != "text" and column_type.startswith(_UNCERTAIN):
+        unreadable = sql.SQL(_UNREADABLE if kind == "jsonb" else "").format(**names)
+        return sql.SQL(
+            "CASE WHEN pg_input_is_valid(o.{column}::text, '{kind}') THEN o.{column}::text::{kind} {unreadable} END "
+            "AS {name}"
+        ).format(**names, unreadable=unreadable)
+    return sql.SQL("o.{column}::{kind} AS {name}").format(**names)
 
 
 def _columns_of(conn: psycopg.Connection[Any], table: str) -> dict[str, str]:
@@ -204,10 +242,29 @@ def _columns_of(conn: psycopg.Connection[Any], table: str) -> dict[str, str]:
     return dict(rows)
 
 
-def _read_through(conn: psycopg.Connection[Any], output: Output) -> None:
+def _read_through(conn: psycopg.Connection[Any], output: Output) -> Looked:
     """Store the identities of all rows. A column that cannot be cast fails here, and not in the first comparison."""
     try:
-        conn.execute(_SQL["try_output"])
+        row = conn.execute(_SQL["look"], {"rows": _SAMPLE_ROWS}).fetchone()
         store_identities(conn)
     except psycopg.DataError as error:
         raise ConfigError(f"{output.table} cannot be read as configured: {error.diag.message_primary}") from error
+    looked = Looked(*(row or ()))
+    _refuse_nonsense(looked, output)
+    return looked
+
+
+def _refuse_nonsense(looked: Looked, output: Output) -> None:
+    """ConfigError if no row at all can be used: a column is named for something that it does not hold."""
+    never = {
+        "a tenant that is known": looked.no_tenant,
+        "a messageId": looked.no_message_id,
+        "a time": looked.no_time,
+        "JSON that can be read": looked.unread,
+    }
+    for what, rows in never.items():
+        if looked.rows and rows == looked.rows:
+            raise ConfigError(
+                f"{output.table} cannot be read as configured: none of the {rows:,} rows that were looked at has "
+                f"{what}. See [output.columns]"
+            )

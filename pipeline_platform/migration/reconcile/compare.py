@@ -171,6 +171,7 @@ def _coverage(conn: psycopg.Connection[Any], params: Params, whole: dict[str, in
     row = psycopg.ClientCursor(conn).execute(_SQL["coverage"], params).fetchone()
     assert row
     hours_past_retention, since_last, reported_lost = row
+    unknown, untimed = psycopg.ClientCursor(conn).execute(_SQL["unknown_rows"], params).fetchone() or (0, 0)
     accepted = Counts.of(whole).accepted
     waiting = {
         "in_flight": whole.get("fate_in_flight", 0),
@@ -184,6 +185,8 @@ def _coverage(conn: psycopg.Connection[Any], params: Params, whole: dict[str, in
         "dead_lettered": whole.get("fate_dead_lettered", 0),
         "undelivered": whole.get("undelivered", 0),
         "elsewhere": whole.get("elsewhere", 0),
+        "unknown_rows": unknown,
+        "untimed_rows": untimed,
         "hours_past_retention": hours_past_retention,
         "seconds_since_last_delivery": since_last,
         "reported_lost": reported_lost,
@@ -201,7 +204,9 @@ def _samples(conn: psycopg.Connection[Any]) -> Sequence[dict[str, Any]]:
 
 def _store(conn: psycopg.Connection[Any], params: Params, found: Reconciliation) -> None:
     window = {"start": params["start"], "end": params["end"]}
-    conn.execute(_SQL["forget"], window)
+    conn.execute(_SQL["forget"], window | {"is_settled": found.is_settled})
+    if found.is_settled:
+        conn.execute(_SQL["supersede"], window)
     conn.execute(_SQL["store_differences"], window)
     rows = [{"tenant_id": tenant.tenant_id, **asdict(tenant.counts)} for tenant in found.tenants]
     columns = ("tenant_id", *Counts.__dataclass_fields__)

@@ -5,6 +5,9 @@ from dataclasses import asdict, astuple, dataclass
 from datetime import datetime
 from typing import Any
 
+# A tenant with so many accepted events, none of which was matched, is not a chance: its name or ids are read wrongly.
+UNMATCHED_MIN = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -105,10 +108,33 @@ class Reconciliation:
         return self.totals.has_drift
 
     @property
+    def unmatched_tenants(self) -> Sequence[str]:
+        """Tenants of which nothing was compared, although enough was accepted: their rows are read wrongly."""
+        return [
+            tenant.name
+            for tenant in self.tenants
+            if tenant.counts.accepted >= UNMATCHED_MIN and tenant.counts.matched + tenant.counts.mismatched == 0
+        ]
+
+    @property
+    def unknown_rows(self) -> int:
+        """Rows of the old pipeline without a known tenant, an id or a time."""
+        return self.coverage["unknown_rows"] + self.coverage["untimed_rows"]
+
+    @property
     def has_parity(self) -> bool:
-        """The platform delivered all accepted events except discarded ones, nothing else, and with equal content."""
+        """The platform delivered all accepted events except discarded ones, nothing else, and with equal content.
+
+        It is a claim about events that were compared: not where none was, or where rows belong to no event.
+        """
         totals = self.totals
-        return totals.extra + totals.mismatched == 0 and self.coverage["undelivered"] == self.coverage["discarded"]
+        is_compared = totals.matched > 0 or totals.accepted == 0
+        return (
+            is_compared
+            and totals.extra + totals.mismatched + self.unknown_rows == 0
+            and not self.unmatched_tenants
+            and self.coverage["undelivered"] == self.coverage["discarded"]
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -122,6 +148,7 @@ class Reconciliation:
             "stages": dict(self.stages),
             "tenants": [tenant.to_json() for tenant in self.tenants],
             "samples": list(self.samples),
+            "unmatched_tenants": list(self.unmatched_tenants),
             "drift": self.has_drift,
             "parity": self.has_parity,
         }

@@ -11,6 +11,12 @@ SELECT * FROM (
            l.user_id, l.anonymous_id, l.group_id, l.previous_id, l.occurred_at, l.received_at, l.delivered_at,
            l.properties, l.traits, l.context
     FROM legacy.output AS l
-    -- Of the user's own table: the identity is not stored yet.
-    WHERE l.event_id IS NOT NULL AND NOT EXISTS (SELECT FROM analytics.events AS e WHERE e.tenant_id = l.tenant_id AND e.event_id = l.event_id)
+    -- Of the user's own table: the tenant is not known, or the identity is not stored yet.
+    WHERE l.tenant_id IS NOT NULL AND l.event_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM analytics.events AS e WHERE e.tenant_id = l.tenant_id AND e.event_id = l.event_id)
+      -- The platform has no rights on the user's own table, so an erased person's rows stay there.
+      AND ((SELECT NOT EXISTS (SELECT FROM control.erasures))
+           OR NOT replay.is_erased(l.tenant_id, l.event_id, l.received_at,
+                                   jsonb_build_object('user_id', l.user_id, 'anonymous_id', l.anonymous_id,
+                                                      'previous_id', l.previous_id)))
     ORDER BY l.tenant_id, l.event_id, l.delivered_at) AS firsts;
