@@ -36,7 +36,7 @@ def import_(
 ) -> None:
     """Bring events of the past in, with received_at from the events. If it was killed, run it again: it continues.
 
-    Hours past the retention are reported and left out. Exit 1 if lines could not be read or lie in the future.
+    Exit 1 if lines are left out: they cannot be read, lie in the future, or are of hours past the retention.
 
     Example: pipeline-platform import events.ndjson.gz --tenant-field tenant --received-at timestamp --shift-to-now
     """
@@ -60,7 +60,7 @@ def import_(
         print_json(_as_json(result, dry_run=dry_run))
     else:
         _print(result, settings.retention_h, dry_run=dry_run)
-    raise typer.Exit(1 if result.bad_lines or result.in_future else 0)
+    raise typer.Exit(1 if result.bad_lines or result.in_future or result.past_retention else 0)
 
 
 def _as_json(result: "ImportResult", *, dry_run: bool) -> dict[str, Any]:

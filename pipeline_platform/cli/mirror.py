@@ -1,4 +1,4 @@
-"""mirror configure, show, key: configuration of the old pipeline, which gets a copy of every event."""
+"""mirror configure, show, key, acknowledge: configuration of the old pipeline, which gets a copy of every event."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     mirror.command("configure")(configure)
     mirror.command("show")(show)
     mirror.command("key")(key)
+    mirror.command("acknowledge")(acknowledge)
     app.add_typer(mirror, name="mirror")
 
 
@@ -69,3 +70,27 @@ def key(
     with database() as conn:
         keep_key(conn, tenant_id_of(conn, tenant), write_key)
     console.print(f"requests of {tenant} to the old pipeline carry its key", highlight=False)
+
+
+def acknowledge(
+    reason: Annotated[str, typer.Option(help="Why the losses are no objection; goes into the audit log.")],
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's; else all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Acknowledge the events that did not reach the old pipeline, so that it can be switched off.
+
+    The platform has delivered them. Only a turn back would have to recover them.
+
+    Example: pipeline-platform mirror acknowledge --reason "the old gateway was down for an hour"
+    """
+    from pipeline_platform.migration.mirror.configure import acknowledge_losses
+    from pipeline_platform.tenants.tenants import tenant_id_of
+
+    with database() as conn:
+        taken = acknowledge_losses(conn, reason, tenant_id_of(conn, tenant) if tenant else None)
+    if as_json:
+        print_json({"events": sum(taken.values()), "causes": taken})
+        return
+    console.print(f"acknowledged {sum(taken.values()):,} events that did not reach the old pipeline", highlight=False)
+    for cause, events in taken.items():
+        console.print(f"{events:,}  {cause}", highlight=False, markup=False)

@@ -138,6 +138,24 @@ def test_what_differed_before_the_turn_is_no_anomaly_after_it(conn: Conn, settin
     assert watch(conn, settings) == []
 
 
+def test_a_loss_of_the_mirror_is_acknowledged_by_a_person(conn: Conn, settings: Settings) -> None:
+    acme, beta = add_tenants(conn, "acme", "beta")
+    open_epoch(conn, "platform_primary")
+    for tenant in (acme, beta, beta):
+        conn.execute(
+            "INSERT INTO legacy.losses VALUES (%s, gen_random_uuid(), 'mirror', 'unreachable')", (tenant.tenant_id,)
+        )
+    assert [each.events for each in watch(conn, settings)] == [3]
+    words = ("mirror", "acknowledge", "--reason", "an outage", "--json")
+    assert run_command(settings, *words, "--tenant", "beta").answer == {"events": 2, "causes": {"unreachable": 2}}
+    assert [each.events for each in watch(conn, settings)] == [1]
+    assert run_command(settings, *words).answer["events"] == 1
+    assert watch(conn, settings) == []
+    assert conn.execute("SELECT count(*) FROM legacy.losses").fetchone() == (3,), "they stay listed"
+    noted = "SELECT reason FROM control.audit_log WHERE action = 'mirror acknowledge'"
+    assert conn.execute(noted).fetchall() == [("an outage",)] * 2
+
+
 def test_two_who_turn_back_at_once_go_back_one_phase(conn: Conn, settings: Settings) -> None:
     open_epoch(conn, "platform_primary")
     said: list[str] = []

@@ -158,7 +158,7 @@ def test_a_shift_moves_the_events_own_times_too(importer: Importer, conn: Conn, 
 def test_hours_past_retention_are_reported(importer: Importer, conn: Conn, settings: Settings) -> None:
     old = this_hour() - timedelta(hours=settings.retention_h + 2)
     importer.write(event("old-1", old), event("old-2", old), event("new", this_hour() - _HOUR))
-    found = importer.run()
+    found = importer.run(exit_code=1)
     assert found["accepted"] == 1
     assert [(datetime.fromisoformat(part["hour"]), part["events"]) for part in found["past_retention"]] == [(old, 2)]
     assert funnel_of(conn).numbers.received == 1
@@ -170,7 +170,7 @@ def test_a_dropped_hour_stays_closed(importer: Importer, conn: Conn) -> None:
     hour = this_hour() - _HOUR
     conn.execute("INSERT INTO queue.hours (hour, sealed_at, dropped_at) VALUES (%s, now(), now())", (hour,))
     importer.write(event("m", hour))
-    assert importer.run()["past_retention"][0]["events"] == 1
+    assert importer.run(exit_code=1)["past_retention"][0]["events"] == 1
 
 
 def test_a_sealed_hour_is_opened_and_sealed_again(importer: Importer, conn: Conn) -> None:
@@ -263,7 +263,7 @@ def test_a_missing_file_is_wrong_usage(importer: Importer) -> None:
 @pytest.mark.skipif(not _DATA.exists(), reason=f"the real events are not there: {_DATA}")
 def test_real_history_fills_the_retained_hours(importer: Importer, conn: Conn, settings: Settings) -> None:
     importer.file.write_bytes(_DATA.read_bytes())
-    found = importer.run("--shift-to-now")
+    found = importer.run("--shift-to-now", exit_code=1)
     past = sum(part["events"] for part in found["past_retention"])
     assert found["accepted"] + past == 10_000
     assert len(found["hours"]) >= 72

@@ -21,7 +21,7 @@ _READING = {
     "dead-letters discard", "quarantine list", "quarantine show", "quarantine readmit", "reconcile", "recover",
     "erase", "export", "report", "demo", "circuit status", "replay plan", "replay diff", "replay commit", "replay undo",
     "replay show", "replay list", "mirror show", "cutover status", "cutover to", "cutover back",
-    "warehouse run", "warehouse list", "warehouse verify",
+    "warehouse run", "warehouse list", "warehouse verify", "mirror acknowledge",
 }  # fmt: skip
 
 

@@ -97,8 +97,8 @@ FROM reconcile.windows AS w JOIN reconcile.results AS r USING (window_start, win
 WHERE w.is_settled AND w.window_start >= %(since)s
 
 -- name: mirror_losses
--- The number of events that the mirror lost since a time.
-SELECT count(*) FROM legacy.losses WHERE stage = 'mirror' AND lost_at >= %(since)s
+-- The number of events that the mirror lost since a time, and that nobody acknowledged.
+SELECT count(*) FROM legacy.losses WHERE stage = 'mirror' AND lost_at >= %(since)s AND acknowledged_at IS NULL
 
 -- name: open_alert
 -- Opens the alert of an anomaly in the cutover, or updates the open one.

@@ -116,3 +116,13 @@ SELECT count(o.*), count(*) FILTER (WHERE tenant_id IS NULL),
        count(*) FILTER (WHERE coalesce(btrim(message_id), '') = ''), count(*) FILTER (WHERE received_at IS NULL),
        count(*) FILTER (WHERE properties ? 'unreadable' OR traits ? 'unreadable' OR context ? 'unreadable')
 FROM (SELECT * FROM legacy.output LIMIT %(rows)s) AS o
+
+-- name: acknowledge_losses
+-- Acknowledges the losses of the mirror, of all tenants or of one. Returns their number by cause.
+WITH taken AS (
+    UPDATE legacy.losses SET acknowledged_at = clock_timestamp()
+    WHERE stage = 'mirror' AND acknowledged_at IS NULL
+      AND (%(tenant_id)s::integer IS NULL OR tenant_id = %(tenant_id)s)
+    RETURNING cause
+)
+SELECT cause, count(*) FROM taken GROUP BY cause ORDER BY count(*) DESC, cause

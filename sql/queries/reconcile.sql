@@ -246,7 +246,8 @@ WHERE d.is_platforms AND (d.is_legacys OR l.event_id IS NOT NULL)
 -- is enough. The others count as further rows of that event.
 CREATE TEMPORARY TABLE mismatched ON COMMIT DROP AS
 WITH contents AS MATERIALIZED (
-    SELECT b.tenant_id, b.event_id, b.received_at AS known_at, o.received_at AS arrived_at, to_jsonb(p) AS ours, to_jsonb(o) AS theirs
+    SELECT b.tenant_id, b.event_id, b.received_at AS known_at, o.received_at AS arrived_at, to_jsonb(p) AS ours,
+           to_jsonb(o) AS theirs
     FROM both_have AS b
     JOIN account.delivered AS p
       ON p.tenant_id = b.tenant_id AND p.received_at = b.received_at AND p.event_id = b.event_id
@@ -282,7 +283,8 @@ WITH dropped AS MATERIALIZED (
       AND (u.fate IS NULL OR u.fate = 'dead_lettered')
 ), lost AS (
     SELECT DISTINCT ON (tenant_id, event_id) tenant_id, event_id, l.stage
-    FROM legacy.losses AS l JOIN (SELECT tenant_id, event_id FROM dropped UNION ALL SELECT tenant_id, event_id FROM never) AS d
+    FROM legacy.losses AS l
+    JOIN (SELECT tenant_id, event_id FROM dropped UNION ALL SELECT tenant_id, event_id FROM never) AS d
         USING (tenant_id, event_id)
     ORDER BY tenant_id, event_id, l.lost_at DESC
 )

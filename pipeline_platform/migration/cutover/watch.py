@@ -50,7 +50,7 @@ def anomalies(conn: Conn, settings: Settings) -> list[Anomaly]:
     (lost,) = conn.execute(_SQL["mirror_losses"], {"since": here.since}).fetchone() or (0,)
     if lost:
         text = f"{lost:,} events did not reach the old pipeline: turning back would lose them until they are recovered"
-        found.append(Anomaly("mirror_losses", text, "pipeline-platform mirror show", lost))
+        found.append(Anomaly("mirror_losses", text, "pipeline-platform mirror acknowledge --reason …", lost))
     return found
 
 

@@ -157,6 +157,18 @@ def keep_key(conn: psycopg.Connection[Any], tenant_id: int, write_key: str) -> N
         note(conn, "mirror key", "asked for by an operator", {"tenant_id": tenant_id})
 
 
+def acknowledge_losses(conn: psycopg.Connection[Any], reason: str, tenant_id: int | None = None) -> dict[str, int]:
+    """Acknowledge what the mirror lost; returns the number of events by cause. tenant_id: None: of all tenants.
+
+    Until then they keep the old pipeline from being switched off. They stay listed as lost.
+    """
+    with conn.transaction():
+        taken: dict[str, int] = dict(conn.execute(_SQL["acknowledge_losses"], {"tenant_id": tenant_id}).fetchall())
+        if taken:
+            note(conn, "mirror acknowledge", reason, {"tenant_id": tenant_id, "events": sum(taken.values())})
+    return taken
+
+
 def _replace_view(conn: psycopg.Connection[Any], output: Output) -> None:
     view = _view_over(conn, output) if output.table else _view_over_simulation()
     try:
