@@ -101,7 +101,7 @@ def test_without_a_table_of_the_users_own_nothing_is_read(conn: Conn, acme: Tena
 
 def test_configuring_stores_the_identities_of_the_rows_that_are_there(conn: Conn, acme: Tenant) -> None:
     configure(conn, LegacyTarget())
-    _old_has(conn, acme, ["a"], None)
+    _old_has(conn, acme, ["a"], datetime.now(UTC))
     target = LegacyTarget(output=Output("public.old", _COLUMNS, compared=()))
     configure(conn, target, dry_run=True)
     assert conn.execute("SELECT count(*) FROM legacy.identities").fetchone() == (0,)

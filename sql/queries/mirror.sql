@@ -110,11 +110,11 @@ SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum
 
--- name: look
+-- name: look_at_rows
 -- What some rows of the legacy pipeline's output are like. All columns are read, to prove that they can be.
 SELECT count(o.*), count(*) FILTER (WHERE tenant_id IS NULL),
        count(*) FILTER (WHERE coalesce(btrim(message_id), '') = ''), count(*) FILTER (WHERE received_at IS NULL),
-       count(*) FILTER (WHERE properties ? 'unreadable' OR traits ? 'unreadable' OR context ? 'unreadable')
+       count(*) FILTER (WHERE 'string' IN (jsonb_typeof(properties), jsonb_typeof(traits), jsonb_typeof(context)))
 FROM (SELECT * FROM legacy.output LIMIT %(rows)s) AS o
 
 -- name: acknowledge_losses

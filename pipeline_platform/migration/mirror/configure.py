@@ -45,9 +45,9 @@ _TYPES: dict[str, LiteralString] = {
     "delivered_at": "timestamptz", "properties": "jsonb", "traits": "jsonb", "context": "jsonb",
 }  # fmt: skip
 _NEEDED = ("message_id", "received_at")
-# Types whose values may not be castable, and what stands for a value that is no JSON. NULL stays NULL.
+# Types whose values may not be castable, and what stands for a value that is no JSON: its text. NULL stays NULL.
 _UNCERTAIN = ("text", "character", "json", "bigint", "numeric")
-_UNREADABLE: LiteralString = "WHEN o.{column} IS NOT NULL THEN jsonb_build_object('unreadable', o.{column}::text)"
+_UNREADABLE: LiteralString = "WHEN o.{column} IS NOT NULL THEN to_jsonb(o.{column}::text)"
 _SAMPLE_ROWS = 10_000
 
 
@@ -257,7 +257,7 @@ def _columns_of(conn: psycopg.Connection[Any], table: str) -> dict[str, str]:
 def _read_through(conn: psycopg.Connection[Any], output: Output) -> Looked:
     """Store the identities of all rows. A column that cannot be cast fails here, and not in the first comparison."""
     try:
-        row = conn.execute(_SQL["look"], {"rows": _SAMPLE_ROWS}).fetchone()
+        row = conn.execute(_SQL["look_at_rows"], {"rows": _SAMPLE_ROWS}).fetchone()
         store_identities(conn)
     except psycopg.DataError as error:
         raise ConfigError(f"{output.table} cannot be read as configured: {error.diag.message_primary}") from error
