@@ -5,6 +5,7 @@ The workers are processes of this machine with homes of their own, as on machine
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,12 +27,16 @@ from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 from pipeline_platform_tests.support.whole_platform import WholePlatform
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
 
 _HOURS, _HOURS_A_RUN, _EVENTS = 24, 6, 3
 _HOLD = "SELECT pg_advisory_lock_shared(queue.hour_lock(%s))"
 _RUNS = "SELECT count(DISTINCT run_id) FROM run_tags WHERE key = 'dagster-celery/task_id'"
-_BEGUN = "SELECT DISTINCT run_id FROM event_logs WHERE dagster_event_type = 'STEP_START'"
+# Of the runs of the backfill that are under way: the text with the process that executes each.
+_UNDER_WAY = """
+SELECT r.run_id, e.event FROM runs AS r JOIN run_tags AS t USING (run_id) JOIN event_logs AS e USING (run_id)
+WHERE r.status = 'STARTED' AND t.key = 'dagster/backfill' AND e.event LIKE '%%Executing steps in process%%'
+"""
 _RETRIED = "SELECT count(*) FROM runs WHERE run_body LIKE '%%dagster/retry_number%%'"
 
 
@@ -93,6 +98,14 @@ def _worker(platform: WholePlatform, home: Path) -> Iterator[psutil.Process]:
         started.wait()
 
 
+def _the_one_under_way(platform: WholePlatform) -> int | None:
+    """The process of the backfill's run that is under way; None if there are more or none."""
+    found = {
+        (run_id, int(pid)) for run_id, event in platform.dagster(_UNDER_WAY) for pid in re.findall(r"pid: (\d+)", event)
+    }
+    return found.pop()[1] if len(found) == 1 else None
+
+
 def test_a_backfill_is_spread_and_survives_a_killed_worker(home: Path, tmp_path: Path) -> None:
     _on_celery(home)
     hours = past_hours(_HOURS)
@@ -107,20 +120,20 @@ def test_a_backfill_is_spread_and_survives_a_killed_worker(home: Path, tmp_path:
             plant(conn, tenant, hour, _EVENTS)
         first = stack.enter_context(_worker(platform, tmp_path / "first"))
         backfill = platform.launch(names)
-        wait_for("an hour before the held one", lambda: platform.materialized("delivered_events", names[:2]) == 2, 240)
-        # The first worker holds a run; the second one takes the others.
         second = stack.enter_context(_worker(platform, tmp_path / "second"))
-        wait_for("the other runs", lambda: platform.materialized("delivered_events", names) >= _HOURS // 2, 240)
-        for process in [*first.children(recursive=True), first]:
+        others = _HOURS - _HOURS_A_RUN + 2
+        wait_for("the other runs", lambda: platform.materialized("delivered_events", names) >= others, 300)
+        pid = wait_for("the run that waits at the held hour", lambda: _the_one_under_way(platform), 120)
+        [victim] = [worker for worker in (first, second) if pid in {each.pid for each in worker.children()}]
+        for process in [*victim.children(recursive=True), victim]:
             process.kill()
         conn.execute("SELECT pg_advisory_unlock_all()")
-        wait_for("the backfill", lambda: platform.status(backfill) == "COMPLETED_SUCCESS", 300)
+        wait_for("the backfill", lambda: platform.status(backfill) == "COMPLETED_SUCCESS", 400)
         assert platform.materialized("delivered_events", names) == _HOURS
         assert platform.dagster(_RUNS)[0][0] >= _HOURS // _HOURS_A_RUN
         assert platform.dagster(_RETRIED)[0][0] >= 1, "the lost run was started again"
         assert conn.execute("SELECT count(*) FROM analytics.events").fetchone() == (_HOURS * _EVENTS,)
         platform.await_at_rest(180)
-        assert second.is_running()
         for worker in ("first", "second"):
             left = [path for path in (tmp_path / worker / "pipeline").rglob("*") if path.is_file()]
             assert left == [], "nothing of a run is on a worker's disk"
