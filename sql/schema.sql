@@ -1244,6 +1244,19 @@ CREATE TABLE analytics.keys_1 (
     received_at timestamp with time zone CONSTRAINT keys_received_at_not_null NOT NULL
 );
 
+CREATE TABLE control.erasures (
+    erasure_id bigint NOT NULL,
+    tenant_id integer NOT NULL,
+    subject_hash bytea NOT NULL,
+    reason text NOT NULL,
+    actor text NOT NULL,
+    erased_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone,
+    counts jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT erasures_reason_check CHECK ((reason <> ''::text)),
+    CONSTRAINT erasures_subject_hash_check CHECK ((octet_length(subject_hash) = 32))
+);
+
 CREATE TABLE legacy.events (
     tenant_id integer NOT NULL,
     event_id uuid NOT NULL,
@@ -1336,9 +1349,10 @@ UNION ALL
             l.traits,
             l.context
            FROM legacy.output l
-          WHERE ((l.event_id IS NOT NULL) AND (NOT (EXISTS ( SELECT
+          WHERE ((l.tenant_id IS NOT NULL) AND (l.event_id IS NOT NULL) AND (NOT (EXISTS ( SELECT
                    FROM analytics.events e
-                  WHERE ((e.tenant_id = l.tenant_id) AND (e.event_id = l.event_id))))))
+                  WHERE ((e.tenant_id = l.tenant_id) AND (e.event_id = l.event_id))))) AND (( SELECT (NOT (EXISTS ( SELECT
+                           FROM control.erasures)))) OR (NOT replay.is_erased(l.tenant_id, l.event_id, l.received_at, jsonb_build_object('user_id', l.user_id, 'anonymous_id', l.anonymous_id, 'previous_id', l.previous_id)))))
           ORDER BY l.tenant_id, l.event_id, l.delivered_at) firsts;
 
 CREATE TABLE analytics.rollup_hours (
@@ -1532,19 +1546,6 @@ CREATE TABLE control.erased_events (
     CONSTRAINT erased_events_was_check CHECK ((was = ANY (ARRAY['delivered'::text, 'dead_lettered'::text, 'in_flight'::text, 'duplicate'::text, 'discarded'::text])))
 );
 
-CREATE TABLE control.erasures (
-    erasure_id bigint NOT NULL,
-    tenant_id integer NOT NULL,
-    subject_hash bytea NOT NULL,
-    reason text NOT NULL,
-    actor text NOT NULL,
-    erased_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    finished_at timestamp with time zone,
-    counts jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT erasures_reason_check CHECK ((reason <> ''::text)),
-    CONSTRAINT erasures_subject_hash_check CHECK ((octet_length(subject_hash) = 32))
-);
-
 ALTER TABLE control.erasures ALTER COLUMN erasure_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME control.erasures_erasure_id_seq
     START WITH 1
@@ -1698,7 +1699,8 @@ CREATE TABLE legacy.losses (
     event_id uuid NOT NULL,
     stage text NOT NULL,
     cause text NOT NULL,
-    lost_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    lost_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    acknowledged_at timestamp with time zone
 );
 
 CREATE TABLE legacy.stage_counts (
@@ -1953,6 +1955,7 @@ CREATE TABLE reconcile.differences (
     stage text,
     fields jsonb,
     samples jsonb,
+    received_at timestamp with time zone,
     CONSTRAINT differences_kind_check CHECK ((kind = ANY (ARRAY['dropped'::text, 'extra'::text, 'missing'::text, 'mismatched'::text])))
 );
 
