@@ -40,11 +40,11 @@ FROM account.delivered AS d JOIN control.tenants AS t USING (tenant_id)
 
 @pytest.fixture
 def ids(conn: Conn, settings: Settings, tmp_path: Path) -> list[str]:
-    """Twenty events of two tenants, which the old table has as text."""
+    """Ten events of acme and fifty of beta, which the old table has as text."""
     open_epoch(conn, "shadow")
     made: list[str] = []
-    for tenant in add_tenants(conn, "acme", "beta"):
-        for place in range(10):
+    for tenant, events in zip(add_tenants(conn, "acme", "beta"), (10, 50), strict=True):
+        for place in range(events):
             made.append(str(uuid.uuid4()))
             accept(conn, event(tenant.tenant_id, made[-1], properties={"n": place}, userId=f"u{place}"))
     drain(settings)
@@ -70,9 +70,9 @@ def _compare(conn: Conn) -> Reconciliation:
 
 def test_a_table_of_text_has_parity(conn: Conn, settings: Settings, ids: list[str], tmp_path: Path) -> None:
     said = _configure(settings, tmp_path)
-    assert "looked at 20 of its rows: 0 without a known tenant" in " ".join(said.split())
+    assert "looked at 60 of its rows: 0 without a known tenant" in " ".join(said.split())
     found = _compare(conn)
-    assert (found.totals.matched, found.has_parity, found.unknown_rows) == (20, True, 0)
+    assert (found.totals.matched, found.has_parity, found.unknown_rows) == (60, True, 0)
 
 
 @pytest.mark.parametrize("payload", ["no JSON", "NaN", "", '{"a": "\\u0000"}', '{"a": 1', "[1, 2"])
@@ -82,10 +82,10 @@ def test_a_payload_that_cannot_be_read_is_one_difference(
     conn.execute("UPDATE public.old SET payload = %s WHERE msg = %s", (payload, ids[3]))
     assert "1 with JSON that cannot be read" in " ".join(_configure(settings, tmp_path).split())
     found = _compare(conn)
-    assert (found.totals.matched, found.totals.mismatched, dict(found.fields)) == (19, 1, {"properties": 1})
+    assert (found.totals.matched, found.totals.mismatched, dict(found.fields)) == (59, 1, {"properties": 1})
     assert not found.has_parity
     assert payload == "" or payload not in str(found.samples)
-    assert conn.execute("SELECT count(*) FROM analytics.production").fetchone() == (20,)
+    assert conn.execute("SELECT count(*) FROM analytics.production").fetchone() == (60,)
     answer = run_command(settings, "reconcile", "--last", "1h", "--json")
     assert (answer.code, answer.answer["mismatched"]) == (1, 1)
 
@@ -115,7 +115,7 @@ def test_a_tenant_that_is_spelled_differently_is_named(
     conn.execute("UPDATE public.old SET account = 'Beta Inc' WHERE account = 'beta'")
     _configure(settings, tmp_path)
     found = _compare(conn)
-    assert (found.unmatched_tenants, found.coverage["unknown_rows"], found.has_parity) == (["beta"], 10, False)
+    assert (found.unmatched_tenants, found.coverage["unknown_rows"], found.has_parity) == (["beta"], 50, False)
     said = run_command(settings, "reconcile", "--last", "1h").out
     assert "tenants of which nothing was matched (see [output.columns]): beta" in said
     assert "compared columns: type, user_id, properties" in said
@@ -126,7 +126,7 @@ def test_a_column_that_names_no_tenant_is_refused(
 ) -> None:
     conn.execute("UPDATE public.old SET account = kind")
     said = _configure(settings, tmp_path, code=2)
-    assert "none of the 20 rows that were looked at has a tenant that is known" in said
+    assert "none of the 60 rows that were looked at has a tenant that is known" in said
 
 
 def test_an_erased_person_is_not_shown_as_production(

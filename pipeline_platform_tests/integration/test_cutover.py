@@ -212,9 +212,9 @@ def test_a_tenant_of_which_nothing_was_matched_keeps_the_gate_shut(conn: Conn, s
         "INSERT INTO reconcile.results (window_start, window_end, tenant_id, accepted, platform, dropped)"
         " SELECT window_start, window_end, %s, %s, %s, %s FROM reconcile.windows"
     )
-    conn.execute(more, (tiny.tenant_id, 2, 2, 2))
+    conn.execute(more, (tiny.tenant_id, 20, 20, 20))
     assert _closed(conn, settings, Phase.PLATFORM_PRIMARY) == []
-    conn.execute(more, (beta.tenant_id, 7, 7, 7))
+    conn.execute(more, (beta.tenant_id, 70, 70, 70))
     closed = {each.name: each.found for each in gate_of(conn, settings, Phase.PLATFORM_PRIMARY) if not each.is_met}
     assert closed == {"compared": "500 events of 1 tenants matched; none of beta"}
 

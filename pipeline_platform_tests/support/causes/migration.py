@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from pipeline_platform.migration.cutover.phases import Phase
 from pipeline_platform.migration.cutover.transition import back
 from pipeline_platform.migration.reconcile.compare import reconcile
 from pipeline_platform_tests.support.causes.world import Ended, World
@@ -29,7 +30,7 @@ def anomaly(world: World) -> Ended:
     open_epoch(world.conn, "platform_primary")
     world.conn.execute("INSERT INTO legacy.losses VALUES (%s, gen_random_uuid(), 'mirror', 'unreachable')", (tenant,))
     yield
-    back(world.conn, world.settings, reason="a test")
+    back(world.conn, Phase.PLATFORM_PRIMARY, reason="a test")
 
 
 def late_mirror(world: World) -> Ended:
