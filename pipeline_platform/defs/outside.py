@@ -20,8 +20,8 @@ CLIENTS = dg.AssetSpec(
     **_common,
 )
 
-OLD_PIPELINE = dg.AssetSpec(
-    "old_pipeline",
+LEGACY_OUTPUT = dg.AssetSpec(
+    "legacy_output",
     description="What the pipeline that is replaced has delivered: legacy.output, the simulated one's or a table of "
     "your own.",
     kinds={"postgres", "table"},
@@ -46,4 +46,4 @@ WAREHOUSE_TABLES = dg.AssetSpec(
     **_common,
 )
 
-DEFS = dg.Definitions(assets=[CLIENTS, OLD_PIPELINE, DASHBOARDS, WAREHOUSE_TABLES])
+DEFS = dg.Definitions(assets=[CLIENTS, LEGACY_OUTPUT, DASHBOARDS, WAREHOUSE_TABLES])

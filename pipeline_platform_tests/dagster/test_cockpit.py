@@ -68,7 +68,7 @@ def test_assets_show_where_their_code_is_and_whether_they_name_people(repository
     named = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).tags.get("personal_data")}
     assert named == {
         "accepted_events", "archived_hours", "clients", "dead_letters", "delivered_events", "enriched_events",
-        "exported_hours", "old_pipeline", "recovered_events", "replay_diffs", "replayed_hours", "warehouse_tables",
+        "exported_hours", "legacy_output", "recovered_events", "replay_diffs", "replayed_hours", "warehouse_tables",
     }  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def test_the_asset_graph() -> None:
     # From left to right: an hour is accepted, enriched and delivered; all else begins there. Exports are off.
     assert found == {
         "clients": asset([], external, [], "outside", ["rudderstack", "segment"]),
-        "old_pipeline": asset([], external, [], "outside", ["postgres", "table"]),
+        "legacy_output": asset([], external, [], "outside", ["postgres", "table"]),
         "accepted_events": asset(["clients"], hourly, [], "events", ["postgres"]),
         "enriched_events": asset(["accepted_events"], hourly, [], "events", ["python", "redis"]),
         "delivered_events": asset(["enriched_events"], hourly, ["account_holds"], "events", ["postgres", "table"]),
@@ -103,7 +103,7 @@ def test_the_asset_graph() -> None:
         "warehouse_tables": asset(["exported_hours"], external, [], "outside", ["table"]),
         "dashboards": asset(["daily_report", "rollups"], external, [], "outside", ["dashboard"]),
         "reconciled_hours": asset(
-            ["delivered_events", "old_pipeline"], so_far, ["no_drift"], "migration", ["postgres"]
+            ["delivered_events", "legacy_output"], so_far, ["no_drift"], "migration", ["postgres"]
         ),
         "dropped_events": asset(["reconciled_hours"], so_far, ["nothing_missing"], "migration", ["postgres"]),
         "recovered_events": asset(["dropped_events"], so_far, [], "migration", ["postgres"]),

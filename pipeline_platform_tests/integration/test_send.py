@@ -198,7 +198,8 @@ def test_a_gateway_that_dies_twice_loses_nothing(start: Callable[..., Gateway], 
     content = lines(*[event(f"m{number}") for number in range(1_000)])
     with ThreadPoolExecutor() as threads:
         sending = threads.submit(sender.send, content, "--write-key", gateway.key, "--batch", "10")
-        for kill_point in ("gateway.after_commit:9", ""):
+        # After enough commits that its start is noticed before its end.
+        for kill_point in ("gateway.after_commit:40", ""):
             assert gateway.process.exit_code() == -signal.SIGKILL
             gateway.process.start(kill_point)
         done = sending.result()

@@ -15,7 +15,7 @@ from pipeline_platform import stores
 from pipeline_platform.db import queries
 from pipeline_platform.defs import automation
 from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, SAME_HOUR, hour_of, key_of, ranges
-from pipeline_platform.defs.outside import OLD_PIPELINE
+from pipeline_platform.defs.outside import LEGACY_OUTPUT
 from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, HOURS_RUNS, OWNED, OWNERS, RETRY, range_tags
 from pipeline_platform.defs.recording import Event, hour_record, over_hours
 from pipeline_platform.defs.resources import Platform
@@ -50,7 +50,7 @@ NO_DRIFT = dg.AssetCheckSpec(
     specs=[
         dg.AssetSpec(
             RECONCILED,
-            deps=[dg.AssetDep("delivered_events", partition_mapping=SAME_HOUR), OLD_PIPELINE],
+            deps=[dg.AssetDep("delivered_events", partition_mapping=SAME_HOUR), LEGACY_OUTPUT],
             group_name="migration",
             owners=OWNERS,
             code_version="1",
