@@ -18,7 +18,7 @@ ifneq ($(INSTALLED_AT),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down demo dev test faults check clean
+.PHONY: help install up down demo dev test faults celery check clean
 .NOTPARALLEL:
 
 help: ## this list
@@ -61,6 +61,9 @@ test: $(STAMP) ## all tests, on servers of their own (ARGS="-k name" chooses)
 
 faults: $(STAMP) ## kill and stop each process of a backfill, five times: two hours
 	@$(BIN)/pytest -m long -s pipeline_platform_tests/scenarios/test_a_backfill_survives_whatever_dies.py $(ARGS)
+
+celery: $(STAMP) ## a backfill on two Celery workers, one of them killed: three minutes
+	@$(BIN)/pytest -m long pipeline_platform_tests/scenarios/test_runs_on_several_machines.py $(ARGS)
 
 check: $(STAMP) ## lint, format, types, layers, dead code
 	$(BIN)/ruff check

@@ -1,6 +1,7 @@
 """Promise: a backfill on Celery is spread over workers, and is done although one of them is killed in the middle.
 
 The workers are processes of this machine with homes of their own, as on machines that share nothing but the servers.
+`make celery` runs it: three minutes, most of them waits of the daemon.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from pipeline_platform_tests.support.tenants import add_tenant
 from pipeline_platform_tests.support.waiting import wait_for
 from pipeline_platform_tests.support.whole_platform import WholePlatform
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 _HOURS, _HOURS_A_RUN, _EVENTS = 24, 6, 3
 _HOLD = "SELECT pg_advisory_lock_shared(queue.hour_lock(%s))"
