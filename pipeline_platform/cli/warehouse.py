@@ -16,7 +16,7 @@ from pipeline_platform.cli.output import (
     running_settings,
 )
 from pipeline_platform.cli.values import Hour, hour_of
-from pipeline_platform.errors import ConfigError, PipelineError
+from pipeline_platform.errors import PipelineError
 
 
 def register(app: typer.Typer) -> None:
@@ -38,13 +38,12 @@ def run(
 
     Example: pipeline-platform warehouse run
     """
-    from pipeline_platform.warehouse.hours import due_hours, export_hour
+    from pipeline_platform.warehouse.hours import due_hours, export_hour, require_address
     from pipeline_platform.warehouse.versions import Exported, remove_replaced
 
     settings = running_settings()
     one = hour_of(hour)
-    if not settings.warehouse_url:
-        raise ConfigError("exports are off: set PIPELINE_WAREHOUSE_URL to a directory or an address (s3://…)")
+    require_address(settings)
     done: list[Exported] = []
     with database() as conn:
         hours = [one] if one else due_hours(conn, settings)

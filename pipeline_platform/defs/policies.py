@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from pipeline_platform.defs.hours import key_of
+from pipeline_platform.defs.hours import key_of, ranges
 from pipeline_platform.errors import NotNowError, PipelineError, is_bad_data, is_transient, without_values
 from pipeline_platform.settings import Settings
 
@@ -50,6 +50,18 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 def range_tags(hours: Sequence[datetime]) -> dict[str, str]:
     """The tags of a run over ascending hours without a gap."""
     return {RANGE_START: key_of(hours[0]), RANGE_END: key_of(hours[-1])}
+
+
+def requests_over(
+    context: dg.ScheduleEvaluationContext, hours: Sequence[datetime], most: int | None = None
+) -> list[dg.RunRequest]:
+    """A run for each range without a gap of the ascending hours. most: at most so many ranges, the oldest."""
+    return [
+        dg.RunRequest(
+            run_key=f"{context.scheduled_execution_time.isoformat()} {key_of(piece[0])}", tags=range_tags(piece)
+        )
+        for piece in list(ranges(hours, HOURS_A_RUN_MAX))[:most]
+    ]
 
 
 @contextmanager

@@ -39,8 +39,7 @@ def export_hour(conn: Conn, settings: Settings, hour: datetime) -> Exported:
     off; NotNowError if the hour is not sealed or not delivered; NumbersDifferError if the file, production and the
     account differ; PipelineError if the address cannot be used.
     """
-    if not settings.warehouse_url:
-        raise ConfigError("exports are off: set PIPELINE_WAREHOUSE_URL to a directory or an address (s3://…)")
+    require_address(settings)
     with exclusively(conn):
         for _ in range(_TRIES):
             refresh_all(conn)
@@ -56,3 +55,9 @@ def export_hour(conn: Conn, settings: Settings, hour: datetime) -> Exported:
             if written := write_version(conn, settings, hour, current):
                 return written
     raise NotNowError(f"the rows of {hour:%Y-%m-%d %H}:00 are being changed: export the hour again")
+
+
+def require_address(settings: Settings) -> None:
+    """ConfigError if exports are off."""
+    if not settings.warehouse_url:
+        raise ConfigError("exports are off: set PIPELINE_WAREHOUSE_URL to a directory or an address (s3://…)")

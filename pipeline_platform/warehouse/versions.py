@@ -57,7 +57,7 @@ def write_version(conn: Conn, settings: Settings, hour: datetime, current: Mappi
     assert taken
     version, address = taken["version"], taken["address"]
     file = f"{address}/{_FILE}"
-    # Of an export that was killed and whose version was not recorded after a restored backup.
+    # A database that was restored from a backup may give a number for the second time.
     stores.remove(address)
     with one_snapshot(conn):
         content = read_content(conn, hour)

@@ -12,7 +12,6 @@ import psycopg
 import pytest
 
 from pipeline_platform.account.audit import audit
-from pipeline_platform.db import queries
 from pipeline_platform.errors import NotNowError
 from pipeline_platform.migration.reconcile import Counts, Reconciliation, reconcile, settled
 from pipeline_platform.migration.recovery.dropped import Window
@@ -351,50 +350,6 @@ def test_a_window_compared_again_replaces_what_was_found(conn: Conn, ids: list[u
     assert conn.execute("SELECT count(*), sum(dropped) FROM reconcile.results").fetchone() == (1, 1)
     reconcile(conn, start, end + timedelta(seconds=1), store=False)
     assert conn.execute("SELECT count(*) FROM reconcile.windows").fetchone() == (1,)
-
-
-def _drift(conn: Conn) -> list[tuple[int | None, int]]:
-    """What the alert on drift says: tenant and number of events."""
-    return [(row[1], row[4]) for row in conn.execute(queries("alerts")["drift"])]
-
-
-def test_windows_that_overlap_count_an_event_once(conn: Conn, acme: Tenant, ids: list[uuid.UUID]) -> None:
-    _legacy_drops(conn, ids[:3])
-    now = _now(conn)
-    for back in (4, 3, 2, 1):
-        assert _compare(conn, now - timedelta(hours=back), now).is_settled
-    assert _drift(conn) == [(acme.tenant_id, 3)]
-    later = _now(conn)
-    _compare(conn, now - timedelta(minutes=30), later)
-    assert _drift(conn) == [(acme.tenant_id, 3)], "a window that reaches beyond the one before"
-
-
-def test_an_hour_that_is_clean_again_ends_the_drift_of_a_larger_window(conn: Conn, ids: list[uuid.UUID]) -> None:
-    _legacy_drops(conn, ids[:3])
-    now = _now(conn)
-    _compare(conn, now - timedelta(hours=4), now)
-    legacy_has(conn, ids[:3])
-    found = _compare(conn, now - timedelta(minutes=30), now)
-    assert found.is_settled and found.has_parity
-    assert _drift(conn) == [] and _stored(conn) == set()
-
-
-def test_an_unsettled_window_supersedes_no_settled_one(conn: Conn, acme: Tenant, ids: list[uuid.UUID]) -> None:
-    _legacy_drops(conn, ids[:3])
-    now = _now(conn)
-    _compare(conn, now - timedelta(minutes=30), now)
-    assert not _compare(conn, now - timedelta(hours=1), now + timedelta(hours=1)).is_settled
-    assert _drift(conn) == [(acme.tenant_id, 3)]
-
-
-def test_drift_of_many_tenants_is_one_alert(conn: Conn, settings: Settings, acme: Tenant) -> None:
-    made = _made(7)
-    for tenant, one in zip(add_tenants(conn, *(f"t{place}" for place in range(7))), made, strict=True):
-        accept_ids(conn, tenant.tenant_id, [one])
-    drain(settings)
-    settle(conn)
-    _compare(conn)
-    assert _drift(conn) == [(None, 7)]
 
 
 def test_keys_that_are_gone_are_looked_up_in_the_rows(conn: Conn, ids: list[uuid.UUID]) -> None:

@@ -17,8 +17,8 @@ from pipeline_platform.analytics.rollups import mark
 from pipeline_platform.db import queries
 from pipeline_platform.defs import automation, columns
 from pipeline_platform.defs.events.processing import DELIVERED
-from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
-from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, HOURS_RUNS, OWNED, OWNERS, RETRY, range_tags
+from pipeline_platform.defs.hours import HOURS, hour_of
+from pipeline_platform.defs.policies import HOURS_POOL, HOURS_RUNS, OWNED, OWNERS, RETRY, requests_over
 from pipeline_platform.defs.recording import Event, hour_record, over_hours
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.verdicts import hour_verdict, last_verdict, red_hours
@@ -160,12 +160,5 @@ def hourly_rollups(context: dg.ScheduleEvaluationContext, platform: Platform):
         due = [hour for (hour,) in conn.execute(_SQL["unchecked_hours"], {"first": first}).fetchall()]
     if not due:
         return dg.SkipReason("no hour ended or changed since it was compared")
-    pieces = list(ranges(due, HOURS_A_RUN_MAX))
     # The next hourly run takes the rest. Scattered hours that a replay changed would need one run each.
-    return [
-        dg.RunRequest(
-            run_key=f"{context.scheduled_execution_time.isoformat()} {key_of(piece[0])}",
-            tags=range_tags(piece),
-        )
-        for piece in pieces[:_RANGES_MAX]
-    ]
+    return requests_over(context, due, most=_RANGES_MAX)

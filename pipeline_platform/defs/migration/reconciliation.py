@@ -14,9 +14,9 @@ import psycopg
 from pipeline_platform import stores
 from pipeline_platform.db import queries
 from pipeline_platform.defs import automation
-from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, SAME_HOUR, hour_of, key_of, ranges
+from pipeline_platform.defs.hours import HOUR, HOURS_SO_FAR, SAME_HOUR, hour_of
 from pipeline_platform.defs.outside import LEGACY_OUTPUT
-from pipeline_platform.defs.policies import HOURS_A_RUN_MAX, HOURS_POOL, HOURS_RUNS, OWNED, OWNERS, RETRY, range_tags
+from pipeline_platform.defs.policies import HOURS_POOL, HOURS_RUNS, OWNED, OWNERS, RETRY, requests_over
 from pipeline_platform.defs.recording import Event, hour_record, over_hours
 from pipeline_platform.defs.resources import Platform
 from pipeline_platform.defs.tables import tenant_table
@@ -192,10 +192,4 @@ def hourly_reconciliation(context: dg.ScheduleEvaluationContext, platform: Platf
         due = [hour for (hour,) in conn.execute(_SQL["unreconciled_hours"]).fetchall()]
     if not due:
         return dg.SkipReason("no hour of a migration waits to be compared")
-    return [
-        dg.RunRequest(
-            run_key=f"{context.scheduled_execution_time.isoformat()} {key_of(piece[0])}",
-            tags=range_tags(piece),
-        )
-        for piece in ranges(due, HOURS_A_RUN_MAX)
-    ]
+    return requests_over(context, due)

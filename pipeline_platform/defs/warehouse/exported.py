@@ -13,9 +13,8 @@ import dagster as dg
 
 from pipeline_platform.defs import automation, columns
 from pipeline_platform.defs.events.processing import DELIVERED
-from pipeline_platform.defs.hours import HOURS, hour_of, key_of, ranges
+from pipeline_platform.defs.hours import HOURS, hour_of
 from pipeline_platform.defs.policies import (
-    HOURS_A_RUN_MAX,
     HOURS_POOL,
     HOURS_RUNS,
     OWNED,
@@ -23,7 +22,7 @@ from pipeline_platform.defs.policies import (
     PERSONAL_DATA,
     RETRY,
     in_plain_words,
-    range_tags,
+    requests_over,
 )
 from pipeline_platform.defs.recording import Event, hour_record, over_hours, recorded
 from pipeline_platform.defs.resources import Platform
@@ -161,9 +160,4 @@ def hourly_exports(context: dg.ScheduleEvaluationContext, platform: Platform):
     if not due:
         return dg.SkipReason("no hour was delivered or changed since it was exported")
     # The next hourly run takes the rest. Scattered hours that a replay changed would need one run each.
-    return [
-        dg.RunRequest(
-            run_key=f"{context.scheduled_execution_time.isoformat()} {key_of(piece[0])}", tags=range_tags(piece)
-        )
-        for piece in list(ranges(due, HOURS_A_RUN_MAX))[:_RANGES_MAX]
-    ]
+    return requests_over(context, due, most=_RANGES_MAX)
