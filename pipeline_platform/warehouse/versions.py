@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -56,17 +57,17 @@ def write_version(conn: Conn, settings: Settings, hour: datetime, current: Mappi
     taken = row_of(conn, "begin", hour, hour_address=hour_address)
     assert taken
     version, address = taken["version"], taken["address"]
-    file = f"{address}/{_FILE}"
-    # A database that was restored from a backup may give a number for the second time.
-    stores.remove(address)
-    with one_snapshot(conn):
-        content = read_content(conn, hour)
-        if content is None:
-            return None
-        files.write(file, _portions(conn, hour, content.tenants.values()))
-    reach("export.after_file")
-    require_equal(files.tallies(file), content, hour)
-    size, sha256 = stores.weigh(file)
+    try:
+        written = _write_file(conn, hour, address)
+    except PipelineError:
+        # Nobody has seen it, and the next attempt writes another. If the address cannot be used, the error says so.
+        with suppress(PipelineError):
+            _remove(conn, hour, version, address)
+        raise
+    if written is None:
+        _remove(conn, hour, version, address)
+        return None
+    content, size, sha256 = written
     if current and current["sha256"] == sha256 and (kept := verified(current)):
         _remove(conn, hour, version, address)
         conn.execute(_SQL["unchanged"], {"hour": hour, "version": kept.version, "refreshes": content.refreshes})
@@ -78,6 +79,21 @@ def write_version(conn: Conn, settings: Settings, hour: datetime, current: Mappi
     named = {"hour": hour, "version": version, "file": _FILE, "events": made.events}
     conn.execute(_SQL["publish"], named | {"bytes": size, "sha256": sha256, "refreshes": content.refreshes})
     return Exported(hour, version, address, made.events, size, len(made.tenants), is_new=True)
+
+
+def _write_file(conn: Conn, hour: datetime, address: str) -> tuple[Content, int, str] | None:
+    """Write the file of a version and compare it; its content, size and SHA-256. None if rows were being changed."""
+    file = f"{address}/{_FILE}"
+    # A database that was restored from a backup may give a number for the second time.
+    stores.remove(address)
+    with one_snapshot(conn):
+        content = read_content(conn, hour)
+        if content is None:
+            return None
+        files.write(file, _portions(conn, hour, content.tenants.values()))
+    reach("export.after_file")
+    require_equal(files.tallies(file), content, hour)
+    return content, *stores.weigh(file)
 
 
 def verified(current: Mapping[str, Any]) -> Exported | None:
@@ -110,15 +126,15 @@ def list_versions(conn: Conn, hour: datetime | None = None) -> list[dict[str, An
 
 
 def remove_replaced(conn: Conn, settings: Settings) -> int:
-    """Remove the files of replaced versions, a day later or after an erasure at once, and of hours past retention.
+    """Remove the files of replaced versions, of hours that a killed export left, and of hours past retention.
 
-    Returns the number of removed versions.
+    The former two are removed a day later, or at once after an erasure. Returns the number of removed versions.
     """
     with exclusively(conn):
         gone = conn.execute(_SQL["superseded"], {"grace": _GRACE}).fetchall()
         for hour, version, address in gone:
             _remove(conn, hour, version, address)
-        expired = conn.execute(_SQL["expired"], {"days": settings.warehouse_days}).fetchall()
+        expired = conn.execute(_SQL["expired"], {"days": settings.warehouse_days, "grace": _GRACE}).fetchall()
         for hour, version, address in expired:
             # The hour's directory, which also names its current version.
             _remove(conn, hour, version, address.rpartition("/")[0])

@@ -289,6 +289,8 @@ def test_numbers_that_differ_are_not_published(world: World) -> None:
     with pytest.raises(NumbersDifferError, match=r"acme: 39 in the file, 39 in analytics.events, 40 delivered"):
         world.export()
     assert not (world.directory(world.hours[0]) / "current.json").exists()
+    assert list(world.place.rglob("*.parquet")) == [], "the schedule tries again every hour"
+    assert list_versions(world.conn) == []
     assert world.due() == world.hours
 
 
@@ -356,6 +358,16 @@ def test_killed_it_leaves_a_whole_version_and_the_next_run_finishes(world: World
     assert [(one["version"], one["events"]) for one in done.answer["exported"]] == [(3, 45)]
     assert len(world.read(world.hours[0])) == 45
     assert run_command(world.settings, "warehouse", "verify").code == 0
+
+
+@pytest.mark.parametrize("point", ["export.after_file", "export.after_current"])
+def test_what_a_killed_export_left_is_erased_too(world: World, point: str) -> None:
+    place = {"warehouse_url": world.settings.warehouse_url}
+    assert run_command(world.settings, "warehouse", "run", kill_point=point, **place).code == -9
+    assert remove_replaced(world.conn, world.settings) == 0, "somebody may be reading it"
+    erase(world.settings, "acme", "u1", "request 1")
+    assert [path for path in world.place.rglob("*") if path.is_file()] == []
+    assert [one.version for one in world.export()] == [2, 1]
 
 
 def test_two_exports_at_once_make_one_version(world: World) -> None:

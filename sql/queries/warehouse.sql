@@ -71,9 +71,14 @@ WHERE e.removed_at IS NULL AND e.version < c.version
 ORDER BY e.hour, e.version
 
 -- name: expired
--- Versions of hours past the exports' retention whose files are still there.
-SELECT hour, version, address FROM control.exports
-WHERE removed_at IS NULL AND %(days)s > 0 AND hour < clock_timestamp() - make_interval(days => %(days)s)
+-- Versions whose files are still there, of hours past the exports' retention, and of hours of which no version was ever
+-- published: their export was killed.
+SELECT hour, version, address FROM control.exports AS e
+WHERE removed_at IS NULL
+  AND ((%(days)s > 0 AND hour < clock_timestamp() - make_interval(days => %(days)s))
+       OR (NOT EXISTS (SELECT FROM control.exports AS own WHERE own.hour = e.hour AND published_at IS NOT NULL)
+           AND (begun_at + %(grace)s < clock_timestamp()
+                OR EXISTS (SELECT FROM control.erasures AS x WHERE x.erased_at >= e.begun_at))))
 ORDER BY hour, version
 
 -- name: removed
